@@ -1,0 +1,104 @@
+"""Train, evaluate and serve multi-turn conversational agents with GRPO.
+
+Invariant: importing this package loads nothing but this file. A public name is fetched from its home on first use
+(PEP 562), so that neither torch nor transformers is paid for by code that only wants a type or a version.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .core.agent import Agent, AgentConfig, MultiTurnAgent, load_agent_from_checkpoint
+    from .core.environment import ConversationEnvironment, Environment, EnvironmentState, EpisodeStatus
+    from .core.reward import (
+        CompositeReward,
+        ConcisenessReward,
+        CorrectnessReward,
+        EngagementReward,
+        HelpfulnessReward,
+        RewardFunction,
+        RewardResult,
+        RewardType,
+        SafetyReward,
+        reward_function,
+    )
+    from .core.scenario import Scenario, load_scenarios
+    from .core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
+    from .training.train import train
+
+_HOMES = {
+    "Agent": "core.agent",
+    "AgentConfig": "core.agent",
+    "CompositeReward": "core.reward",
+    "ConcisenessReward": "core.reward",
+    "ConversationEnvironment": "core.environment",
+    "ConversationTurn": "core.trajectory",
+    "CorrectnessReward": "core.reward",
+    "EngagementReward": "core.reward",
+    "Environment": "core.environment",
+    "EnvironmentState": "core.environment",
+    "EpisodeStatus": "core.environment",
+    "HelpfulnessReward": "core.reward",
+    "MultiTurnAgent": "core.agent",
+    "MultiTurnTrajectory": "core.trajectory",
+    "RewardFunction": "core.reward",
+    "RewardResult": "core.reward",
+    "RewardType": "core.reward",
+    "SafetyReward": "core.reward",
+    "Scenario": "core.scenario",
+    "TrajectoryGroup": "core.trajectory",
+    "load_agent_from_checkpoint": "core.agent",
+    "load_scenarios": "core.scenario",
+    "reward_function": "core.reward",
+    "train": "training.train",
+}
+
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "CompositeReward",
+    "ConcisenessReward",
+    "ConversationEnvironment",
+    "ConversationTurn",
+    "CorrectnessReward",
+    "EngagementReward",
+    "Environment",
+    "EnvironmentState",
+    "EpisodeStatus",
+    "HelpfulnessReward",
+    "MultiTurnAgent",
+    "MultiTurnTrajectory",
+    "RewardFunction",
+    "RewardResult",
+    "RewardType",
+    "SafetyReward",
+    "Scenario",
+    "TrajectoryGroup",
+    "__version__",
+    "load_agent_from_checkpoint",
+    "load_scenarios",
+    "reward_function",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch a public name from its home.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, fetched or not, beside what is loaded."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,34 @@
+"""What every test stands on: one thread for torch, no network, nobody's settings but the tests' own.
+
+The environment is set here, at import, because torch and huggingface_hub read it when they are first imported.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+for name in [name for name in os.environ if name.startswith(("GRPO_", "WANDB_"))]:
+    del os.environ[name]
+
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "WANDB_MODE": "offline",
+    # Kept between runs: the embedded model is dequantised into it once, which takes longer than any test.
+    "GRPO_CACHE_DIR": str(Path.home() / ".cache" / "grpo-tests"),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Undo what a test did to torch's thread count; torch itself is imported only by tests that need it."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
