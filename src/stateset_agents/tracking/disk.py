@@ -1,0 +1,76 @@
+"""Writing small files so that a reader sees all of one or none, and errors of the disk in words.
+
+Invariant: `replace_text` leaves either the old file or the new one under the name, whatever interrupts it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..core.errors import RunFolderError
+
+
+def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write `text` to `path` (mode 0600) by way of a temporary file beside it.
+
+    Args:
+        path: its folder exists.
+        text: the whole content.
+        durable: return only when it is on the disk; False for what is written again in seconds.
+
+    Raises:
+        OSError: the disk or the folder refuses; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in a folder are on the disk."""
+    if os.name == "nt":
+        return  # Windows cannot open a folder to sync it.
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an `OSError` about the run folder `path` into a `RunFolderError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(_explanation(path, error)) from error
+
+
+def _explanation(path: Path, error: OSError) -> str:
+    place = error.filename or path
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"the disk is full: {place} cannot be written.\n  free some space, then continue with --resume"
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            fix = "choose a folder that you may write with --output-dir"
+            return f"{place} cannot be written ({error.strerror}).\n  {fix}"
+        case errno.ENOTDIR | errno.EEXIST:
+            fix = "choose another path with --output-dir"
+            return f"{path} cannot be a run folder: part of that path is a file, not a folder.\n  {fix}"
+        case _:
+            return f"{place} cannot be used ({error.strerror or error})"

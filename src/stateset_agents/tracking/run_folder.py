@@ -1,0 +1,310 @@
+"""The run folder: the truth about one training run, on disk.
+
+Invariant: nothing that is there is overwritten. Logs only grow (a resumed run cuts what lies after its checkpoint),
+every other file is replaced in one step, and one process writes at a time. So a reader, or a run that continues after
+`kill -9`, always finds whole lines and whole files.
+
+    config.yaml          the resolved configuration
+    metrics.jsonl        one object for each step; evaluations add `eval_*` keys to their step's object
+    trajectories.jsonl   one conversation a line
+    status.json          running, finished, failed or interrupted; when; how far
+    checkpoints/         step-N folders
+    final_model/         the weights at the end
+
+Reading needs no lock and changes nothing. The first write takes the lock and cuts off torn lines.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..core.errors import RunFolderError
+from ..core.trajectory import TrajectoryGroup
+from .disk import explained, replace_text, sync_folder
+from .jsonl import JsonlLog, Row, read_jsonl
+from .lock import FolderLock
+from .status import STATUS, RunStatus, State, read_status, timestamp, write_status
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+TRAJECTORIES = "trajectories.jsonl"
+CHECKPOINTS = "checkpoints"
+FINAL_MODEL = "final_model"
+LOCK = "run.lock"
+
+OWN_NAMES = (STATUS, CONFIG, METRICS, TRAJECTORIES, CHECKPOINTS, FINAL_MODEL)
+HEARTBEAT_SECONDS = 5.0
+
+
+class RunFolder:
+    """One run's folder. Make one with `create` or `open`; use it as a context manager or call `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Wrap `path` without looking at it; `create` and `open` check it first."""
+        self.path = path
+        self._lock: FolderLock | None = None
+        self._metrics: JsonlLog | None = None
+        self._trajectories: JsonlLog | None = None
+        self._step = 0
+        self._started = timestamp()
+        self._last_beat = float("-inf")
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, config_yaml: str) -> RunFolder:
+        """Begin a run in a folder that holds none. Unrelated files in it are left alone.
+
+        Args:
+            path: made with mode 0700 if it does not exist.
+            config_yaml: the resolved configuration, without secrets.
+
+        Raises:
+            RunFolderError: the folder holds a run or files that a run would overwrite, is being written by another
+                process, is no folder, or cannot be written.
+        """
+        folder = cls(Path(path))
+        with explained(folder.path):
+            _refuse_used(folder.path)
+            if not folder.path.is_dir():
+                folder.path.mkdir(mode=0o700, parents=True)
+            folder.lock()
+            try:
+                # Again, as another process may have begun a run since the first look.
+                _refuse_used(folder.path)
+                folder._begin(config_yaml)
+            except BaseException:
+                folder.close()
+                raise
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Take up an existing run, to read it or to continue it.
+
+        Raises:
+            RunFolderError: `path` does not exist or holds no run.
+        """
+        folder = cls(Path(path))
+        if not folder.path.is_dir():
+            found = "is a file, not a folder" if folder.path.exists() else "does not exist"
+            raise RunFolderError(f"{folder.path} {found}, so there is no run to read or resume there")
+        missing = [name for name in (STATUS, CONFIG) if not (folder.path / name).is_file()]
+        if missing:
+            raise RunFolderError(
+                f"{folder.path} holds no run: {' and '.join(missing)} missing.\n"
+                "  give the folder that a run wrote (its --output-dir), or start one there without --resume"
+            )
+        status = folder.status
+        folder._step = status.step if status else 0
+        return folder
+
+    # Reading
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where the `step-N` checkpoints go."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def final_model_dir(self) -> Path:
+        """Where the weights go at the end of the run."""
+        return self.path / FINAL_MODEL
+
+    @property
+    def config_yaml(self) -> str:
+        """The configuration with which the run began."""
+        with explained(self.path):
+            return (self.path / CONFIG).read_text(encoding="utf-8")
+
+    @property
+    def status(self) -> RunStatus | None:
+        """How the run stands, or None if `status.json` is missing or no status of a run."""
+        return read_status(self.path)
+
+    # Writing
+
+    def lock(self) -> None:
+        """Become the one writer; every method that writes does it by itself.
+
+        Raises:
+            RunFolderError: another process writes here, or the folder cannot be written.
+        """
+        if self._lock is None:
+            with explained(self.path):
+                self._lock = FolderLock(self.path / LOCK)
+
+    def log_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one step's metrics to `metrics.jsonl`. Numbers that are not finite are written as null.
+
+        Args:
+            row: must hold an int under "step".
+
+        Raises:
+            TypeError: no step, or one that is no int.
+            RunFolderError: the disk is full, or another process writes here.
+        """
+        step = row.get("step")
+        if type(step) is not int:
+            raise TypeError(f'a metrics row needs an int under "step", not {step!r}')
+        metrics, _ = self._open_logs()
+        with explained(self.path):
+            metrics.append(row)
+        self._step = step
+        self.heartbeat()
+
+    def log_trajectories(
+        self, step: int, groups: Iterable[TrajectoryGroup], *, tokens: bool = False, phase: str = "train"
+    ) -> None:
+        """Append every conversation of the groups to `trajectories.jsonl`, failed ones included.
+
+        Args:
+            step: the step that trains on them, or after which they were evaluated.
+            groups: numbered from 0 in the log.
+            tokens: also write ids, masks and log-probs (about 20 bytes a token).
+            phase: "train" or "eval".
+
+        Raises:
+            RunFolderError: the disk is full, or another process writes here.
+        """
+        _, trajectories = self._open_logs()
+        with explained(self.path):
+            for number, group in enumerate(groups):
+                for episode in (*group.trajectories, *group.failures):
+                    place = {"step": step, "phase": phase, "group": number}
+                    trajectories.append(place | episode.to_dict(tokens=tokens))
+
+    def truncate(self, step: int) -> None:
+        """Forget what was logged after `step`, before a run goes on from that step's checkpoint.
+
+        Raises:
+            RunFolderError: another process writes here, or the folder cannot be written.
+        """
+        logs = self._open_logs()
+        with explained(self.path):
+            for file in logs:
+                file.truncate_after(step)
+        self._step = step
+        self.set_status("running")
+
+    def set_status(self, state: State, message: str = "") -> None:
+        """Say how the run stands, with the time and the last step."""
+        self.lock()
+        with explained(self.path):
+            self._write_status(state, message)
+
+    def heartbeat(self) -> None:
+        """Say that the run is alive; at most every 5 seconds, so call it as often as you like."""
+        if time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
+            self.set_status("running")
+
+    def sync(self) -> dict[str, int]:
+        """Return when both logs are on the disk; call it before a checkpoint is written.
+
+        Returns:
+            Length in bytes of each log by file name.
+        """
+        logs = self._open_logs()
+        with explained(self.path):
+            for file in logs:
+                file.sync()
+            sync_folder(self.path)
+        return {file.path.name: file.size for file in logs}
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a small file of the run (a report, an evaluation) in one step: a reader sees all of it or none.
+
+        Args:
+            name: file name inside the folder.
+            text: its whole content.
+
+        Raises:
+            RunFolderError: the disk is full, or another process writes here.
+        """
+        self.lock()
+        path = self.path / name
+        with explained(self.path):
+            replace_text(path, text)
+        return path
+
+    def close(self) -> None:
+        """Close the logs and let another writer in. A second call does nothing."""
+        for part in (self._metrics, self._trajectories):
+            if part is not None:
+                part.close()
+        self._metrics = self._trajectories = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, config_yaml: str) -> None:
+        """Write the first files. The status comes last but the logs: it is what makes the folder a run."""
+        try:
+            replace_text(self.path / CONFIG, config_yaml)
+            self.checkpoints_dir.mkdir(mode=0o700)
+            self._write_status("running", "")
+            self._open_logs()
+        except BaseException:
+            for name in (STATUS, CONFIG, METRICS, TRAJECTORIES):
+                (self.path / name).unlink(missing_ok=True)
+            if self.checkpoints_dir.is_dir():
+                self.checkpoints_dir.rmdir()
+            raise
+
+    def _open_logs(self) -> tuple[JsonlLog, JsonlLog]:
+        self.lock()
+        with explained(self.path):
+            if self._metrics is None:
+                self._metrics = JsonlLog(self.path / METRICS)
+            if self._trajectories is None:
+                self._trajectories = JsonlLog(self.path / TRAJECTORIES)
+        return self._metrics, self._trajectories
+
+    def _write_status(self, state: State, message: str) -> None:
+        status = RunStatus(state, self._step, self._started, timestamp(), os.getpid(), socket.gethostname(), message)
+        write_status(self.path, status)
+        self._last_beat = time.monotonic()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[Row]:
+    """The steps of a run, in order, also while it is being written.
+
+    Args:
+        path: the run folder.
+    """
+    return list(read_jsonl(Path(path) / METRICS))
+
+
+def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Row]:
+    """The conversations of a run, one at a time, also while it is being written.
+
+    Args:
+        path: the run folder.
+    """
+    return read_jsonl(Path(path) / TRAJECTORIES)
+
+
+def _refuse_used(path: Path) -> None:
+    used = [name for name in OWN_NAMES if (path / name).exists()]
+    if STATUS in used or METRICS in used:
+        raise RunFolderError(
+            f"{path} already holds a run, and a run is never overwritten.\n"
+            "  add --resume to continue it, or choose another folder with --output-dir"
+        )
+    if used:
+        raise RunFolderError(
+            f"{path} holds {', '.join(used)}, which this run would overwrite.\n"
+            "  choose another folder with --output-dir, or move what is there"
+        )

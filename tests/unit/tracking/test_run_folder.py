@@ -1,0 +1,295 @@
+"""The run folder: never overwritten, one writer, whole files for every reader."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from stateset_agents.core.errors import RunFolderError
+from stateset_agents.core.outcome import Outcome
+from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
+from stateset_agents.tracking import RunFolder, disk, read_metrics, read_status, read_trajectories
+
+CONFIG = "training:\n  num_episodes: 8\n"
+
+
+def a_group(rewards=(0.25, 0.75)):
+    row = TokenRow()
+    row.append_context([5, 6])
+    row.append_sampled([7], [-0.5], version=2)
+    good = [
+        MultiTurnTrajectory("returns", key=f"k{i}", reward=r, rows=[row], turns=[ConversationTurn("assistant", "Yes.")])
+        for i, r in enumerate(rewards)
+    ]
+    failed = MultiTurnTrajectory("returns", key="kx", outcome=Outcome.REWARD, error="division by zero")
+    return TrajectoryGroup.of("returns", [*good, failed])
+
+
+def python(code, *args, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, text=True, env=os.environ, **kwargs
+    )
+
+
+def test_a_new_run_has_its_config_its_logs_and_a_status(tmp_path):
+    path = tmp_path / "out" / "run"
+    with RunFolder.create(path, config_yaml=CONFIG) as run:
+        run.log_metrics({"step": 1, "episodes": 8, "reward_mean": 0.5, "kl": float("nan")})
+        assert run.config_yaml == CONFIG
+        assert run.checkpoints_dir == path / "checkpoints"
+        assert run.final_model_dir == path / "final_model"
+        assert run.status.state == "running"
+    assert sorted(p.name for p in path.iterdir()) == [
+        "checkpoints", "config.yaml", "metrics.jsonl", "run.lock", "status.json", "trajectories.jsonl",
+    ]  # fmt: skip
+    assert (path / "metrics.jsonl").read_text() == '{"step": 1, "episodes": 8, "reward_mean": 0.5, "kl": null}\n'
+
+
+def test_only_the_owner_can_look_into_a_run(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder.create(path, config_yaml=CONFIG) as run:
+        run.log_trajectories(1, [a_group()])
+    assert path.stat().st_mode & 0o777 == 0o700
+    files = [p for p in path.iterdir() if p.is_file()]
+    assert {p.stat().st_mode & 0o777 for p in files} == {0o600}
+
+
+def test_a_second_run_in_the_folder_is_refused_with_both_ways_out_and_changes_nothing(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder.create(path, config_yaml=CONFIG) as run:
+        run.log_metrics({"step": 1})
+        run.set_status("finished")
+    before = {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()}
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder.create(path, config_yaml="other: 1\n")
+    assert all(part in str(caught.value) for part in (str(path), "--resume", "--output-dir"))
+    assert {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "final_model", "checkpoints", "trajectories.jsonl"])
+def test_files_that_a_run_would_overwrite_are_refused_by_name(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RunFolderError, match=f"holds {name}, which this run would overwrite"):
+        RunFolder.create(tmp_path, config_yaml=CONFIG)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_unrelated_files_and_the_mode_of_a_folder_that_was_there_are_left_alone(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "notes.txt").write_text("mine")
+    RunFolder.create(tmp_path, config_yaml=CONFIG).close()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda path: None, "does not exist"),
+    (lambda path: path.write_text("x"), "is a file, not a folder"),
+    (lambda path: path.mkdir(), "holds no run: status.json and config.yaml missing"),
+])  # fmt: skip
+def test_a_path_that_is_no_run_cannot_be_opened(tmp_path, make, words):
+    make(tmp_path / "run")
+    with pytest.raises(RunFolderError, match=words):
+        RunFolder.open(tmp_path / "run")
+
+
+def test_opening_a_run_to_read_it_takes_no_lock_and_changes_nothing(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as writer:
+        writer.log_metrics({"step": 1})
+        with (tmp_path / "metrics.jsonl").open("ab") as file:
+            file.write(b'{"st')
+        before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir() if p.is_file()}
+        reader = RunFolder.open(tmp_path)
+        assert reader.config_yaml == CONFIG
+        assert reader.status.state == "running"
+        assert read_metrics(tmp_path) == [{"step": 1}]
+        assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+def test_trajectories_are_logged_with_their_place_and_failures_with_their_reason(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        run.log_trajectories(3, [a_group()], tokens=True)
+        run.log_trajectories(3, [a_group((1.0,))], phase="eval")
+    rows = list(read_trajectories(tmp_path))
+    assert [(r["step"], r["phase"], r["group"], r["outcome"], r["reward"]) for r in rows] == [
+        (3, "train", 0, "ok", 0.25),
+        (3, "train", 0, "ok", 0.75),
+        (3, "train", 0, "reward", None),
+        (3, "eval", 0, "ok", 1.0),
+        (3, "eval", 0, "reward", None),
+    ]
+    assert rows[0]["rows"][0] == {
+        "ids": [5, 6, 7],
+        "mask": [0, 0, 1],
+        "logprobs": [0.0, 0.0, -0.5],
+        "versions": [-1, -1, 2],
+    }
+    assert rows[2]["error"] == "division by zero"
+    assert "rows" not in rows[3]
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint_and_goes_on(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        for step in (1, 2, 3):
+            run.log_trajectories(step, [a_group()])
+            run.log_metrics({"step": step, "try": 1})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 4, "tr')
+
+    with RunFolder.open(tmp_path) as run:
+        run.truncate(2)
+        assert (run.status.state, run.status.step) == ("running", 2)
+        run.log_metrics({"step": 3, "try": 2})
+        run.set_status("finished")
+    assert read_metrics(tmp_path) == [{"step": 1, "try": 1}, {"step": 2, "try": 1}, {"step": 3, "try": 2}]
+    assert [r["step"] for r in read_trajectories(tmp_path)] == [1, 1, 1, 2, 2, 2]
+    assert (read_status(tmp_path).state, read_status(tmp_path).step) == ("finished", 3)
+
+
+def test_truncating_to_step_0_starts_the_logs_afresh(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        run.log_metrics({"step": 1})
+        run.truncate(0)
+        assert read_metrics(tmp_path) == []
+
+
+def test_sync_gives_the_length_of_each_log_for_the_checkpoint(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        run.log_metrics({"step": 1})
+        assert run.sync() == {"metrics.jsonl": 12, "trajectories.jsonl": 0}
+
+
+def test_two_processes_cannot_write_to_one_run(tmp_path):
+    hold = (
+        "import sys; from stateset_agents.tracking import RunFolder\n"
+        "run = RunFolder.create(sys.argv[1], config_yaml='a: 1')\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    holder = python(hold, tmp_path, stdin=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == "ready\n"
+        run = RunFolder.open(tmp_path)
+        for write in (lambda: run.truncate(0), lambda: run.log_metrics({"step": 1}), lambda: run.set_status("failed")):
+            with pytest.raises(RunFolderError, match=f"being written by process {holder.pid}"):
+                write()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        run.log_metrics({"step": 1})  # the kernel gave the lock back
+        run.close()
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_of_many_processes_that_begin_a_run_at_once_exactly_one_does(tmp_path):
+    race = (
+        "import sys, time; from stateset_agents.tracking import RunFolder\n"
+        "from stateset_agents.core.errors import RunFolderError\n"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "try:\n    run = RunFolder.create(sys.argv[1], config_yaml=sys.argv[3]); print('won'); time.sleep(1)\n"
+        "except RunFolderError as error: print('refused' if '--output-dir' in str(error) else error)"
+    )
+    start = time.time() + 1.5
+    racers = [python(race, tmp_path / "run", start, f"n: {i}") for i in range(4)]
+    answers = [racer.communicate()[0].strip() for racer in racers]
+    assert sorted(answers) == ["refused", "refused", "refused", "won"]
+    assert (tmp_path / "run" / "config.yaml").read_text() == f"n: {answers.index('won')}"
+
+
+def test_the_same_process_cannot_write_twice_either(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG), pytest.raises(RunFolderError, match="this very process"):
+        RunFolder.open(tmp_path).lock()
+    RunFolder.open(tmp_path).lock()
+
+
+def test_a_path_below_a_file_is_refused_in_words(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunFolderError, match="is a file, not a folder"):
+            RunFolder.create(path, config_yaml=CONFIG)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that refuses new folders")
+def test_a_file_system_that_refuses_new_folders_is_refused_in_words():
+    with pytest.raises(RunFolderError, match="/proc/run"):
+        RunFolder.create("/proc/run", config_yaml=CONFIG)
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    (errno.EROFS, "(?s)cannot be written .*choose a folder that you may write with --output-dir"),
+    (errno.EACCES, "(?s)cannot be written .*choose a folder that you may write with --output-dir"),
+    (errno.ENOSPC, "(?s)the disk is full: .*free some space"),
+])  # fmt: skip
+def test_a_disk_that_refuses_the_first_file_is_refused_in_words_and_leaves_no_half_run(
+    tmp_path, monkeypatch, code, words
+):
+    path = tmp_path / "run"
+
+    def refuse(target, text, *, durable=True):
+        raise OSError(code, os.strerror(code), str(target))
+
+    monkeypatch.setattr("stateset_agents.tracking.status.replace_text", refuse)
+    with pytest.raises(RunFolderError, match=words):
+        RunFolder.create(path, config_yaml=CONFIG)
+    monkeypatch.undo()
+    assert [p.name for p in path.iterdir()] == ["run.lock"]
+    RunFolder.create(path, config_yaml=CONFIG).close()
+
+
+def test_a_disk_that_fills_up_during_the_run_says_so_and_keeps_whole_lines(tmp_path, monkeypatch):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        run.log_metrics({"step": 1})
+
+        def full(fd, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(RunFolderError, match=r"the disk is full.*\n.*--resume"):
+            run.log_metrics({"step": 2})
+        monkeypatch.undo()
+    assert read_metrics(tmp_path) == [{"step": 1}]
+
+
+def test_a_replaced_file_is_whole_or_old_when_the_write_fails(tmp_path, monkeypatch):
+    path = tmp_path / "report.txt"
+    disk.replace_text(path, "old")
+
+    def fail(fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        disk.replace_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.txt"]
+
+
+def test_the_heartbeat_moves_at_most_every_few_seconds(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("stateset_agents.tracking.run_folder.time.monotonic", lambda: clock[0])
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        inode = (tmp_path / "status.json").stat().st_ino
+        clock[0] += 4.9
+        run.heartbeat()
+        assert (tmp_path / "status.json").stat().st_ino == inode
+        clock[0] += 0.2
+        run.heartbeat()
+        assert (tmp_path / "status.json").stat().st_ino != inode
+
+
+def test_a_status_that_does_not_parse_reads_as_none(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "run')
+    assert read_status(tmp_path) is None
+    (tmp_path / "status.json").write_text(json.dumps({"something": "else"}))
+    assert read_status(tmp_path) is None
+
+
+@pytest.mark.parametrize("row", [{}, {"step": None}, {"step": "1"}, {"step": True}, {"step": 1.0}])
+def test_metrics_without_a_whole_step_are_a_mistake_of_the_caller(tmp_path, row):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run, pytest.raises(TypeError, match="step"):
+        run.log_metrics(row)
