@@ -27,7 +27,7 @@ quickstart: $(VENV)/.runtime ## Train the embedded model on the shipped scenario
 	$(PY) -m $(QUICKSTART) $(QUICKSTART_ARGS)
 
 test: $(VENV)/.dev ## Run the tests, and measure the coverage of core, chat and algorithms
-	$(PY) -m pytest --numprocesses=$(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
+	$(PY) -m pytest --numprocesses=$(WORKERS) $(or $(PYTEST_ARGS),--cov --cov-report=term)
 
 test-slow: $(VENV)/.dev ## Run the tests that take too long for every change
 	$(PY) -m pytest -m slow --timeout=1800 $(PYTEST_ARGS)
