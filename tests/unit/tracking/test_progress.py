@@ -107,9 +107,10 @@ def test_ci_no_color_and_dumb_terminals_get_plain_lines(monkeypatch, name, value
 
 def test_the_screen_is_given_back_when_the_run_fails():
     console = terminal()
-    with pytest.raises(RuntimeError, match="boom"), Progress(console) as progress:
-        progress.start(3)
-        raise RuntimeError("boom")
+    progress = Progress(console)
+    progress.start(3)
+    with pytest.raises(KeyError, match="step"), progress:
+        progress.step({})
     assert console.file.getvalue().endswith("\x1b[?25h")
     progress.close()
 
@@ -118,7 +119,9 @@ def test_in_a_real_pipe_everything_goes_to_stderr_without_control_codes():
     code = (
         "from stateset_agents.tracking.progress import Progress\n"
         "with Progress() as p:\n"
-        "    p.start(2); p.step({'step': 1, 'reward_mean': 0.5, 'reward_std': 0.1}); p.say('a ' + 'very ' * 60 + 'long line')\n"
+        "    p.start(2)\n"
+        "    p.step({'step': 1, 'reward_mean': 0.5, 'reward_std': 0.1})\n"
+        "    p.say('a ' + 'very ' * 60 + 'long line')\n"
         "print('report')"
     )
     env = os.environ | {"PYTHONIOENCODING": "utf-8"}

@@ -1,0 +1,111 @@
+"""Where log records go.
+
+Invariant: nothing is logged twice, and no secret of the environment reaches a log. With a log file, the file gets every
+record of `level` and above and the terminal only warnings; without one, the terminal gets this package's records of
+`level` and above, and warnings of other packages. Records go to stderr, so a piped stdout holds results alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from ..core.errors import ConfigError
+from .redaction import Redactor
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+PACKAGE = "stateset_agents"
+
+FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TERMINAL_FORMAT = "%(levelname)s %(message)s"
+
+
+def setup_logging(
+    level: str = "INFO", log_file: str | os.PathLike[str] | None = None, *, redactor: Redactor | None = None
+) -> Redactor:
+    """Send the records of this process where the config says. A second call replaces what the first one set up.
+
+    Args:
+        level: one of DEBUG, INFO, WARNING, ERROR, CRITICAL, in any case.
+        log_file: appended to, mode 0600; its folder is made if needed.
+        redactor: what hides secrets; by default one for the environment's.
+
+    Returns:
+        The redactor in use; `add` a secret to it that only a flag or a config holds.
+
+    Raises:
+        ConfigError: an unknown level, or a file that cannot be written.
+    """
+    name = level.upper()
+    if name not in LEVELS:
+        raise ConfigError(f'logging.level is "{level}", which does not exist.\n  known levels: {", ".join(LEVELS)}')
+    redactor = redactor or Redactor.from_environment()
+    number = int(getattr(logging, name))
+    handlers: list[logging.Handler] = [_Terminal(number, redactor, warnings_only=log_file is not None)]
+    if log_file is not None:
+        handlers.append(_open_file(Path(log_file).expanduser(), number, redactor))
+    root = logging.getLogger()
+    _remove_own_handlers(root)
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(number)
+    logging.captureWarnings(capture=True)
+    return redactor
+
+
+def reset_logging() -> None:
+    """Take away what `setup_logging` set up and close the log file."""
+    _remove_own_handlers(logging.getLogger())
+    logging.captureWarnings(capture=False)
+
+
+class _RedactingFormatter(logging.Formatter):
+    """Redacts last, so that arguments and tracebacks are covered too."""
+
+    def __init__(self, pattern: str, redactor: Redactor) -> None:
+        super().__init__(pattern)
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redactor(super().format(record))
+
+
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Writes to whatever `sys.stderr` is at that time: a live display puts its own stream there."""
+
+    def __init__(self, level: int, redactor: Redactor, *, warnings_only: bool) -> None:
+        logging.Handler.__init__(self, max(level, logging.WARNING) if warnings_only else level)
+        self.setFormatter(_RedactingFormatter(TERMINAL_FORMAT, redactor))
+        self.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.split(".")[0] == PACKAGE)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+class _File(logging.FileHandler):
+    pass
+
+
+def _open_file(path: Path, level: int, redactor: Redactor) -> _File:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        handler = _File(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(
+            f'logging.log_file is "{path}", which cannot be written ({error.strerror}).\n'
+            "  name a file in a folder that you may write, or leave the key out"
+        ) from error
+    handler.setLevel(level)
+    handler.setFormatter(_RedactingFormatter(FILE_FORMAT, redactor))
+    return handler
+
+
+def _remove_own_handlers(root: logging.Logger) -> None:
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Terminal | _File)]:
+        root.removeHandler(handler)
+        handler.close()
