@@ -1,0 +1,31 @@
+"""A model name to weights and tokenizer, and back to a folder.
+
+Invariant: importing this room loads neither torch nor transformers; each function does so when it is called.
+"""
+
+from __future__ import annotations
+
+from .loaded import LoadedModel
+from .loading import load_model, load_tokenizer
+from .lora import attach_lora, base_policy, has_lora, load_parameters, trainable_parameters
+from .names import EMBEDDED, TINY, is_stub
+from .preflight import MemoryEstimate, preflight
+from .saving import merged_state_dict, save_model_folder
+
+__all__ = [
+    "EMBEDDED",
+    "TINY",
+    "LoadedModel",
+    "MemoryEstimate",
+    "attach_lora",
+    "base_policy",
+    "has_lora",
+    "is_stub",
+    "load_model",
+    "load_parameters",
+    "load_tokenizer",
+    "merged_state_dict",
+    "preflight",
+    "save_model_folder",
+    "trainable_parameters",
+]

@@ -1,0 +1,106 @@
+"""What can be known of a model without loading its weights.
+
+Invariant: reads config.json and the headers of safetensors files, never a tensor. Parameters are counted exactly
+where the headers are at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .names import EMBEDDED, TINY
+
+_DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_HEADER_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Size of a model.
+
+    Attributes:
+        parameters: number of parameters.
+        dtype: dtype in which most of the weights are stored, or "" if it is none that weights are computed in.
+        hidden: width of the residual stream.
+        layers: number of transformer layers.
+        kv_elements_per_token: numbers that the key-value cache keeps for one token, over all layers.
+    """
+
+    parameters: int
+    dtype: str = "float32"
+    hidden: int = 0
+    layers: int = 0
+    kv_elements_per_token: int = 0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], parameters: int, dtype: str) -> ModelFacts:
+        """Facts from a parsed config.json (a multi-modal one keeps its text model in `text_config`)."""
+        text = config.get("text_config") or config
+        hidden = _number(text, "hidden_size", "n_embd", "d_model")
+        layers = _number(text, "num_hidden_layers", "n_layer", "num_layers")
+        heads = _number(text, "num_attention_heads", "n_head") or 1
+        kv_heads = _number(text, "num_key_value_heads") or heads
+        head_dim = _number(text, "head_dim") or hidden // heads
+        return cls(parameters, dtype, hidden, layers, 2 * layers * kv_heads * head_dim)
+
+
+KNOWN: Mapping[str, ModelFacts] = {
+    TINY: ModelFacts(108_544, "float32", 64, 2, 2 * 2 * 2 * 16),
+    EMBEDDED: ModelFacts(134_515_008, "float32", 576, 30, 2 * 30 * 3 * 64),
+    # Published sizes of models that the documents name, so that the check needs no network.
+    "openai/gpt-oss-120b": ModelFacts(116_829_156_672, "bfloat16", 2880, 36, 2 * 36 * 8 * 64),
+    "openai/gpt-oss-20b": ModelFacts(20_914_757_184, "bfloat16", 2880, 24, 2 * 24 * 8 * 64),
+}
+
+
+def facts_of_folder(folder: Path, config: Mapping[str, Any]) -> ModelFacts:
+    """Facts of a model folder.
+
+    Args:
+        folder: holds at least one safetensors file.
+        config: its parsed config.json.
+
+    Raises:
+        ValueError: a file is not safetensors; the message names it.
+    """
+    stored: dict[str, int] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        for entry in _header(path).values():
+            count = 1
+            for size in entry["shape"]:
+                count *= size
+            stored[entry["dtype"]] = stored.get(entry["dtype"], 0) + count
+    return ModelFacts.of(config, sum(stored.values()), common_dtype(stored))
+
+
+def common_dtype(stored: Mapping[str, int]) -> str:
+    """Name in torch of the dtype that most elements have, from counts by safetensors dtype."""
+    return _DTYPE_NAMES.get(max(stored, key=lambda name: stored[name]), "") if stored else ""
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Header of a safetensors file: name to dtype, shape and offsets."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _HEADER_LIMIT + 1
+        if length > _HEADER_LIMIT:
+            raise ValueError(f"{path} is not a safetensors file, or is cut short")
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"{path} is not a safetensors file, or is cut short") from error
+    header.pop("__metadata__", None)
+    return header
+
+
+def _number(config: Mapping[str, Any], *keys: str) -> int:
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, int):
+            return value
+    return 0

@@ -1,0 +1,70 @@
+"""A model folder that anything can load.
+
+Invariant: `AutoModelForCausalLM.from_pretrained(folder)` and `AutoTokenizer.from_pretrained(folder)` need no further
+step: adapters are merged, on a copy, into plain weights under their plain names. The live model is not changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import ModelError
+from .loaded import LoadedModel
+from .lora import ADAPTER, lora_layers
+from .quiet import quiet_transformers
+from .tensors import first_non_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def save_model_folder(
+    loaded: LoadedModel, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
+) -> Path:
+    """Write config, generation config, weights (safetensors) and tokenizer.
+
+    Args:
+        loaded: the model. Its adapters, if any, are merged into what is written.
+        folder: created if missing. Not atomic: write it as a part of a checkpoint.
+        state_dict: weights to write instead of the model's own, such as float32 masters: plain names, no adapters.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: a weight is NaN or infinite; nothing is written then.
+    """
+    folder = Path(folder)
+    weights = dict(state_dict) if state_dict is not None else merged_state_dict(loaded)
+    broken = first_non_finite(weights)
+    if broken is not None:
+        raise ModelError(f"the weights of {loaded.name} are not saved to {folder}: {broken}")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = loaded.model.config
+    remembered = config.dtype
+    try:
+        with quiet_transformers():
+            loaded.model.save_pretrained(str(folder), state_dict=weights, save_peft_format=False)
+            loaded.tokenizer.save_pretrained(str(folder))
+            config.dtype = next(iter(weights.values())).dtype
+            config.save_pretrained(str(folder))
+    finally:
+        config.dtype = remembered
+    return folder
+
+
+def merged_state_dict(loaded: LoadedModel) -> dict[str, Tensor]:
+    """The weights with adapters merged, on the CPU, under the names that the model has without adapters."""
+    layers = dict(lora_layers(loaded))
+    merged: dict[str, Tensor] = {}
+    for name, tensor in loaded.model.state_dict().items():
+        if f".{ADAPTER}." in name:
+            continue
+        layer = layers.get(name.removesuffix(".base_layer.weight"))
+        if layer is not None:
+            # Added in float32 and rounded once, so that merging costs a bf16 model no more than it must.
+            tensor = (tensor.float() + layer.get_delta_weight(ADAPTER).float()).to(tensor.dtype)
+        merged[name.replace(".base_layer.", ".")] = tensor.detach().cpu()
+    return merged
