@@ -1,4 +1,4 @@
-"""Train, evaluate and serve multi-turn conversational agents with GRPO.
+"""Train multi-turn conversational agents with GRPO.
 
 Invariant: importing this package loads nothing but this file. A public name is fetched from its home on first use
 (PEP 562), so that neither torch nor transformers is paid for by code that only wants a type or a version.
