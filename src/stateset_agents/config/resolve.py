@@ -1,0 +1,252 @@
+"""From a config file, the environment and the command line to one `RunConfig`.
+
+Invariant: command line > `GRPO_*` variables > `training.overrides` > config > profile > built-in, for every key; and
+all problems of all of them are told at once. Each source is checked by itself, so a wrong value is reported even where
+another source would win over it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..core.errors import ConfigError, DataError
+from .data_files import candidates, find_data_file
+from .document import Document, read_document
+from .environ import Override, environment_defaults, environment_overrides, unknown_variables
+from .layers import FileLayer, Layer, Merged, NamedLayer
+from .problems import dotted, explain_all, problem
+from .profiles import COMMON, profile_values
+from .run_config import RunConfig
+from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection, RewardSpec
+from .training import TrainingConfig
+from .unused import refused, unused_keys
+from .variables import READ_AT_START, Expansion, check_variable_names
+from .yaml_strict import Path as KeyPath
+
+DEFAULT_OUTPUT_DIR = "./outputs"
+DEFAULT_COMBINATION: CombinationMethod = "weighted_sum"
+
+
+def load_config(
+    path: str | Path,
+    *,
+    overrides: Sequence[Override] = (),
+    output_dir: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> RunConfig:
+    """Read a config file and decide every value of the run.
+
+    Args:
+        path: YAML or JSON.
+        overrides: values that win over everything, such as those of command-line flags.
+        output_dir: the run folder; `./outputs` by default.
+        environ: environment variables; those of the process by default.
+
+    Raises:
+        ConfigError: the file, a variable or an override is wrong; all problems at once.
+        DataError: a data file that the config names does not exist.
+    """
+    shell = os.environ if environ is None else environ
+    document = read_document(path)
+    problems = _tidy_rewards(document) + check_variable_names(document)
+    expansion = Expansion(document, shell)
+    values = expansion.expand(_with_texts(document))
+    own = values.get("environment_variables")
+    environ = {**own, **shell} if isinstance(own, dict) else shell
+    from_environment, wrong_variables = environment_overrides(environ)
+
+    file_layer = FileLayer(document, values)
+    layers: list[Layer] = [
+        NamedLayer(environment_defaults(environ)),
+        file_layer,
+        NamedLayer(from_environment),
+        NamedLayer(overrides),
+    ]
+    problems += expansion.problems + wrong_variables
+    for layer in layers:
+        problems += layer.check()
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    return _finish(Merged(layers), document, file_layer, expansion.references, environ, output_dir)
+
+
+def _tidy_rewards(document: Document) -> list[str]:
+    """Bring the accepted spellings of the rewards to one: a list, and `combination_method` beside it."""
+    data, lines = document.data, document.lines
+    problems = []
+    rewards = data.get("rewards")
+    if isinstance(rewards, dict) and "functions" in rewards:
+        data["rewards"] = rewards.pop("functions")
+        for path in [path for path in lines if path[:2] == ("rewards", "functions")]:
+            lines[("rewards", *path[2:])] = lines[path]
+        for key, value in rewards.items():
+            moved = key if key in ("combination_method", "reward_combination") else f"rewards.{key}"
+            data.setdefault(moved, value)
+            lines.setdefault((moved,), lines[("rewards", key)])
+    if "reward_combination" in data:
+        if "combination_method" in data:
+            place = document.place(("reward_combination",))
+            problems.append(problem(place, "reward_combination and combination_method mean the same: keep one."))
+        data["combination_method"] = data.pop("reward_combination")
+        lines[("combination_method",)] = lines[("reward_combination",)]
+    return problems
+
+
+def _with_texts(document: Document) -> dict[str, Any]:
+    """The document's values, with the numbers and switches of `environment_variables` as they are spelled."""
+    block = document.data.get("environment_variables")
+    if not isinstance(block, dict):
+        return document.data
+    texts = dict(block)
+    for name, value in block.items():
+        if isinstance(value, (bool, int, float)):
+            texts[name] = document.spelled(("environment_variables", name), value)
+    return {**document.data, "environment_variables": texts}
+
+
+def _finish(
+    merged: Merged,
+    document: Document,
+    layer: FileLayer,
+    references: Mapping[KeyPath, str],
+    environ: Mapping[str, str],
+    output_dir: str | Path | None,
+) -> RunConfig:
+    data = merged.data
+    origins = {dotted(path): origin for path, origin in merged.origins.items()}
+    given = dict(origins)
+    problems: list[str] = []
+
+    _name_wandb_project(data, origins, environ)
+    agent = AgentSection.model_validate(data.get("agent", {}))
+    environment = EnvironmentSection.model_validate(data.get("environment", {}))
+    logging = LoggingSection.model_validate(data.get("logging", {}))
+    rewards = tuple(RewardSpec.model_validate(item) for item in data.get("rewards") or ())
+    training = _training(data.get("training", {}), origins, layer, problems)
+
+    problems += [problem(layer.place(path), message) for path, message in refused(agent, environment)]
+    if environment.type == "conversation" and not environment.scenarios and not environment.scenarios_file:
+        hint = "name a JSON or YAML file of scenarios, for example data/customer_service_scenarios.json"
+        problems.append(problem(layer.place(("environment",)), "environment.scenarios_file is missing.", hint))
+    if rewards and not any(reward.weight for reward in rewards):
+        problems.append(problem(layer.place(("rewards",)), "all rewards have weight 0: nothing could be learned."))
+    if problems or training is None:
+        raise ConfigError(*problems)
+
+    config_file = document.file.expanduser().absolute()
+    files = _DataFiles(config_file.parent, environ, layer)
+    environment = files.found_in(environment, "scenarios_file", ("environment",))
+    training = files.found_in(training, "eval_scenarios_file", ("training",))
+    rewards = tuple(files.found_in(item, "ground_truth_file", ("rewards", i)) for i, item in enumerate(rewards))
+    if files.problems:
+        raise DataError("\n".join(files.problems))
+
+    variables = data.get("environment_variables", {})
+    combination: CombinationMethod = data.get("combination_method") or DEFAULT_COMBINATION
+    unused = unused_keys(agent, environment, training, given) + unknown_variables(environ)
+    unused += _unused_variables(variables, environ)
+    if environ.get("WANDB_PROJECT") and logging.wandb is None:
+        unused.append(("WANDB_PROJECT", 'the config has no "logging.wandb" section, so nothing is sent'))
+    return RunConfig(
+        agent=agent,
+        environment=environment,
+        rewards=rewards,
+        combination_method=combination,
+        training=training,
+        logging=logging,
+        environment_variables=variables,
+        output_dir=Path(output_dir or DEFAULT_OUTPUT_DIR),
+        config_file=config_file,
+        origins=origins,
+        notes=(*document.notes, *_sampling_note(agent), *training.plan.notes),
+        unused=tuple(unused),
+        references=references,
+    )
+
+
+def _training(
+    values: Mapping[str, Any], origins: dict[str, str], layer: FileLayer, problems: list[str]
+) -> TrainingConfig | None:
+    """The hyperparameters with the profile's values filled in, their origins noted; None if they contradict."""
+    profile = values.get("profile", "balanced")
+    lora = values.get("lora") is not None
+    origins.setdefault("training.profile", "default")
+    for name in profile_values(profile, lora=lora):
+        from_profile = f"profile {profile}" + (" with LoRA" if lora and name == "learning_rate" else "")
+        origins.setdefault(f"training.{name}", "default" if name in COMMON else from_profile)
+    try:
+        return TrainingConfig.model_validate({**profile_values(profile, lora=lora), "profile": profile, **values})
+    except ValidationError as error:
+        problems += explain_all(error, TrainingConfig, values, _Inside(layer, ("training",)))
+        return None
+
+
+class _Inside:
+    """Places of a section that was validated by itself."""
+
+    def __init__(self, layer: FileLayer, prefix: KeyPath) -> None:
+        self._layer, self._prefix = layer, prefix
+
+    def place(self, path: KeyPath) -> str:
+        return self._layer.place((*self._prefix, *path))
+
+    def subject(self, path: KeyPath) -> str:
+        return dotted((*self._prefix, *path)) if path else ""
+
+
+def _name_wandb_project(data: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
+    wandb = data.get("logging", {}).get("wandb")
+    project = environ.get("WANDB_PROJECT")
+    if isinstance(wandb, dict) and project and not wandb.get("project"):
+        wandb["project"] = project
+        origins["logging.wandb.project"] = "WANDB_PROJECT"
+
+
+class _DataFiles:
+    """Replaces relative names of data files by the files that they mean, and collects those that are missing."""
+
+    def __init__(self, base_dir: Path, environ: Mapping[str, str], layer: FileLayer) -> None:
+        self._base_dir, self._environ, self._layer = base_dir, environ, layer
+        self.problems: list[str] = []
+
+    def found_in(self, section: Any, key: str, path: KeyPath) -> Any:
+        name = getattr(section, key)
+        if name is None:
+            return section
+        file = find_data_file(name, self._base_dir, self._environ)
+        if file is None:
+            looked = "\n    ".join(map(str, candidates(name, self._base_dir, self._environ)))
+            place = self._layer.place((*path, key))
+            self.problems.append(
+                f'data error in {place}: {dotted((*path, key))} is "{name}", and there is no such file.\n'
+                f"  looked at:\n    {looked}"
+            )
+            return section
+        return section.model_copy(update={key: str(file)})
+
+
+def _unused_variables(variables: Mapping[str, str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    found = []
+    for name, value in variables.items():
+        if name in READ_AT_START:
+            found.append((f"environment_variables.{name}", "it is read when Python starts: export it in the shell"))
+        elif environ.get(name) != value:
+            found.append((f"environment_variables.{name}", "the environment has set it already, and that wins"))
+    return found
+
+
+def _sampling_note(agent: AgentSection) -> list[str]:
+    changed = [
+        f"{name} {getattr(agent, name)}"
+        for name, off in (("top_p", 1.0), ("top_k", 0), ("repetition_penalty", 1.0))
+        if getattr(agent, name) != off
+    ]
+    if not changed:
+        return []
+    listed = ", ".join(changed)
+    return [f"Training samples at temperature {agent.temperature} only; {listed} apply to evaluation and serving."]

@@ -1,0 +1,117 @@
+"""One run, fully decided: what `load_config` returns and the trainer takes.
+
+Invariant: every value is present and valid, files are absolute paths that exist, and `origins` tells where each value
+came from. `to_yaml` writes a config that `load_config` reads back to the same run, with secrets left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .problems import is_secret
+from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection, RewardSpec
+from .training import TrainingConfig
+from .variables import apply_environment_variables
+from .yaml_strict import Path as KeyPath
+from .yaml_strict import StrictDumper
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A resolved config.
+
+    Attributes:
+        agent: kind, model and sampling of the agent.
+        environment: kind, scenarios and length of the conversations.
+        rewards: reward functions with their weights; empty where the default reward is to be used.
+        combination_method: how their scores become one.
+        training: every hyperparameter; `training.plan` has them in steps.
+        logging: level, files and services.
+        environment_variables: what `apply_environment_variables` sets.
+        output_dir: the run folder.
+        config_file: the file that was read, absolute.
+        origins: dotted key to where its value came from: "customer_service.yaml:14", "--num-episodes",
+            "GRPO_LOG_LEVEL", "profile balanced" or "default".
+        notes: sentences about what was read with tolerance, rounded or shortened.
+        unused: (key, reason) of keys that have no effect in this run.
+        references: path of each value made from a secret variable to its text with the reference in it.
+    """
+
+    agent: AgentSection
+    environment: EnvironmentSection
+    rewards: tuple[RewardSpec, ...]
+    combination_method: CombinationMethod
+    training: TrainingConfig
+    logging: LoggingSection
+    environment_variables: Mapping[str, str]
+    output_dir: Path
+    config_file: Path
+    origins: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()
+    references: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def base_dir(self) -> Path:
+        """The config's folder: relative data files and modules of the user's own are looked for here."""
+        return self.config_file.parent
+
+    def apply_environment_variables(self) -> list[str]:
+        """Set the config's environment variables, leaving alone what the shell has set.
+
+        Returns:
+            Names that were left alone although their value differs.
+        """
+        return apply_environment_variables(self.environment_variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as a file would hold it, secrets replaced by the variables they came from or left out."""
+        data: dict[str, Any] = {
+            "agent": _dump(self.agent),
+            "environment": _dump(self.environment),
+            "rewards": [_dump(reward) for reward in self.rewards],
+            "combination_method": self.combination_method,
+            "training": self.training.model_dump(mode="json"),
+            "logging": _dump(self.logging),
+            "environment_variables": dict(self.environment_variables),
+        }
+        if not self.rewards:
+            del data["rewards"], data["combination_method"]
+        data = _escape(data, (), self.references)
+        variables = data["environment_variables"]
+        for name in [n for n in variables if is_secret(n) and ("environment_variables", n) not in self.references]:
+            del variables[name]
+        return data
+
+    def to_yaml(self) -> str:
+        """The resolved config as YAML text, which `load_config` reads back."""
+        header = f"# Every value of a run that was started from {self.config_file.name}.\n"
+        hidden = sorted(
+            name
+            for name in self.environment_variables
+            if is_secret(name) and ("environment_variables", name) not in self.references
+        )
+        if hidden:
+            header += f"# Left out because they are secret: environment_variables {', '.join(hidden)}.\n"
+        body = yaml.dump(self.to_dict(), Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
+        return header + body
+
+
+def _dump(section: AgentSection | EnvironmentSection | LoggingSection | RewardSpec) -> dict[str, Any]:
+    return section.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _escape(value: Any, path: KeyPath, references: Mapping[KeyPath, str]) -> Any:
+    """Text with `${` written as `$${`, and secrets as the reference that they came from."""
+    if isinstance(value, dict):
+        return {key: _escape(item, (*path, key), references) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape(item, (*path, i), references) for i, item in enumerate(value)]
+    if isinstance(value, str):
+        return references.get(path, value.replace("${", "$${"))
+    return value

@@ -1,0 +1,180 @@
+"""What a config file may say: every section and key, with its kind and range.
+
+Invariant: a key that is not here is refused. A key that is here either takes effect or is reported with the reason
+(`unused.py`); none is read and dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, field_validator, model_validator
+
+from .fields import Dotted, NotNegative, Positive, ProfileName, Real, Section
+from .training import TrainingConfig
+
+DEFAULT_MODEL = "openai/gpt-oss-120b"
+
+CombinationMethod = Literal["weighted_sum", "average", "min", "max"]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
+        raise ValueError("want cpu, mps, cuda or cuda:N")
+    return value
+
+
+class ToolSpec(Section):
+    """A function that an agent may call."""
+
+    name: Name
+    description: str = ""
+    function: Name = Field(description="a built-in by its bare name, or a dotted Python name")
+
+
+class AgentSection(Section):
+    """The agent that is trained."""
+
+    type: Literal["multi_turn", "tool", "custom"] = Field(default="multi_turn", description="kind of agent")
+    class_: Dotted | None = Field(
+        default=None, alias="class", description="for type custom: an Agent class, my_module.MyClass"
+    )
+    model_name: Name = Field(default=DEFAULT_MODEL, description="model name or folder")
+    system_prompt: str | None = Field(default=None, description="first message of every conversation")
+    temperature: Annotated[Real, Field(gt=0, le=5)] = Field(default=0.7, description="sampling temperature")
+    max_new_tokens: Annotated[Positive, Field(le=131_072)] = Field(default=256, description="longest reply, in tokens")
+    top_p: Annotated[Real, Field(gt=0, le=1)] = Field(default=1.0, description="nucleus; evaluation and serving only")
+    top_k: NotNegative = Field(default=0, description="0: off; evaluation and serving only")
+    repetition_penalty: Annotated[Real, Field(gt=0, le=10)] = Field(
+        default=1.0, description="1: off; evaluation and serving only"
+    )
+    memory_window: Positive | None = Field(default=None, description="turns that the agent remembers; null: all")
+    context_compression: bool = Field(default=False, description="summarise what leaves the memory window")
+    tools: list[ToolSpec] = Field(default=[], description="for type tool: what the agent may call")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="kind of weights")
+    device: Annotated[str, AfterValidator(_device)] | None = Field(
+        default=None, description="cpu, mps, cuda or cuda:N; null: the best that is there"
+    )
+
+    @model_validator(mode="after")
+    def _class_belongs_to_custom(self) -> Self:
+        _check_class(self.type, self.class_)
+        return self
+
+
+class EnvironmentSection(Section):
+    """Who the agent talks to, and about what."""
+
+    type: Literal["conversation", "task", "custom"] = Field(default="conversation", description="kind of environment")
+    class_: Dotted | None = Field(
+        default=None, alias="class", description="for type custom: an Environment class, my_module.MyClass"
+    )
+    max_turns: Annotated[Positive, Field(le=1000)] = Field(default=10, description="assistant turns per conversation")
+    scenarios: list[dict[str, Any]] | None = Field(default=None, min_length=1, description="scenarios written here")
+    scenarios_file: Name | None = Field(default=None, description="JSON or YAML file of scenarios")
+    persona: str | None = Field(default=None, description="who the simulated user is")
+    tasks_file: Name | None = Field(default=None, description="for type task: file of tasks")
+    success_criteria: Name | None = Field(default=None, description="for type task: function that judges the end")
+
+    @model_validator(mode="after")
+    def _class_and_scenarios(self) -> Self:
+        if self.scenarios and self.scenarios_file:
+            raise ValueError("scenarios and scenarios_file exclude each other: keep one of them")
+        _check_class(self.type, self.class_)
+        return self
+
+
+def _check_class(section_type: str, class_name: str | None) -> None:
+    if section_type == "custom" and class_name is None:
+        raise ValueError('type "custom" needs "class: my_module.MyClass"')
+    if section_type != "custom" and class_name is not None:
+        raise ValueError(f'"class" is for type "custom", but the type is "{section_type}"')
+
+
+class RewardSpec(Section):
+    """One reward function and its weight."""
+
+    type: Literal["helpfulness", "safety", "correctness", "conciseness", "engagement", "custom"]
+    weight: Annotated[Real, Field(ge=0)] = Field(default=1.0, description="a penalty is a reward that is negative")
+    optimal_length: Positive | None = Field(default=None, description="for conciseness")
+    ground_truth_file: Name | None = Field(default=None, description="for correctness: JSON file of right answers")
+    module: Dotted | None = Field(default=None, description="for custom: my_rewards.politeness_reward")
+
+    @model_validator(mode="after")
+    def _keys_fit_the_type(self) -> Self:
+        owners = {"optimal_length": "conciseness", "ground_truth_file": "correctness", "module": "custom"}
+        for key, owner in owners.items():
+            if getattr(self, key) is not None and self.type != owner:
+                raise ValueError(f'{key} is for the reward "{owner}", but this one is "{self.type}"')
+        if self.type == "custom" and self.module is None:
+            raise ValueError('a reward of type "custom" needs "module: my_rewards.my_reward"')
+        return self
+
+
+class WandbSection(Section):
+    """Weights & Biases; used when the section is there."""
+
+    project: Name | None = None
+    entity: Name | None = None
+    tags: list[str] = Field(default=[])
+
+
+class TensorboardSection(Section):
+    """TensorBoard; used when the section is there."""
+
+    log_dir: Name | None = Field(default=None, description="null: a folder `tensorboard` in the run folder")
+
+
+class LoggingSection(Section):
+    """What is written where while the run goes on."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_file: Name | None = Field(default=None, description="relative to the run folder")
+    wandb: WandbSection | None = None
+    tensorboard: TensorboardSection | None = None
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+
+def _optional_fields() -> dict[str, Any]:
+    """Every hyperparameter as a key that may be left out; the ranges come along with the annotation."""
+    return {
+        name: (field.rebuild_annotation() | None, Field(default=None, description=field.description))
+        for name, field in TrainingConfig.model_fields.items()
+        if name != "profile"
+    }
+
+
+OverridesSection: type[Section] = create_model("OverridesSection", __base__=Section, **_optional_fields())
+"""`training.overrides`: hyperparameters that win over those beside it."""
+
+TrainingSection: type[Section] = create_model(
+    "TrainingSection",
+    __base__=Section,
+    profile=(ProfileName | None, None),
+    **_optional_fields(),
+    overrides=(OverridesSection | None, None),
+)
+"""`training`: the profile, and hyperparameters that win over the profile's."""
+
+
+def _nothing(value: object) -> object:
+    """A section with all its keys commented out parses as null: it is an empty section."""
+    return {} if value is None else value
+
+
+class ConfigFile(Section):
+    """The whole file. Every section may be left out; `resolve.py` fills in what is missing."""
+
+    agent: Annotated[AgentSection, BeforeValidator(_nothing)] = AgentSection()
+    environment: Annotated[EnvironmentSection, BeforeValidator(_nothing)] = EnvironmentSection()
+    rewards: list[RewardSpec] | None = None
+    combination_method: CombinationMethod | None = None
+    training: Annotated[TrainingSection, BeforeValidator(_nothing)] = TrainingSection()
+    logging: Annotated[LoggingSection, BeforeValidator(_nothing)] = LoggingSection()
+    environment_variables: Annotated[dict[str, str], BeforeValidator(_nothing)] = Field(default={})

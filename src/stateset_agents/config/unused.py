@@ -1,0 +1,75 @@
+"""Keys that are known but have no effect in this run, each with the reason.
+
+Invariant: a key that would change what the run means is refused when it cannot be honoured. One that would only make
+it faster, or that belongs to another kind of agent, is listed once and the run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .schema import AgentSection, EnvironmentSection
+from .training import TrainingConfig
+
+
+def refused(agent: AgentSection, environment: EnvironmentSection) -> list[tuple[tuple[str, str], str]]:
+    """(path, message) of choices that this version cannot honour."""
+    found = []
+    if agent.type == "tool":
+        found.append(
+            (
+                ("agent", "type"),
+                'agent.type is "tool", and agents with tools cannot be trained by this version.\n'
+                '  use "multi_turn", or "custom" with a class of your own',
+            )
+        )
+    if agent.context_compression:
+        found.append(
+            (
+                ("agent", "context_compression"),
+                "agent.context_compression is true, and this version cannot summarise what an agent forgets.\n"
+                "  bound the context with memory_window, a number of turns",
+            )
+        )
+    if environment.type == "task":
+        found.append(
+            (
+                ("environment", "type"),
+                'environment.type is "task", and task environments are not part of this version.\n'
+                '  use "conversation", or "custom" with a class of your own',
+            )
+        )
+    return found
+
+
+def unused_keys(
+    agent: AgentSection, environment: EnvironmentSection, training: TrainingConfig, origins: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """(key, reason) of keys that were given and have no effect.
+
+    Args:
+        agent: the resolved section.
+        environment: the resolved section.
+        training: the resolved hyperparameters.
+        origins: dotted key to origin, of the keys that the user gave.
+    """
+    useless = [
+        ("agent.tools", bool(agent.tools), f'tools belong to agents of type "tool", and this one is "{agent.type}"'),
+        (
+            "environment.persona",
+            environment.type == "conversation" and bool(environment.persona),
+            "the users of scenarios follow their script; a persona steers a user that a model plays",
+        ),
+        ("environment.tasks_file", True, 'tasks belong to environments of type "task"'),
+        ("environment.success_criteria", True, 'it belongs to environments of type "task"; scenarios have their own'),
+        (
+            "training.auto_adjust",
+            training.auto_adjust,
+            "this version watches the health of a run but does not change its hyperparameters",
+        ),
+        ("training.multi_gpu", training.multi_gpu, "this version trains on one device"),
+        ("training.patience", not training.early_stopping, "early_stopping is off"),
+        ("training.kl_estimator", training.beta == 0, "beta is 0, so there is no KL term"),
+        ("training.eval_scenarios_file", not training.eval_every, "eval_every is 0, so nothing is evaluated"),
+    ]
+    return [(key, reason) for key, holds, reason in useless if holds and key in origins]
