@@ -1,0 +1,1 @@
+"""Ready-made agents and programs, and the files that come with the package."""
