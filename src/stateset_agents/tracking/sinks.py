@@ -112,7 +112,7 @@ class Sinks:
     def _guard(self, sink: MetricsSink, call: Any) -> None:
         try:
             call(sink)
-        except Exception as error:  # noqa: BLE001 - whatever a client library raises, the run goes on without it
+        except Exception as error:
             self.failures[sink.name] += 1
             if self.failures[sink.name] == 1:
                 log.warning("%s failed, training goes on: %r", sink.name, error, exc_info=True)
@@ -146,7 +146,8 @@ class WandbSink:
                 config=dict(config),
                 id=self._id,
                 resume="allow",
-                save_code=False,
+                # The terminal shows conversations, and those stay here.
+                settings=wandb.Settings(console="off", disable_git=True, save_code=False),
             )
             self._run.define_metric("train/step")
             self._run.define_metric("*", step_metric="train/step")
@@ -191,7 +192,7 @@ class TensorBoardSink:
         tensorboard = _import("tensorboardX", extra="tensorboard", key="logging.tensorboard")
         purge = start_step + 1 if start_step else None
         try:
-            self._writer = tensorboard.SummaryWriter(logdir=str(self.log_dir), purge_step=purge)
+            self._writer = tensorboard.SummaryWriter(logdir=str(self.log_dir), purge_step=purge, flush_secs=10)
         except OSError as error:
             raise ConfigError(
                 f'logging.tensorboard.log_dir is "{self.log_dir}", which cannot be written ({error.strerror})'
@@ -201,7 +202,6 @@ class TensorBoardSink:
         """Copy one step; see `MetricsSink.log`."""
         for key, value in metrics.items():
             self._writer.add_scalar(_tag(key), value, step)
-        self._writer.flush()
 
     def close(self, *, failed: bool) -> None:
         """Close the file; see `MetricsSink.close`."""
