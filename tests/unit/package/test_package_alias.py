@@ -122,3 +122,15 @@ def test_a_missing_program_under_the_alias_is_named(tmp_path):
     result = run_python("-m", "grpo_agent_framework.examples_that_do_not_exist", cwd=tmp_path)
     assert result.returncode == 1
     assert "No module named grpo_agent_framework.examples_that_do_not_exist" in result.stderr
+
+
+def test_type_checkers_find_the_documented_modules_of_the_alias_in_stubs():
+    import grpo_agent_framework
+
+    stubs = Path(grpo_agent_framework.__file__).parents[1] / "grpo_agent_framework"
+    found = {stub.relative_to(stubs).with_suffix("").as_posix() for stub in stubs.rglob("*.pyi")}
+    assert {"core/agent", "core/environment", "core/reward", "core/trajectory", "training/train"} <= found
+    for name in found - {"__init__"}:
+        module = name.removesuffix("/__init__").replace("/", ".")
+        assert (stubs / f"{name}.pyi").read_text() == f"from stateset_agents.{module} import *\n"
+        assert importlib.import_module(f"grpo_agent_framework.{module}")

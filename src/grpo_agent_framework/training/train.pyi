@@ -1,0 +1,1 @@
+from stateset_agents.training.train import *
