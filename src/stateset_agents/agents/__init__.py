@@ -1,0 +1,21 @@
+"""Agents: what is trained, evaluated and served."""
+
+from .base import Agent
+from .config import DEFAULT_MODEL, AgentConfig
+from .loading import agent_from_record, agent_record, load_agent_from_checkpoint
+from .multi_turn import MultiTurnAgent
+from .runtime import AgentRuntime, load_runtime
+from .session import EngineFailed
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Agent",
+    "AgentConfig",
+    "AgentRuntime",
+    "EngineFailed",
+    "MultiTurnAgent",
+    "agent_from_record",
+    "agent_record",
+    "load_agent_from_checkpoint",
+    "load_runtime",
+]

@@ -1,0 +1,118 @@
+"""An agent as a record in a checkpoint, and back.
+
+Invariant: the record is what the agent was told (its config), never how to run code. Which class reads it back is the
+caller's choice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core.errors import CheckpointError, ConfigError
+from .config import AgentConfig
+from .multi_turn import MultiTurnAgent
+
+RECORD = "agent.json"
+
+AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
+
+
+def agent_record(agent: MultiTurnAgent) -> dict[str, Any]:
+    """What `agent.json` holds: the fields of `AgentConfig`, and the class's name for the reader."""
+    return {"class": type(agent).__name__, "config": asdict(agent.config)}
+
+
+def agent_from_record(
+    record: Mapping[str, Any],
+    agent_class: Callable[..., AgentT] = MultiTurnAgent,  # type: ignore[assignment]
+    *,
+    weights: str | None = None,
+) -> AgentT:
+    """Make an agent out of `agent_record`'s result. Its model is loaded on first use.
+
+    Args:
+        record: read from `agent.json`.
+        agent_class: a class whose first parameter is `config` or `model_name`, or a function of a config.
+        weights: folder to load instead of the recorded model name.
+
+    Raises:
+        CheckpointError: the record is malformed or was written by another version.
+        ConfigError: `agent_class` cannot be called with a config alone.
+    """
+    config = _config_of(record)
+    agent = agent_class(config.model_name if _takes_a_name(agent_class) else config)
+    if not isinstance(agent, MultiTurnAgent):
+        raise ConfigError(f"agent_class made {agent!r}, which is no MultiTurnAgent")
+    agent.config = config
+    agent.load_from(weights)
+    return agent
+
+
+async def load_agent_from_checkpoint(
+    path: str | Path,
+    agent_class: Callable[..., AgentT] = MultiTurnAgent,  # type: ignore[assignment]
+) -> AgentT:
+    """Load a trained agent, ready to use.
+
+    Args:
+        path: a run folder, one of its `checkpoints/step-*`, its `final_model`, or a `save_path`.
+        agent_class: as in `agent_from_record`.
+
+    Raises:
+        CheckpointError: there is no checkpoint, it is incomplete, or its `agent.json` is malformed.
+        ConfigError: see `agent_from_record`.
+    """
+    from ..checkpoints import resolve_checkpoint
+
+    folder = resolve_checkpoint(path)
+    file = folder / RECORD
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}), so {folder} tells of no agent") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is no valid JSON: {error}") from None
+    has_weights = any(folder.glob("*.safetensors"))
+    agent = agent_from_record(record, agent_class, weights=str(folder) if has_weights else None)
+    await agent.initialize()
+    return agent
+
+
+def _config_of(record: Mapping[str, Any]) -> AgentConfig:
+    settings = record.get("config") if isinstance(record, Mapping) else None
+    if not isinstance(settings, Mapping):
+        raise CheckpointError(f"{RECORD} holds no config; it must be {{'class': ..., 'config': {{...}}}}")
+    known = {f.name for f in fields(AgentConfig)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        names = ", ".join(sorted(known))
+        raise CheckpointError(f"{RECORD}: config.{unknown[0]} is unknown to this version; known: {names}")
+    try:
+        return AgentConfig(**settings)
+    except ConfigError as error:
+        raise CheckpointError(f"{RECORD}: {error}") from None
+
+
+def _takes_a_name(agent_class: Callable[..., Any]) -> bool:
+    """Whether the class wants a model name instead of a config.
+
+    Raises:
+        ConfigError: it wants neither.
+    """
+    parameters = list(inspect.signature(agent_class).parameters.values())
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    first = parameters[0].name if parameters else ""
+    if first == "model_name" and len(required) <= 1:
+        return True
+    if first and len(required) <= 1 and (first == "config" or not inspect.isclass(agent_class)):
+        return False
+    name = getattr(agent_class, "__name__", repr(agent_class))
+    raise ConfigError(
+        f"{name}({', '.join(p.name for p in parameters)}) cannot be made from a config; "
+        f"pass a function that does it: agent_class=lambda config: {name}(...)"
+    )

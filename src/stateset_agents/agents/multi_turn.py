@@ -1,0 +1,195 @@
+"""MultiTurnAgent: a language model that holds a conversation.
+
+Invariant: what the model reads is the system prompt, the scenario's `agent_context`, the history (or its latest
+`memory_window` turns) and the user's message, rendered by the chat template; nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from ..core.errors import ConfigError, ModelError
+from ..core.trajectory import ConversationTurn, TokenRow
+from ..engines.base import SamplingParams
+from .base import Agent, History
+from .config import AgentConfig
+from .runtime import AgentRuntime, LazyRuntime
+from .session import Message, TokenSession
+
+
+class MultiTurnAgent(Agent):
+    """An agent for conversations of several turns.
+
+    Subclass it and override `process_turn` to act before or after the model's reply; the override is what rollouts,
+    evaluation and serving call.
+
+    Args:
+        config: what the agent is told.
+        memory_window, context_compression: override the config's.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+
+    def __init__(
+        self, config: AgentConfig, *, memory_window: int | None = None, context_compression: bool | None = None
+    ) -> None:
+        if not isinstance(config, AgentConfig):
+            raise ConfigError(
+                f"{type(self).__name__}(config) got {config!r}; pass AgentConfig(model_name=...) "
+                f"or use {type(self).__name__}.from_model(name)"
+            )
+        changes: dict[str, Any] = {"memory_window": memory_window, "context_compression": context_compression}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        self.config = replace(config, **changes) if changes else config
+        self._runtime = LazyRuntime()
+        self._session = TokenSession("agent", keep=False)
+
+    @classmethod
+    def from_model(cls, name: str, **config: Any) -> Self:
+        """An agent on the model `name`; keywords are the fields of `AgentConfig`.
+
+        Raises:
+            ConfigError: a field does not exist or is wrong.
+        """
+        try:
+            settings = AgentConfig(model_name=name, **config)
+        except TypeError as error:
+            raise ConfigError(f"from_model({name!r}): {error}; fields are those of AgentConfig") from None
+        return cls(settings)
+
+    @property
+    def runtime(self) -> AgentRuntime:
+        """Model, codec and engine.
+
+        Raises:
+            ModelError: the agent is not initialized.
+        """
+        if self._runtime.loaded is None:
+            raise ModelError(f"{type(self).__name__} is not initialized; `await agent.initialize()` loads its model")
+        return self._runtime.loaded
+
+    @runtime.setter
+    def runtime(self, runtime: AgentRuntime) -> None:
+        self._runtime.set(runtime)
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the model is loaded."""
+        return self._runtime.loaded is not None
+
+    @property
+    def rows(self) -> list[TokenRow]:
+        """Training rows of the episode that this fork plays; an agent that is no fork keeps none."""
+        return self._session.rows
+
+    async def initialize(self) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: it does not exist, does not fit, or has no chat template.
+        """
+        await self._runtime.get(self.config)
+
+    def load_from(self, weights: str | None) -> None:
+        """Take the weights from this folder (None: by the config's `model_name`) at the next use."""
+        self._runtime = LazyRuntime(weights)
+
+    async def process_turn(
+        self, history: History, user_input: str, context: Mapping[str, Any] | None = None
+    ) -> ConversationTurn:
+        """See `Agent.process_turn`. The turn's stop reason is CONTEXT when the model's context is full."""
+        messages = [*map(_as_message, history), {"role": "user", "content": user_input}]
+        runtime = await self._runtime.get(self.config)
+        return await self._session.reply(runtime, self._compose(messages, context), self._params(runtime))
+
+    async def generate_response(self, messages: History) -> str:
+        """The model's reply to `messages`, without any override of `process_turn`.
+
+        Args:
+            messages: `{"role", "content"}` mappings or turns; the last one is answered. A leading system message takes
+                the place of the agent's own system prompt.
+
+        Raises:
+            ConfigError: there are no messages.
+            ModelError: they do not fit into the model's context.
+        """
+        runtime = await self._runtime.get(self.config)
+        turn = await self._session.reply(runtime, self._given(messages), self._params(runtime))
+        _require_room(turn)
+        return turn.content
+
+    async def stream_response(self, messages: History) -> AsyncIterator[str]:
+        """Like `generate_response`, in pieces of text as they come."""
+        runtime = await self._runtime.get(self.config)
+        async for piece in self._session.stream(runtime, self._given(messages), self._params(runtime)):
+            if isinstance(piece, str):
+                yield piece
+            else:
+                _require_room(piece)
+
+    def settle(self, turns: Sequence[ConversationTurn]) -> int:
+        """See `Agent.settle`."""
+        return self._session.settle(turns)
+
+    def release(self) -> None:
+        """See `Agent.release`."""
+        self._session.release(self._runtime.loaded)
+
+    async def aclose(self) -> None:
+        """Stop the engine and let the weights go. The next use loads them again."""
+        await self._runtime.aclose()
+
+    def _shared_names(self) -> tuple[str, ...]:
+        return (*self.shared, "_runtime", "_session")
+
+    def _on_fork(self) -> None:
+        self._session = TokenSession(self.key)
+
+    def _params(self, runtime: AgentRuntime) -> SamplingParams:
+        config = self.config
+        params = SamplingParams(
+            temperature=config.temperature, max_new_tokens=config.max_new_tokens, stop_ids=tuple(runtime.codec.stop_ids)
+        )
+        if self.training_sampling:
+            return params
+        return replace(params, top_p=config.top_p, top_k=config.top_k, repetition_penalty=config.repetition_penalty)
+
+    def _given(self, messages: History) -> list[Message]:
+        if not messages:
+            raise ConfigError("there are no messages to answer; pass [{'role': 'user', 'content': '...'}]")
+        return self._compose([_as_message(message) for message in messages], None)
+
+    def _compose(self, messages: list[Message], context: Mapping[str, Any] | None) -> list[Message]:
+        """System prompt and what the memory window shows of `messages`, whose last one is always shown."""
+        system = [self.config.system_prompt] if self.config.system_prompt else []
+        if messages[0]["role"] == "system":
+            system, messages = [messages[0]["content"]], messages[1:]
+        if context and context.get("agent_context"):
+            system.append(str(context["agent_context"]))
+        window = self.config.memory_window
+        if window is not None and len(messages) - 1 > window:
+            messages = messages[-window - 1 :]
+            # Chat templates want a user first, so a window that begins with an answer gives it up.
+            first = next(i for i, m in enumerate(messages) if m["role"] == "user" or i == len(messages) - 1)
+            messages = messages[first:]
+        opening: list[Message] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+        return opening + messages
+
+
+def _as_message(turn: ConversationTurn | Mapping[str, str]) -> Message:
+    if isinstance(turn, ConversationTurn):
+        return turn.to_message()
+    if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
+        raise ConfigError(f"a message is {turn!r}; it must be {{'role': ..., 'content': ...}}")
+    return {"role": turn["role"], "content": turn["content"]}
+
+
+def _require_room(turn: ConversationTurn) -> None:
+    if turn.span is None:
+        raise ModelError(
+            f"the messages have {turn.metadata['prompt_tokens']} tokens, but the model's context is "
+            f"{turn.metadata['max_context']}; shorten them or set memory_window"
+        )
