@@ -1,0 +1,259 @@
+"""One episode: a fork of the agent and an environment talk until one of them ends it, and the reward is asked.
+
+Invariant: what the agent did not cause never becomes its reward. Whoever fails is named by the episode's outcome, the
+reward stays None, and the text of the error is kept. A `StatesetError` is no episode's failure: it is meant for whoever
+runs the program (bad data, a missing setting, a broken engine), so it passes through and stops the run.
+
+The fork, its rows and the engine's cache are settled and released however the episode ends, cancellation included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from ..agents import Agent
+from ..core.environment import Environment, EnvironmentState, EpisodeStatus
+from ..core.errors import DataError, StatesetError
+from ..core.outcome import Outcome, StopReason
+from ..core.scenario import Scenario
+from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
+from ..core.users import UserFailed
+
+logger = logging.getLogger(__name__)
+
+
+class Reward(Protocol):
+    """What scores a conversation."""
+
+    async def compute_reward(self, turns: list[ConversationTurn], context: dict[str, Any] | None = None) -> Any:
+        """Return a result with `score`, and maybe `breakdown`, `turn_rewards` and `metadata`."""
+        ...
+
+
+class _EpisodeFailed(Exception):
+    """Ends an episode as a failure of `outcome`."""
+
+    def __init__(self, outcome: Outcome, error: str) -> None:
+        super().__init__(error)
+        self.outcome = outcome
+
+
+async def play_episode(
+    agent: Agent,
+    environment: Environment,
+    scenario: Scenario,
+    reward: Reward | None,
+    *,
+    key: str,
+    environment_timeout: float | None = None,
+    reward_timeout: float | None = None,
+) -> MultiTurnTrajectory:
+    """Play one conversation and score it.
+
+    Args:
+        agent: forked for the episode; itself left as it was.
+        environment: shared by all episodes.
+        scenario: what is played.
+        reward: scores the turns; None leaves the environment's step rewards alone.
+        key: opaque; with the weights and the scenario it decides every token.
+        environment_timeout, reward_timeout: seconds for one call; None waits for ever.
+
+    Returns:
+        The episode, whatever happened in it. Its reward is None when it failed or the reward could not score it.
+
+    Raises:
+        DataError: the scenario's first prompt does not fit into the model's context.
+        StatesetError: anything else that concerns the run and not this episode.
+    """
+    await agent.initialize()
+    fork = agent.fork(key)
+    episode = _Episode(fork, environment, scenario, MultiTurnTrajectory(scenario.id, key), environment_timeout)
+    trajectory = episode.trajectory
+    try:
+        await episode.play()
+        await _score(episode, reward, reward_timeout)
+    except _EpisodeFailed as failure:
+        trajectory.outcome, trajectory.error, trajectory.reward = failure.outcome, str(failure), None
+    finally:
+        trajectory.edited_turns = fork.settle(trajectory.turns)
+        trajectory.rows = [row for row in fork.rows if row.trained_tokens]
+        fork.release()
+    return trajectory
+
+
+class _Episode:
+    """The conversation itself."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        environment: Environment,
+        scenario: Scenario,
+        trajectory: MultiTurnTrajectory,
+        timeout: float | None,
+    ) -> None:
+        self.agent, self.environment, self.scenario = agent, environment, scenario
+        self.trajectory = trajectory
+        self.step_rewards: list[float] = []
+        self.state: EnvironmentState | None = None
+        self._timeout = timeout
+
+    async def play(self) -> None:
+        """Talk until the environment says that it is over, a limit cuts it, or somebody fails."""
+        environment, turns = self.environment, self.trajectory.turns
+        state = _checked_state(await self._ask("reset", environment.reset(self.scenario)))
+        opening = await self._ask("get_initial_prompt", environment.get_initial_prompt(self.scenario))
+        if not isinstance(opening, str):
+            raise _environment("get_initial_prompt", f"it returned {opening!r}; it must return a text")
+        turns.append(ConversationTurn("user", opening))
+        told = {"agent_context": self.scenario.agent_context} if self.scenario.agent_context else {}
+        while True:
+            action = await self._act(turns, told)
+            if action.stop_reason is StopReason.CONTEXT and action.span is None:
+                self._require_a_first_reply(action)
+                if action.content:  # an override answered in the model's place
+                    turns.append(action)
+                else:
+                    turns.pop()  # a conversation that was cut ends with the agent's last word
+                self.trajectory.outcome = Outcome.TRUNCATED
+                break
+            turns.append(action)
+            state, response, reward, done = _checked_step(await self._ask("step", environment.step(state, action)))
+            self.step_rewards.append(reward)
+            if response is not None:
+                turns.append(response)
+            if done:
+                if state.status is EpisodeStatus.TIMEOUT:
+                    self.trajectory.outcome = Outcome.TRUNCATED
+                break
+            if response is None:
+                raise _environment("step", "it returned neither a response nor done=True, so nobody goes on")
+            if action.stop_reason is StopReason.CONTEXT or self.trajectory.length >= environment.max_turns:
+                turns.pop()
+                self.trajectory.outcome = Outcome.TRUNCATED
+                break
+        self.state = state
+
+    async def _act(self, turns: list[ConversationTurn], told: dict[str, Any]) -> ConversationTurn:
+        try:
+            action = await self.agent.process_turn(turns[:-1], turns[-1].content, dict(told))
+        except StatesetError:
+            raise
+        except Exception as error:
+            raise _failed(Outcome.AGENT, "process_turn", error) from error
+        if not _is_turn(action, "assistant"):
+            raise _EpisodeFailed(
+                Outcome.AGENT, f"process_turn returned {action!r}; it must be ConversationTurn(role='assistant', ...)"
+            )
+        return action
+
+    async def _ask(self, name: str, call: Awaitable[Any]) -> Any:
+        async with _blame(Outcome.ENVIRONMENT, name, self._timeout):
+            return await call
+
+    def _require_a_first_reply(self, action: ConversationTurn) -> None:
+        if self.trajectory.assistant_turns or "prompt_tokens" not in action.metadata:
+            return
+        raise DataError(
+            f"scenario {self.scenario.id!r}: its first prompt has {action.metadata['prompt_tokens']} tokens, but the "
+            f"model's context is {action.metadata['max_context']}; shorten system_prompt, agent_context or the first "
+            "user turn, or take a model with a longer context"
+        )
+
+
+async def _score(episode: _Episode, reward: Reward | None, limit: float | None) -> None:
+    trajectory, environment, state = episode.trajectory, episode.environment, episode.state
+    if state is None:
+        raise RuntimeError("an episode is scored after it was played")
+    async with _blame(Outcome.ENVIRONMENT, "success", None):
+        trajectory.success = environment.success(trajectory.turns, state)
+    async with _blame(Outcome.ENVIRONMENT, "reward_context", None):
+        context = environment.reward_context(state, episode.scenario, trajectory.turns, trajectory.outcome)
+    steps = episode.step_rewards
+    if any(steps):
+        trajectory.turn_rewards = steps
+    total = math.fsum(steps)
+    if reward is not None:
+        async with _blame(Outcome.REWARD, "compute_reward", limit):
+            result = await reward.compute_reward(trajectory.turns, context)
+            score, breakdown = result.score, dict(getattr(result, "breakdown", None) or {})
+            per_turn = list(getattr(result, "turn_rewards", None) or [])
+        trajectory.breakdown = breakdown
+        if score is None:
+            return
+        if not _is_finite(score):
+            raise _EpisodeFailed(Outcome.REWARD, f"compute_reward gave the score {score!r}; it must be a finite number")
+        if per_turn:
+            trajectory.turn_rewards = _together(per_turn, steps)
+        total += score
+    trajectory.reward = float(total)
+
+
+def _together(per_turn: list[Any], steps: list[float]) -> list[float]:
+    if len(per_turn) != len(steps) or not all(map(_is_finite, per_turn)):
+        raise _EpisodeFailed(
+            Outcome.REWARD, f"turn_rewards is {per_turn!r}; it must hold a finite number for each of {len(steps)} turns"
+        )
+    return [float(a) + b for a, b in zip(per_turn, steps, strict=True)]
+
+
+@asynccontextmanager
+async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIterator[None]:
+    """Whatever foreign code raises inside ends the episode as `outcome`; so does its not being done in time."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except StatesetError:
+        raise
+    except UserFailed as error:
+        raise _failed(Outcome.USER, name, error) from error
+    except TimeoutError as error:
+        if not limit.expired():
+            raise _failed(outcome, name, error) from error
+        raise _EpisodeFailed(outcome, f"{name}: took longer than {seconds} s") from None
+    except Exception as error:
+        raise _failed(outcome, name, error) from error
+
+
+def _failed(outcome: Outcome, name: str, error: Exception) -> _EpisodeFailed:
+    logger.debug("%s failed", name, exc_info=error)
+    text = str(error) if isinstance(error, UserFailed) else f"{type(error).__name__}: {error}"
+    return _EpisodeFailed(outcome, f"{name}: {text}")
+
+
+def _environment(name: str, problem: str) -> _EpisodeFailed:
+    return _EpisodeFailed(Outcome.ENVIRONMENT, f"{name}: {problem}")
+
+
+def _checked_state(state: Any) -> EnvironmentState:
+    if not isinstance(state, EnvironmentState):
+        raise _environment("reset", f"it returned {state!r}; it must return an EnvironmentState")
+    return state
+
+
+def _checked_step(result: Any) -> tuple[EnvironmentState, ConversationTurn | None, float, bool]:
+    if not isinstance(result, tuple) or len(result) != 4 or not isinstance(result[0], EnvironmentState):
+        raise _environment("step", f"it returned {result!r}; it must return (state, response, reward, done)")
+    state, response, reward, done = result
+    if response is not None and not _is_turn(response, "user"):
+        raise _environment("step", f"its response is {response!r}; it must be ConversationTurn(role='user', ...)")
+    if not _is_finite(reward):
+        raise _environment("step", f"its reward is {reward!r}; it must be a finite number")
+    return state, response, float(reward), bool(done)
+
+
+def _is_turn(value: Any, role: str) -> bool:
+    return isinstance(value, ConversationTurn) and value.role == role and isinstance(value.content, str)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
