@@ -131,4 +131,12 @@ class Merged:
                 self._lay(section, value, layer, here, there)
             else:
                 target[key] = value
-                self.origins[here] = layer.origin(there)
+                self._forget(here)
+                whole = (
+                    {(*here, name): layer.origin((*there, name)) for name in value} if isinstance(value, dict) else {}
+                )
+                self.origins.update(whole or {here: layer.origin(there)})
+
+    def _forget(self, path: Path) -> None:
+        """Drop the origins of what stood at `path` before."""
+        self.origins = {known: origin for known, origin in self.origins.items() if known[: len(path)] != path}

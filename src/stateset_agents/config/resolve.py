@@ -138,6 +138,8 @@ def _finish(
     if problems or training is None:
         raise ConfigError(*problems)
 
+    if output_dir is not None:
+        origins["output_dir"] = "--output-dir"
     config_file = document.file.expanduser().absolute()
     files = _DataFiles(config_file.parent, environ, layer)
     environment = files.found_in(environment, "scenarios_file", ("environment",))

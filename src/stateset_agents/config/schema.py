@@ -52,7 +52,7 @@ class AgentSection(Section):
     )
     memory_window: Positive | None = Field(default=None, description="turns that the agent remembers; null: all")
     context_compression: bool = Field(default=False, description="summarise what leaves the memory window")
-    tools: list[ToolSpec] = Field(default=[], description="for type tool: what the agent may call")
+    tools: list[ToolSpec] | None = Field(default=None, description="for type tool: what the agent may call")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="kind of weights")
     device: Annotated[str, AfterValidator(_device)] | None = Field(
         default=None, description="cpu, mps, cuda or cuda:N; null: the best that is there"

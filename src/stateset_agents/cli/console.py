@@ -1,0 +1,127 @@
+"""What a command prints when it cannot go on, and the exit code it ends with.
+
+Invariant: results go to stdout, everything else to stderr; a user meets a traceback only with `--debug`. Exit codes:
+0 done, 2 config or usage, 3 data, model or disk, 70 internal error, 75 interrupted and saved.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+import typer.core
+
+from ..core.errors import (
+    EXIT_DATA,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ModelError,
+    RunFolderError,
+    StatesetError,
+)
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+_TITLES: dict[type[StatesetError], str] = {
+    ConfigError: "config error",
+    DataError: "data error",
+    ModelError: "model error",
+    CheckpointError: "checkpoint error",
+    RunFolderError: "run folder error",
+}
+
+EXIT_CODES_HELP = (
+    "Exit codes: 0 done; 2 config or usage error; 3 data, model or disk error; 70 internal error; "
+    "75 interrupted, and saved where training had begun."
+)
+
+
+class DocumentedCommand(typer.core.TyperCommand):
+    """A command whose usage line reads `CONFIG_FILE`, as the documents write it, instead of `{CONFIG_FILE}`."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+        """`[OPTIONS]` and the arguments."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+@contextmanager
+def reporting_errors(*, debug: bool) -> Iterator[None]:
+    """Turn whatever is raised inside into a message on stderr and an exit code.
+
+    Args:
+        debug: print the traceback too.
+
+    Raises:
+        typer.Exit: with the exit code of the error's class.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        _print("interrupted before training began: nothing was saved.", debug=debug)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        _print(describe(error), debug=debug)
+        raise typer.Exit(exit_code(error)) from None
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that a command returns for this error."""
+    if isinstance(error, StatesetError):
+        return error.exit_code
+    if is_out_of_memory(error) or _is_disk(error):
+        return EXIT_DATA
+    return EXIT_INTERNAL
+
+
+def describe(error: BaseException) -> str:
+    """What to tell the user about this error: what happened, where, and what to do."""
+    if isinstance(error, ConfigError):
+        return "\n".join(_titled("config error", problem) for problem in error.problems)
+    if isinstance(error, StatesetError):
+        title = next((title for kind, title in _TITLES.items() if isinstance(error, kind)), None)
+        return _titled(title, str(error)) if title else str(error)
+    if is_out_of_memory(error):
+        first = (str(error).splitlines() or [""])[0]
+        return (
+            f"out of memory: {first or type(error).__name__}\n"
+            "  use less of it: --profile conservative, a smaller training.batch_size, or agent.max_new_tokens\n"
+            "  or leave the GPU: --no-gpu"
+        )
+    if isinstance(error, OSError) and _is_disk(error):
+        return f"cannot write {error.filename or 'to the disk'}: {error.strerror}\n  choose another --output-dir"
+    return (
+        f"internal error: {type(error).__name__}: {error}\n"
+        "  this is a fault of the program; run again with --debug for the traceback"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the GPU or off it; torch is not imported to find out."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
+
+
+def _is_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def _titled(title: str, text: str) -> str:
+    return text if text.lower().startswith(title) else f"{title}: {text}"
+
+
+def _print(text: str, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(text, file=sys.stderr)
