@@ -106,7 +106,7 @@ def test_a_module_runs_as_a_program_under_the_alias(tmp_path):
     (package / "program.py").write_text(
         "from .core.outcome import Outcome\n"
         "import stateset_agents.core.outcome as real\n"
-        "print(__name__, __package__, Outcome is real.Outcome)\n"
+        "print(__name__, __package__, Outcome is real.Outcome, (lambda: 0).__code__.co_filename)\n"
         "raise SystemExit(5)\n"
     )
     start = (
@@ -115,7 +115,13 @@ def test_a_module_runs_as_a_program_under_the_alias(tmp_path):
         "runpy.run_module('grpo_agent_framework.program', run_name='__main__', alter_sys=True)"
     )
     result = run_python("-c", start)
-    assert (result.stdout, result.stderr, result.returncode) == ("__main__ grpo_agent_framework True\n", "", 5)
+    expected = f"__main__ grpo_agent_framework True {package / 'program.py'}\n"
+    assert (result.stdout, result.stderr, result.returncode) == (expected, "", 5)
+
+
+def test_python_m_takes_a_module_under_the_alias(tmp_path):
+    result = run_python("-m", "grpo_agent_framework.core.outcome", cwd=tmp_path)
+    assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 
 def test_a_missing_program_under_the_alias_is_named(tmp_path):
