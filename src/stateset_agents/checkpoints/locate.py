@@ -103,7 +103,8 @@ def prune_checkpoints(checkpoints_dir: str | Path, keep: int, *, protect: Iterab
 
     Args:
         checkpoints_dir: holds `step-N` folders.
-        keep: at least 1. Damaged ones do not count towards it and go when they are older than all that stay.
+        keep: at least 1. Incomplete ones (judged by sizes, not by hashes) do not count towards it and go when they
+            are older than all that stay.
         protect: names or paths that stay, such as the best one; they do not count either.
 
     Returns:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import CheckpointError
 from ..models.tensors import first_non_finite
-from .disk import explained, require_space, sync_file, sync_folder, sync_folders
+from .disk import explained, make_folder, require_space, sync_file, sync_folder, sync_folders
 from .manifest import FileEntry, Manifest, files_below, hash_file
 from .paths import MANIFEST, checked_name, old_beside, temporary_beside
 
@@ -61,13 +61,14 @@ def write_checkpoint(
     _check_target(target, replace)
     temporary = temporary_beside(target)
     with explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         needed = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
         require_space(target.parent, needed + sum(map(len, texts.values())))
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             _write_parts(temporary, parts)
+            _check_part_weights(temporary)
             _write_tensors(temporary, tensors)
             _write_records(temporary, texts)
             files = _seal(temporary)
@@ -103,8 +104,8 @@ def _check_finite(target: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> 
 
 def _to_json(stem: str, value: Any) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"record {stem!r} is not JSON: {error}") from error
 
 
@@ -119,6 +120,10 @@ def _check_target(target: Path, replace: bool) -> None:
         )
     if not replace:
         raise CheckpointError(f"{target} exists already; a checkpoint is never overwritten, choose another name")
+    try:
+        Manifest.read(target)
+    except CheckpointError as error:
+        raise CheckpointError(f"{target} cannot be replaced; move it away. {error}") from error
 
 
 def _write_parts(temporary: Path, parts: Mapping[str, Part]) -> None:
@@ -126,6 +131,17 @@ def _write_parts(temporary: Path, parts: Mapping[str, Part]) -> None:
         place = temporary / subfolder
         place.mkdir(parents=True, exist_ok=True)
         write(place)
+
+
+def _check_part_weights(temporary: Path) -> None:
+    from safetensors import safe_open
+
+    for path in temporary.rglob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                broken = first_non_finite({name: file.get_tensor(name)})
+                if broken is not None:
+                    raise CheckpointError(f"{temporary.name} is dropped: {path.relative_to(temporary)}: {broken}")
 
 
 def _write_tensors(temporary: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -178,6 +194,11 @@ def _publish(temporary: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         sync_folder(target.parent)
-    temporary.rename(target)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
