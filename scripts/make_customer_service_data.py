@@ -219,7 +219,7 @@ TRAIN = (
     Kind("kitchen", "blender", ("Aero", "Mixo", "Swift", "Vita"), GOODS),
     Kind("kitchen", "kettle", ("Polar", "Brio", "Steam", "Cara"), GOODS),
     Kind("kitchen", "toaster", ("Crisp", "Duo", "Sunny", "Nova"), GOODS),
-    Kind("audio", "headphones", ("Echo", "Luma", "Tempo", "Bass"), POWERED),
+    Kind("audio", "headset", ("Echo", "Luma", "Tempo", "Bass"), POWERED),
     Kind("audio", "speaker", ("Boom", "Aria", "Pulse", "Solo"), POWERED),
     Kind("home", "vacuum cleaner", ("Dusty", "Turbo", "Clean", "Rapid"), POWERED),
     Kind("home", "desk lamp", ("Halo", "Bright", "Luna", "Spark"), GOODS),

@@ -73,6 +73,7 @@ _CHARACTERS = str.maketrans(
 _GROUPED_BY_COMMA = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d\d")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
+_PARTS = re.compile(r"[-/:,]|(?:st|nd|rd|th)$")
 
 
 def states_fact(text: str, fact: Fact) -> bool:
@@ -125,10 +126,10 @@ def provided_topics(
     facts = facts or {}
     turns = list(turns)
     stated = stated_topics(turns, facts)
-    spoken = [{_stem(word) for word in fact_tokens(text)} for text in assistant_texts(turns)]
+    spoken = [{stem(word) for word in fact_tokens(text)} for text in assistant_texts(turns)]
     provided = {}
     for topic in topics:
-        keywords = {_stem(word) for word in fact_tokens(topic.replace("_", " "))}
+        keywords = {stem(word) for word in fact_tokens(topic.replace("_", " "))}
         by_keyword = bool(keywords) and any(keywords <= words for words in spoken)
         provided[topic] = topic in stated if topic in facts else by_keyword
     return provided
@@ -165,8 +166,7 @@ def assistant_texts(turns: Iterable[Message]) -> list[str]:
 
 def fact_tokens(text: str) -> tuple[str, ...]:
     """Cut a text into the tokens that are compared: spelling is gone, content and order are kept."""
-    text = unicodedata.normalize("NFKC", _GROUPED_BY_SPACE.sub("", text)).casefold()
-    text = unicodedata.normalize("NFKC", _HALF_OF_DAY.sub(r"\1m", text.translate(_CHARACTERS)))
+    text = _normal(text)
     tokens: list[str] = []
     after_tens = -1
     for match in _TOKEN.finditer(text):
@@ -188,6 +188,12 @@ def fact_tokens(text: str) -> tuple[str, ...]:
     return tuple(token for token in tokens if token not in _FILLERS)
 
 
+def figures(text: str) -> set[str]:
+    """The numbers that are written in digits; a range, date or time gives each of its parts."""
+    numbers = (_number(match.group()) for match in _TOKEN.finditer(_normal(text)) if match["number"])
+    return {part for number in numbers for part in _PARTS.split(number) if part}
+
+
 class _Said:
     """A text on its own, as an assistant's turn."""
 
@@ -195,6 +201,11 @@ class _Said:
 
     def __init__(self, content: str) -> None:
         self.content = content
+
+
+def _normal(text: str) -> str:
+    text = unicodedata.normalize("NFKC", _GROUPED_BY_SPACE.sub("", text)).casefold()
+    return unicodedata.normalize("NFKC", _HALF_OF_DAY.sub(r"\1m", text.translate(_CHARACTERS)))
 
 
 def _joined(text: str) -> str:
@@ -240,7 +251,9 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
+    """A word without its English ending, roughly: "pricing", "priced" and "prices" are one."""
+    word = _singular(word)
     for ending in ("ing", "ed", "e"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]

@@ -1,0 +1,224 @@
+"""What a reward is: turns and a context in, a finite score out.
+
+Invariant: `evaluate` is the one way the framework asks for a score. Whatever a user's reward returns, what comes out
+is a `RewardResult` with a finite score, or with None and the reason why nothing could be judged; where there are
+turn rewards, there is one for each assistant turn and they add up to the score. Anything else raises, and a reward
+that raises is never turned into a score.
+
+The built-in rewards score in [0, 1]; weights come in only where rewards are combined. A conversation without a word
+from the assistant gets the floor, 0, from each of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ..errors import ConfigError
+from ..trajectory import ConversationTurn
+
+Turns = Sequence[ConversationTurn]
+Context = Mapping[str, Any]
+
+
+class RewardType(StrEnum):
+    """When a reward looks at a conversation."""
+
+    IMMEDIATE = "immediate"
+    """Each assistant turn alone, with the messages it answers. The score is the mean over the turns."""
+    DENSE = "dense"
+    """Each assistant turn with everything before it. The score is the mean over the turns."""
+    CUMULATIVE = "cumulative"
+    """The conversation so far, after each assistant turn. The score is that of the whole conversation; what a turn
+    changed is its turn reward."""
+    SPARSE = "sparse"
+    """The whole conversation, once, at its end."""
+
+
+@dataclass
+class RewardResult:
+    """What a reward says about a conversation.
+
+    Attributes:
+        score: finite; None when there is nothing to judge by (the episode is then not trained on).
+        breakdown: parts of the score, for logs and reports.
+        metadata: anything else, JSON-serialisable; `metadata["unscored"]` says why a score is None.
+        turn_rewards: the share of each assistant turn in the score, adding up to it; None if it has no such parts.
+        components: results of the combined rewards by name, unweighted.
+    """
+
+    score: float | None
+    breakdown: dict[str, float] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    turn_rewards: list[float] | None = None
+    components: dict[str, RewardResult] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.score is not None:
+            self.score = _finite(self.score, "score")
+        if self.turn_rewards is not None:
+            self.turn_rewards = [_finite(value, f"turn_rewards[{i}]") for i, value in enumerate(self.turn_rewards)]
+
+    @classmethod
+    def unscored(cls, reason: str) -> RewardResult:
+        """A result that says that, and why, nothing could be judged."""
+        return cls(None, metadata={"unscored": reason})
+
+    @classmethod
+    def mean(cls, scores: Sequence[float], **metadata: Any) -> RewardResult:
+        """The mean of one score for each assistant turn; 0 for a conversation without any."""
+        count = len(scores)
+        return cls(
+            sum(scores) / count if count else 0.0,
+            breakdown={f"turn_{i}": score for i, score in enumerate(scores)},
+            metadata=metadata,
+            turn_rewards=[score / count for score in scores],
+        )
+
+
+class RewardFunction(ABC):
+    """Base of all rewards. A subclass needs `compute_reward` and nothing else, not even an `__init__`.
+
+    Attributes:
+        weight: what its score is multiplied with where rewards are combined.
+        name: under which its score is reported; "" stands for the class's name in snake case without "_reward".
+        reward_type: when it looks at a conversation.
+    """
+
+    weight: float = 1.0
+    name: str = ""
+    reward_type: RewardType = RewardType.SPARSE
+
+    def __init__(self, weight: float = 1.0, name: str = "", reward_type: RewardType | str | None = None) -> None:
+        self.weight = checked_weight(weight, self.label)
+        self.name = name
+        if reward_type is not None:
+            self.reward_type = checked_reward_type(reward_type, self.label)
+
+    @abstractmethod
+    async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
+        """Score the conversation, or that part of it that `reward_type` says.
+
+        Args:
+            turns: user, assistant and tool messages, without the system prompt.
+            context: what the environment knows: `scenario`, `scenario_id`, `state`, `facts`, `information_provided`,
+                `ground_truth`, `completed_actions`, `required_actions`, `expected_turns`, `outcome`. Each may be missing.
+        """
+
+    async def evaluate(self, turns: Turns, context: Context | None = None) -> RewardResult:
+        """Score one conversation as `reward_type` says.
+
+        Raises:
+            TypeError: `compute_reward` returned something that is no score.
+            ValueError: a score or turn reward is not finite, or the turn rewards do not match turns or score.
+        """
+        ends = [i + 1 for i, turn in enumerate(turns) if turn.role == "assistant"]
+        if self.reward_type is RewardType.SPARSE or not ends:
+            return self._checked(await self._call(turns, context), len(ends))
+        starts = [0, *ends[:-1]] if self.reward_type is RewardType.IMMEDIATE else [0] * len(ends)
+        parts = [await self._call(turns[start:end], context) for start, end in zip(starts, ends, strict=True)]
+        scores = [part.score for part in parts if part.score is not None]
+        if len(scores) < len(parts):
+            return next(part for part in parts if part.score is None)
+        if self.reward_type is RewardType.CUMULATIVE:
+            changes = [after - before for before, after in zip([0.0, *scores], scores, strict=False)]
+            return RewardResult(scores[-1], parts[-1].breakdown, parts[-1].metadata, changes)
+        return RewardResult.mean(scores)
+
+    def require(self, scenarios: Sequence[Mapping[str, Any]]) -> None:
+        """Check before a run that the scenarios hold what this reward judges by. By default it needs nothing.
+
+        Raises:
+            ConfigError: none of the scenarios can be judged.
+        """
+
+    def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a reader of the scores should know about how they come about."""
+        return []
+
+    def to_config(self) -> dict[str, Any]:
+        """The entry of a config's list of rewards that makes this reward again."""
+        kind = type(self)
+        return {"type": "custom", "module": f"{kind.__module__}.{kind.__qualname__}", "weight": self.weight}
+
+    @property
+    def attainable(self) -> float:
+        """The highest score it can give, unweighted. A reward that goes beyond 1 overrides this."""
+        return 1.0
+
+    @property
+    def label(self) -> str:
+        """`name`, or what stands for it."""
+        if self.name:
+            return self.name
+        words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(self).__name__).strip("_")
+        return words.removesuffix("_reward") or words
+
+    async def _call(self, turns: Turns, context: Context | None) -> RewardResult:
+        value: Any = self.compute_reward(turns, context)
+        return as_result(await value if inspect.isawaitable(value) else value, self.label)
+
+    def _checked(self, result: RewardResult, assistant_turns: int) -> RewardResult:
+        if result.turn_rewards is None or result.score is None:
+            return result
+        if len(result.turn_rewards) != assistant_turns:
+            raise ValueError(
+                f"reward {self.label!r} gave {len(result.turn_rewards)} turn rewards for {assistant_turns} assistant turns"
+            )
+        total = math.fsum(result.turn_rewards)
+        if not math.isclose(total, result.score, rel_tol=1e-6, abs_tol=1e-6):
+            raise ValueError(f"turn rewards of {self.label!r} add up to {total:g}, but its score is {result.score:g}")
+        return result
+
+
+def as_result(value: object, label: str) -> RewardResult:
+    """What a reward returned, as a `RewardResult`: itself, or a number (also of numpy or torch).
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is not finite.
+    """
+    if isinstance(value, RewardResult):
+        return value
+    if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"reward {label!r} returned {value!r}; it must return a number or a RewardResult"
+            + ("; a `return` is missing?" if value is None else "")
+        )
+    return RewardResult(value)  # type: ignore[arg-type]
+
+
+def checked_weight(weight: object, label: str) -> float:
+    """A weight as a float.
+
+    Raises:
+        ConfigError: it is not a finite number.
+    """
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        raise ConfigError(f"weight of reward {label!r} is {weight!r}; it must be a finite number, for example 0.5")
+    return float(weight)
+
+
+def checked_reward_type(value: RewardType | str, label: str) -> RewardType:
+    """A reward type, also by its name.
+
+    Raises:
+        ConfigError: there is no such type.
+    """
+    try:
+        return RewardType(value)
+    except ValueError:
+        known = ", ".join(kind.value for kind in RewardType)
+        raise ConfigError(f"reward_type of {label!r} is {value!r}, which does not exist; known types: {known}") from None
+
+
+def _finite(value: object, what: str) -> float:
+    number = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise ValueError(f"{what} is {number}; a reward must be a finite number")
+    return number

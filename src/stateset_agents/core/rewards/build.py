@@ -1,0 +1,152 @@
+"""From a config to a reward.
+
+Invariant: every key of an entry is used or refused. Where no reward is named there is one stated default, which is
+announced and never pays for length.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..dotted import import_dotted
+from ..errors import ConfigError, DataError
+from .base import RewardFunction, checked_weight
+from .composite import COMBINATION_METHODS, CompositeReward, as_reward
+from .conciseness import ConcisenessReward
+from .correctness import CorrectnessReward
+from .engagement import EngagementReward
+from .function import FunctionReward
+from .helpfulness import HelpfulnessReward
+from .safety import SafetyReward
+
+BUILT_IN: dict[str, type[RewardFunction]] = {
+    "helpfulness": HelpfulnessReward,
+    "safety": SafetyReward,
+    "correctness": CorrectnessReward,
+    "conciseness": ConcisenessReward,
+    "engagement": EngagementReward,
+}
+_OPTIONS = {
+    "correctness": ("ground_truth_file", "ground_truth"),
+    "conciseness": ("optimal_length",),
+    "custom": ("module",),
+}
+DEFAULT_NOTICE = (
+    "no reward was given: using the default, 0.5 helpfulness + 0.2 safety + 0.2 conciseness + 0.1 engagement "
+    "(helpfulness looks for the scenarios' facts where they have any; give your own rewards to train for something else)"
+)
+
+
+def default_reward() -> CompositeReward:
+    """The reward that is used when none is given. Whoever uses it announces `DEFAULT_NOTICE`."""
+    return CompositeReward(
+        [HelpfulnessReward(0.5), SafetyReward(0.2), ConcisenessReward(0.2), EngagementReward(0.1)], name="default"
+    )
+
+
+def load_reward(
+    dotted: str, base_dir: str | Path | None = None, *, weight: float | None = None, what: str = "module"
+) -> RewardFunction:
+    """Import a custom reward: a decorated function, a plain one, a `RewardFunction` class or an instance of one.
+
+    Args:
+        dotted: for example "my_rewards.politeness_reward".
+        base_dir: the config file's folder, searched before the installed packages.
+        weight: replaces the reward's own weight.
+        what: the place it was named in, for messages.
+
+    Raises:
+        ConfigError: it cannot be imported or is not a reward.
+    """
+    found = import_dotted(dotted, base_dir, what=what)
+    try:
+        reward = as_reward(found)
+    except ConfigError as error:
+        raise ConfigError(f'{what} is "{dotted}": {error}') from None
+    if weight is None:
+        return reward
+    if isinstance(reward, FunctionReward):
+        return FunctionReward(reward.function, weight, reward.name, reward.reward_type)
+    reward.weight = checked_weight(weight, reward.label)
+    return reward
+
+
+def build_rewards(
+    specs: Sequence[Mapping[str, Any]],
+    combination_method: str = "weighted_sum",
+    base_dir: str | Path | None = None,
+) -> CompositeReward:
+    """Make the reward of a config's `rewards`.
+
+    Args:
+        specs: entries such as `{"type": "helpfulness", "weight": 0.4}`; `conciseness` takes `optimal_length`,
+            `correctness` takes `ground_truth_file` (relative to `base_dir`, else to the working directory) or
+            `ground_truth`, `custom` needs `module`.
+        combination_method: one of `COMBINATION_METHODS`.
+        base_dir: the config file's folder.
+
+    Raises:
+        ConfigError: every problem of every entry, one line each.
+        DataError: a ground-truth file is missing or malformed.
+    """
+    problems: list[str] = []
+    rewards: list[RewardFunction] = []
+    for index, spec in enumerate(specs):
+        place = f"rewards[{index}]"
+        try:
+            rewards.append(_build(spec, place, base_dir))
+        except ConfigError as error:
+            problems += [text if text.startswith(place) else f"{place}: {text}" for text in error.problems]
+        except TypeError as error:
+            problems.append(f"{place}: {error}")
+    if combination_method not in COMBINATION_METHODS:
+        problems.append(
+            f"combination_method is {combination_method!r}, which does not exist{_suggest(combination_method, COMBINATION_METHODS)}"
+        )
+    if problems:
+        raise ConfigError(*problems)
+    return CompositeReward(rewards, combination_method)
+
+
+def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
+    if not isinstance(spec, Mapping):
+        raise ConfigError(f'{place} is {spec!r}; it must be a mapping such as {{"type": "helpfulness", "weight": 0.4}}')
+    options = {key: value for key, value in spec.items() if value is not None}
+    kind = options.pop("type", None)
+    if kind not in (*BUILT_IN, "custom"):
+        raise ConfigError(f'{place}.type is {kind!r}, which does not exist{_suggest(kind, (*BUILT_IN, "custom"))}')
+    allowed = ("weight", "name", *_OPTIONS.get(kind, ()))
+    unknown = [key for key in options if key not in allowed]
+    if unknown:
+        raise ConfigError(*(f"{place} has the unknown key {key!r}{_suggest(key, allowed)}" for key in unknown))
+    if kind == "custom":
+        return _custom(options, place, base_dir)
+    if "ground_truth_file" in options:
+        options["ground_truth_file"] = _beside(options["ground_truth_file"], base_dir)
+    return BUILT_IN[kind](**options)
+
+
+def _custom(options: dict[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
+    if "module" not in options:
+        raise ConfigError(f'{place} is of type "custom" and needs "module: my_rewards.my_reward"')
+    reward = load_reward(options["module"], base_dir, weight=options.get("weight"), what=f"{place}.module")
+    if "name" in options:
+        reward.name = str(options["name"])
+    return reward
+
+
+def _beside(file: str | Path, base_dir: str | Path | None) -> Path:
+    """A data file beside the config, or as the path says."""
+    try:
+        beside = Path(base_dir or ".") / file
+    except TypeError:
+        raise DataError(f"ground_truth_file is {file!r}; it must be the path of a file") from None
+    return beside if beside.exists() else Path(file)
+
+
+def _suggest(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else ".") + f" Known: {', '.join(known)}"

@@ -1,0 +1,114 @@
+"""Plain functions as rewards.
+
+Invariant: a decorated function is a `RewardFunction` and can still be called as the function that it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, overload
+
+from ..errors import ConfigError
+from .base import Context, RewardFunction, RewardResult, RewardType, Turns, as_result
+
+Scorer = Callable[..., Any]
+"""`(turns, context)` or `(turns)` to a number or a `RewardResult`; sync or async."""
+
+
+class FunctionReward(RewardFunction):
+    """A function as a reward.
+
+    Args:
+        function: takes `(turns, context)` or `(turns)`; may be async. It runs in the event loop, so one that waits for
+            something should be async.
+        weight: see `RewardFunction`.
+        name: by default the function's own name.
+        reward_type: see `RewardType`.
+    """
+
+    def __init__(
+        self,
+        function: Scorer,
+        weight: float = 1.0,
+        name: str = "",
+        reward_type: RewardType | str = RewardType.SPARSE,
+    ) -> None:
+        self.function = function
+        self.with_context = _takes_context(function)
+        super().__init__(weight, name or getattr(function, "__name__", type(function).__name__), reward_type)
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself."""
+        return self.function(*args, **kwargs)
+
+    async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
+        """Call the function and check what it returned."""
+        value = self.function(turns, context) if self.with_context else self.function(turns)
+        return as_result(await value if inspect.isawaitable(value) else value, self.label)
+
+    def to_config(self) -> dict[str, Any]:
+        """The entry of a config's list of rewards that imports this function again."""
+        home = getattr(self.function, "__module__", None) or "__main__"
+        module = f"{home}.{getattr(self.function, '__qualname__', self.label)}"
+        return {"type": "custom", "module": module, "weight": self.weight}
+
+
+@overload
+def reward_function(function: Scorer, /) -> FunctionReward: ...
+
+
+@overload
+def reward_function(
+    *, weight: float = 1.0, reward_type: RewardType | str = RewardType.SPARSE, name: str = ""
+) -> Callable[[Scorer], FunctionReward]: ...
+
+
+def reward_function(
+    function: Scorer | None = None,
+    /,
+    *,
+    weight: float = 1.0,
+    reward_type: RewardType | str = RewardType.SPARSE,
+    name: str = "",
+) -> FunctionReward | Callable[[Scorer], FunctionReward]:
+    """Decorator that makes a reward of a function: `@reward_function(weight=0.5)`, or bare `@reward_function`.
+
+    Args:
+        function: `(turns, context=None)` to a number or a `RewardResult`; sync or async.
+        weight: what its score is multiplied with where rewards are combined.
+        reward_type: when it looks at a conversation.
+        name: under which it is reported; by default the function's name.
+
+    Raises:
+        ConfigError: what is decorated cannot be called with turns, the weight is no finite number, or the type unknown.
+    """
+    if function is not None:
+        return FunctionReward(function, weight, name, reward_type)
+    return lambda decorated: FunctionReward(decorated, weight, name, reward_type)
+
+
+def _takes_context(function: Scorer) -> bool:
+    """Whether a function takes `(turns, context)`; it may also take `(turns)`.
+
+    Raises:
+        ConfigError: it takes neither.
+    """
+    if not callable(function):
+        raise ConfigError(f"{function!r} cannot be called, so it is not a reward function")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return True
+    for arguments in (("turns", "context"), ("turns",)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return len(arguments) == 2
+    raise ConfigError(
+        f"the reward function {getattr(function, '__name__', function)}{signature} cannot be called with "
+        "(turns, context) or (turns)"
+    )

@@ -1,0 +1,83 @@
+"""The ground-truth file: scenario id to the right answer.
+
+    {"ground_truth": {
+        "capital-of-france": "Paris",
+        "opening-hours":     ["9 am", "09:00"],
+        "loop-plan":         {"price": "$49 a month", "notice": ["30 days", "one month"]}}}
+
+Invariant: an answer is a short literal wording, a list of accepted wordings, or a mapping of topics to these, all of which
+are asked for. Whatever else the file holds is refused, all problems at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import ConfigError, DataError
+from ..facts import Fact, unmatchable_facts
+
+GroundTruth = Fact | Mapping[str, Fact]
+"""One answer, the accepted wordings of one, or one for each topic."""
+
+
+def load_ground_truth(path: str | Path) -> dict[str, GroundTruth]:
+    """Read a ground-truth file (JSON).
+
+    Raises:
+        DataError: it is missing, unreadable, does not parse or holds something else. Names file, line or entry.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except FileNotFoundError:
+        raise DataError(f"ground-truth file {path} does not exist (looked in {path.parent.resolve()})") from None
+    except OSError as error:
+        raise DataError(f"ground-truth file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"ground-truth file {path} is not UTF-8 text (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    if not isinstance(data, dict) or list(data) != ["ground_truth"] or not isinstance(data["ground_truth"], dict):
+        raise DataError(f'{path} must be {{"ground_truth": {{scenario id: answer, ...}}}} and nothing else')
+    return checked_ground_truth(data["ground_truth"], str(path), DataError)
+
+
+def checked_ground_truth(
+    entries: Mapping[str, GroundTruth], where: str, error: type[ConfigError] | type[DataError]
+) -> dict[str, GroundTruth]:
+    """Check the answers of all scenarios.
+
+    Raises:
+        ConfigError, DataError: as `error` says; one line for each problem.
+    """
+    if not isinstance(entries, Mapping) or not entries:
+        raise error(f"{where}: no answers; it must map scenario ids to answers, not {entries!r}")
+    problems = []
+    for scenario, answer in entries.items():
+        topics = answer if isinstance(answer, Mapping) else {"answer": answer}
+        wrong = [topic for topic, fact in topics.items() if not _is_fact(fact)]
+        wrong = wrong or unmatchable_facts(topics)
+        if wrong or not topics:
+            problems.append(
+                f"{where}: the answer for {scenario!r} is {answer!r}; it must be text with a word or a number in it, a "
+                "list of such texts, or a mapping of topics to these"
+            )
+    if problems:
+        raise error("\n".join(problems))
+    return dict(entries)
+
+
+def _is_fact(fact: object) -> bool:
+    return isinstance(fact, str) or (isinstance(fact, (list, tuple)) and all(isinstance(w, str) for w in fact))
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise DataError(f"the key {next(n for n in names if names.count(n) > 1)!r} appears twice; keep one of them")
+    return data
