@@ -225,12 +225,13 @@ def _parse_yaml(path: Path, text: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names: list[Any] = [key.value for key, _ in node.value]
+            seen: set[Any] = set()
             for key, _ in node.value:
-                if names.count(key.value) > 1:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} appears twice in one mapping", key.start_mark
-                    )
+                name = str(key.value)
+                if name in seen:
+                    problem = f"the key {name!r} appears twice in one mapping"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(name)
             return super().construct_mapping(node, deep)
 
     try:

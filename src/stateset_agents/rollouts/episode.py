@@ -14,25 +14,19 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from itertools import zip_longest
+from typing import Any
 
 from ..agents import Agent
 from ..core.environment import Environment, EnvironmentState, EpisodeStatus
 from ..core.errors import DataError, StatesetError
 from ..core.outcome import Outcome, StopReason
+from ..core.reward import RewardFunction, as_reward
 from ..core.scenario import Scenario
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
 from ..core.users import UserFailed
 
 logger = logging.getLogger(__name__)
-
-
-class Reward(Protocol):
-    """What scores a conversation."""
-
-    async def compute_reward(self, turns: list[ConversationTurn], context: dict[str, Any] | None = None) -> Any:
-        """Return a result with `score`, and maybe `breakdown`, `turn_rewards` and `metadata`."""
-        ...
 
 
 class _EpisodeFailed(Exception):
@@ -47,7 +41,7 @@ async def play_episode(
     agent: Agent,
     environment: Environment,
     scenario: Scenario,
-    reward: Reward | None,
+    reward: RewardFunction | object | None,
     *,
     key: str,
     environment_timeout: float | None = None,
@@ -59,7 +53,8 @@ async def play_episode(
         agent: forked for the episode; itself left as it was.
         environment: shared by all episodes.
         scenario: what is played.
-        reward: scores the turns; None leaves the environment's step rewards alone.
+        reward: scores the turns: a reward function, or what `as_reward` makes one of; with None the environment's step
+            rewards are all there is.
         key: opaque; with the weights and the scenario it decides every token.
         environment_timeout, reward_timeout: seconds for one call; None waits for ever.
 
@@ -67,16 +62,18 @@ async def play_episode(
         The episode, whatever happened in it. Its reward is None when it failed or the reward could not score it.
 
     Raises:
+        ConfigError: `reward` is not a reward.
         DataError: the scenario's first prompt does not fit into the model's context.
         StatesetError: anything else that concerns the run and not this episode.
     """
+    judge = None if reward is None else as_reward(reward)
     await agent.initialize()
     fork = agent.fork(key)
     episode = _Episode(fork, environment, scenario, MultiTurnTrajectory(scenario.id, key), environment_timeout)
     trajectory = episode.trajectory
     try:
         await episode.play()
-        await _score(episode, reward, reward_timeout)
+        await _score(episode, judge, reward_timeout)
     except _EpisodeFailed as failure:
         trajectory.outcome, trajectory.error, trajectory.reward = failure.outcome, str(failure), None
     finally:
@@ -166,7 +163,7 @@ class _Episode:
         )
 
 
-async def _score(episode: _Episode, reward: Reward | None, limit: float | None) -> None:
+async def _score(episode: _Episode, reward: RewardFunction | None, limit: float | None) -> None:
     trajectory, environment, state = episode.trajectory, episode.environment, episode.state
     if state is None:
         raise RuntimeError("an episode is scored after it was played")
@@ -175,31 +172,21 @@ async def _score(episode: _Episode, reward: Reward | None, limit: float | None) 
     async with _blame(Outcome.ENVIRONMENT, "reward_context", None):
         context = environment.reward_context(state, episode.scenario, trajectory.turns, trajectory.outcome)
     steps = episode.step_rewards
-    if any(steps):
-        trajectory.turn_rewards = steps
+    trajectory.turn_rewards = list(steps) if any(steps) else []
     total = math.fsum(steps)
     if reward is not None:
         async with _blame(Outcome.REWARD, "compute_reward", limit):
-            result = await reward.compute_reward(trajectory.turns, context)
-            score, breakdown = result.score, dict(getattr(result, "breakdown", None) or {})
-            per_turn = list(getattr(result, "turn_rewards", None) or [])
-        trajectory.breakdown = breakdown
-        if score is None:
+            result = await reward.evaluate(trajectory.turns, context)
+        trajectory.breakdown = dict(result.breakdown)
+        if result.metadata:
+            trajectory.metadata["reward"] = result.metadata
+        if result.score is None:
             return
-        if not _is_finite(score):
-            raise _EpisodeFailed(Outcome.REWARD, f"compute_reward gave the score {score!r}; it must be a finite number")
-        if per_turn:
-            trajectory.turn_rewards = _together(per_turn, steps)
-        total += score
-    trajectory.reward = float(total)
-
-
-def _together(per_turn: list[Any], steps: list[float]) -> list[float]:
-    if len(per_turn) != len(steps) or not all(map(_is_finite, per_turn)):
-        raise _EpisodeFailed(
-            Outcome.REWARD, f"turn_rewards is {per_turn!r}; it must hold a finite number for each of {len(steps)} turns"
-        )
-    return [float(a) + b for a, b in zip(per_turn, steps, strict=True)]
+        if result.turn_rewards is not None:
+            pairs = zip_longest(result.turn_rewards, steps, fillvalue=0.0)
+            trajectory.turn_rewards = [judged + step for judged, step in pairs]
+        total += result.score
+    trajectory.reward = total
 
 
 @asynccontextmanager

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from ..agents import Agent
 from ..core.environment import Environment
 from ..core.outcome import Outcome
+from ..core.reward import RewardFunction, as_reward
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
-from .episode import Reward, play_episode
+from .episode import play_episode
 
 OnEpisode = Callable[[MultiTurnTrajectory], Awaitable[None] | None]
 
@@ -30,7 +31,7 @@ async def collect_groups(
     agent: Agent,
     environment: Environment,
     scenarios: Sequence[Scenario],
-    reward: Reward | None,
+    reward: RewardFunction | object | None,
     *,
     group_size: int,
     key: str,
@@ -59,6 +60,7 @@ async def collect_groups(
     """
     if group_size < 1 or max_concurrent < 1:
         raise ValueError(f"group_size and max_concurrent must be >= 1, not {group_size} and {max_concurrent}")
+    judge = None if reward is None else as_reward(reward)
     await agent.initialize()
     free = asyncio.Semaphore(max_concurrent)
 
@@ -68,7 +70,7 @@ async def collect_groups(
                 agent,
                 environment,
                 scenario,
-                reward,
+                judge,
                 key=f"{key}/{scenario.id}/{sample}",
                 environment_timeout=environment_timeout,
                 reward_timeout=reward_timeout,
