@@ -22,7 +22,7 @@ def imported_by(file: Path) -> set[str]:
 
 
 def distributions(requirements: list[str]) -> set[str]:
-    return {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in requirements}
+    return {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement)[0]).lower() for requirement in requirements}
 
 
 def test_every_import_of_the_package_is_declared_and_every_dependency_is_imported():
@@ -34,3 +34,12 @@ def test_every_import_of_the_package_is_declared_and_every_dependency_is_importe
     assert imported - core - optional == set()
     # transformers imports these where it needs them: gguf for the embedded model's file, jinja2 for chat templates.
     assert core - imported <= {"gguf", "jinja2"}
+
+
+def test_every_direct_dependency_is_pinned_by_the_constraints():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = distributions([line for line in lines if "==" in line])
+    assert distributions([*project["dependencies"], *project["optional-dependencies"]["dev"]]) <= pinned
+    local = [line for line in lines if "+" in line.partition("#")[0]]
+    assert not local, "a local version ties the file to one machine"
