@@ -43,3 +43,16 @@ def test_every_direct_dependency_is_pinned_by_the_constraints():
     assert distributions([*project["dependencies"], *project["optional-dependencies"]["dev"]]) <= pinned
     local = [line for line in lines if "+" in line.partition("#")[0]]
     assert not local, "a local version ties the file to one machine"
+
+
+def test_every_extra_that_a_message_recommends_exists():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    recommended = {
+        name
+        for file in (ROOT / "src").rglob("*.py")
+        for names in re.findall(r'extra="(\w+)"|grpo-agent-framework\[(\w+)\]', file.read_text())
+        for name in names
+        if name
+    }
+    assert "wandb" in recommended
+    assert recommended <= set(extras)
