@@ -1,0 +1,85 @@
+"""What the metrics of episodes mean, defined once for training, evaluation and reports.
+
+Invariant: an episode that failed enters no mean; it is counted. Every mean says over what it is taken.
+
+Reward diversity is the population standard deviation of the rewards inside a group, averaged over groups: what a
+group-relative advantage is made of. A group without any teaches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
+from ..rollouts import RolloutCounts, with_baseline
+from .statistics import mean_and_std
+
+SAME_REWARD = 1e-9
+
+
+@dataclass(frozen=True)
+class SuccessCriterion:
+    """The environment's own criterion where it states one, else at least half of the attainable reward.
+
+    Attributes:
+        attainable: the highest reward that an episode can get; None if nobody knows it.
+    """
+
+    attainable: float | None = None
+
+    def succeeded(self, episode: MultiTurnTrajectory) -> bool | None:
+        """Whether a scored episode succeeded, or None if nothing says what success is."""
+        if episode.success is not None:
+            return episode.success
+        if self.attainable is None or episode.reward is None:
+            return None
+        return episode.reward >= self.attainable / 2
+
+    def text(self, episodes: Iterable[MultiTurnTrajectory]) -> str:
+        """Which criterion judged these episodes, in words."""
+        stated = {episode.success is not None for episode in episodes}
+        if stated == {True}:
+            return "the environment's criterion"
+        if self.attainable is None:
+            return (
+                "the environment's criterion, where it states one" if True in stated else "nothing states a criterion"
+            )
+        half = f"reward of at least {self.attainable / 2:.3g}, half of the attainable {self.attainable:.3g}"
+        return f"the environment's criterion, elsewhere a {half}" if True in stated else f"a {half}"
+
+
+def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion) -> dict[str, float | None]:
+    """The reward part of one step's row in `metrics.jsonl`.
+
+    Returns:
+        `reward_mean`, `reward_std`, `reward_min`, `reward_max`, `success_rate`, `length_mean` (assistant turns) over
+        all scored episodes; `reward_diversity` and `zero_variance_share` over the groups that have a baseline; the
+        counts `step_episodes`, `failed`, `unscored`, `truncated` and `edited_turns`. None where there is nothing to
+        take a mean of.
+    """
+    episodes = [episode for group in groups for episode in group.trajectories]
+    counts = RolloutCounts.of(groups)
+    rewards = [reward for group in groups for reward in group.rewards]
+    reward_mean, reward_std = mean_and_std(rewards) if rewards else (None, None)
+    diversities = [group.reward_diversity for group in with_baseline(groups)]
+    successes = [success for success in map(criterion.succeeded, episodes) if success is not None]
+    return {
+        "reward_mean": reward_mean,
+        "reward_std": reward_std,
+        "reward_min": min(rewards, default=None),
+        "reward_max": max(rewards, default=None),
+        "reward_diversity": _mean(diversities),
+        "zero_variance_share": _mean([float(diversity < SAME_REWARD) for diversity in diversities]),
+        "success_rate": _mean([float(success) for success in successes]),
+        "length_mean": _mean([float(episode.length) for episode in episodes]),
+        "step_episodes": counts.episodes,
+        "failed": counts.failed,
+        "unscored": counts.unscored,
+        "truncated": counts.truncated,
+        "edited_turns": counts.edited_turns,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
