@@ -75,7 +75,9 @@ class ChatCodec:
         reply = {"role": "assistant", "content": marks.reply}
         before, _, after = self._template.render([greeting, reply, greeting]).partition(marks.reply)
         final = self._template.render([greeting, reply], add_generation_prompt=False).partition(marks.reply)[2]
-        in_history, at_the_end = self._leading_control(after), self._leading_control(final)
+        at_the_end = self._leading_control(final)
+        # A template that shows no earlier replies at all is taken to end them as it ends the last one.
+        in_history = self._leading_control(after) if after else at_the_end
         # What follows a reply in history only is the header of the next message (GLM), not the end of the reply.
         self.end_of_turn = self._controls.text_of(in_history) if at_the_end is not None else None
         # gpt-oss ends a message with <|end|> and the turn with <|return|>: only the latter may stop a reply.

@@ -52,6 +52,10 @@ class ControlTokens:
         longest_first = sorted(added.values(), key=lambda token: len(token.content), reverse=True)
         self._any = re.compile("|".join(map(_pattern, longest_first)) or "(?!)")
         self._specials = re.compile("|".join(_pattern(token) for token in longest_first if token.special) or "(?!)")
+        # The id for what the vocabulary lacks comes out of plain text, and says nothing unless it has a second job.
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        jobs = (tokenizer.eos_token_id, getattr(tokenizer, "bos_token_id", None))
+        self._counted = self.ids if unknown in jobs else self.ids - {unknown}
         self._separator = self._choose_separator(added)
 
     def _choose_separator(self, added: dict[int, Any]) -> str:
@@ -59,7 +63,7 @@ class ControlTokens:
         indifferent = {
             token_id: str(token.content)
             for token_id, token in added.items()
-            if not (token.lstrip or token.rstrip or token.single_word)
+            if token_id in self._counted and not (token.lstrip or token.rstrip or token.single_word)
         }
         eos = self._tokenizer.eos_token_id
         return indifferent[eos] if eos in indifferent else next(iter(indifferent.values()), "")
@@ -109,7 +113,7 @@ class ControlTokens:
                 pieces += (text[done : found.start + 1], self._separator)
                 expected.append((self._id_of[self._separator], False))
                 done = found.start + 1
-            else:
+            elif found.token_id in self._counted:
                 expected.append((found.token_id, True))
         pieces.append(text[done:])
         return self._filtered("".join(pieces), expected)
@@ -128,7 +132,7 @@ class ControlTokens:
         kept: list[int] = []
         met = 0
         for token_id in self._tokenizer.encode(text, add_special_tokens=False):
-            if token_id not in self.ids:
+            if token_id not in self._counted:
                 kept.append(token_id)
                 continue
             if met == len(expected) or expected[met][0] != token_id:
