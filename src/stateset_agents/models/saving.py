@@ -44,11 +44,13 @@ def save_model_folder(
     folder.mkdir(parents=True, exist_ok=True)
     config = loaded.model.config
     remembered = config.dtype
+    written = next(iter(weights.values())).dtype
     try:
         with quiet_transformers():
             loaded.model.save_pretrained(str(folder), state_dict=weights, save_peft_format=False)
             loaded.tokenizer.save_pretrained(str(folder))
-            config.dtype = next(iter(weights.values())).dtype
+            # save_pretrained records the live model's dtype, which need not be that of the weights it was given.
+            config.dtype = written
             config.save_pretrained(str(folder))
     finally:
         config.dtype = remembered

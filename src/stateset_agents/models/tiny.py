@@ -119,4 +119,5 @@ def load_tiny(dtype: torch.dtype, device: torch.device) -> LoadedModel:
         digest.update(parameter.detach().numpy().tobytes())
     identity = {"name": TINY, "sha256": {"model": digest.hexdigest()}}
     torch.nn.Module.to(model, device=device, dtype=dtype)
+    model.config.dtype = dtype
     return LoadedModel.of(TINY, model, tiny_tokenizer(), identity)
