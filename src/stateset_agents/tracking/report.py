@@ -1,0 +1,161 @@
+"""The text at the end of a training run.
+
+Invariant: every number is measured, over the steps that the notes below it name; one that was not measured is said to
+be missing. The documented lines come first and word for word, what they mean comes after them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .health import NORM_FACTOR, Health, assess, end_window
+
+TITLE = "GRPO Agent Framework - Training Complete"
+RULE = "=" * 38
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What the closing report says.
+
+    Attributes:
+        episodes: all that were played.
+        steps: all that were made.
+        final_steps: how many of them, at the end, the final numbers are over.
+        final_episodes: how many episodes those steps played.
+        reward_mean: final mean over episodes; None if none was scored.
+        reward_std: spread over those episodes.
+        success_rate: final share of successes; None if nothing states what success is.
+        success_criterion: what counted as success, in words.
+        length_mean: final mean number of assistant turns.
+        attainable: the highest reward that an episode can get, if known.
+        health: how the whole run went.
+        saved_to: where the agent is; None if it was not saved.
+        notes: more lines for the end.
+    """
+
+    episodes: int
+    steps: int
+    final_steps: int
+    final_episodes: int
+    reward_mean: float | None
+    reward_std: float | None
+    success_rate: float | None
+    success_criterion: str
+    length_mean: float | None
+    attainable: float | None
+    health: Health
+    saved_to: Path | str | None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        success_criterion: str,
+        attainable: float | None,
+        saved_to: Path | str | None,
+        notes: Sequence[str] = (),
+    ) -> RunSummary:
+        """Sum up the rows of `metrics.jsonl`. The final numbers are over the last tenth of the steps."""
+        final = end_window(rows)
+        scored = [(row, _scored(row)) for row in final]
+        mean = _weighted(scored, "reward_mean")
+        return cls(
+            episodes=int(rows[-1].get("episodes") or 0) if rows else 0,
+            steps=len(rows),
+            final_steps=len(final),
+            final_episodes=int(sum(row.get("step_episodes") or 0 for row in final)),
+            reward_mean=mean,
+            reward_std=None if mean is None else _pooled_std(scored, mean),
+            success_rate=_weighted(scored, "success_rate"),
+            success_criterion=success_criterion,
+            length_mean=_weighted(scored, "length_mean"),
+            attainable=attainable,
+            health=assess(rows, attainable),
+            saved_to=saved_to,
+            notes=tuple(notes),
+        )
+
+
+def training_report(summary: RunSummary) -> str:
+    """The documented report, then notes on what its numbers mean."""
+    health = summary.health
+    lines = [
+        TITLE,
+        RULE,
+        f"Episodes: {summary.episodes}",
+        f"Final Reward: {_with_spread(summary)}",
+        f"Success Rate: {'not measured' if summary.success_rate is None else f'{summary.success_rate:.1%}'}",
+        "Average Episode Length: "
+        + ("not measured" if summary.length_mean is None else f"{summary.length_mean:.1f} turns"),
+        "",
+        f"Training Health: {health.status}",
+        f"- Reward diversity: {_judged(health.reward_diversity, health.diversity_word)}",
+        f"- Gradient stability: {_judged(health.gradient_stability, health.stability_word)}",
+        *(f"- {issue}" for issue in health.issues or ["No major issues detected"]),
+        "",
+        f"Agent saved to: {summary.saved_to or 'nowhere'}",
+        "",
+        *_notes(summary),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _notes(summary: RunSummary) -> list[str]:
+    notes = []
+    if summary.final_steps:
+        notes.append(
+            f"Reward, success and length are over the last {summary.final_steps} of {summary.steps} steps "
+            f"({summary.final_episodes} episodes)."
+        )
+    if summary.attainable is not None:
+        notes.append(f"The attainable reward is {summary.attainable:.3g}.")
+    if summary.success_rate is not None:
+        notes.append(f"Success is judged by {summary.success_criterion}.")
+    if summary.health.gradient_stability is not None:
+        notes.append(
+            f"Gradient stability is the share of steps whose gradient norm is within a factor of {NORM_FACTOR:.0f} "
+            "of the run's median."
+        )
+    return [*notes, *summary.notes]
+
+
+def _with_spread(summary: RunSummary) -> str:
+    if summary.reward_mean is None or summary.reward_std is None:
+        return "not measured (no episode was scored)"
+    return f"{summary.reward_mean:.3f} ± {summary.reward_std:.3f}"
+
+
+def _judged(value: float | None, word: str) -> str:
+    return "not measured" if value is None else f"{value:.3f} ({word})"
+
+
+def _scored(row: Mapping[str, Any]) -> float:
+    """How many episodes a row's means are over; rows that do not say count alike."""
+    played = row.get("step_episodes")
+    if played is None:
+        return 1.0
+    return float(played - (row.get("failed") or 0) - (row.get("unscored") or 0))
+
+
+def _weighted(rows: Sequence[tuple[Mapping[str, Any], float]], key: str) -> float | None:
+    pairs = [(float(row[key]), weight) for row, weight in rows if row.get(key) is not None and weight > 0]
+    whole = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / whole if whole else None
+
+
+def _pooled_std(rows: Sequence[tuple[Mapping[str, Any], float]], mean: float) -> float | None:
+    """Spread over all episodes of the rows, from each row's mean and spread."""
+    squares = [
+        ({"square": float(row["reward_std"]) ** 2 + (float(row["reward_mean"]) - mean) ** 2}, weight)
+        for row, weight in rows
+        if row.get("reward_std") is not None and row.get("reward_mean") is not None
+    ]
+    variance = _weighted(squares, "square")
+    return None if variance is None else math.sqrt(variance)
