@@ -22,7 +22,7 @@ SEED = 20240115
 
 FOLLOW_UPS = {
     "train": ("Okay. {q}", "Thanks. {q}", "Great, and {lower}", "Good to know. {q}", "And {lower}", "{q}"),
-    "heldout": ("I see. {q}", "Perfect. {q}", "One more thing: {lower}", "Sounds good, but {lower}", "Right, so {lower}"),
+    "heldout": ("I see. {q}", "Perfect. {q}", "One more thing: {lower}", "Nice, but {lower}", "Right, so {lower}"),
 }
 
 
@@ -297,7 +297,10 @@ def build(kinds: tuple[Kind, ...], split: str) -> dict[str, Any]:
 
 def files() -> dict[Path, str]:
     """Path and content of each file."""
-    contents = {"customer_service_scenarios.json": build(TRAIN, "train"), "customer_service_heldout.json": build(HELDOUT, "heldout")}
+    contents = {
+        "customer_service_scenarios.json": build(TRAIN, "train"),
+        "customer_service_heldout.json": build(HELDOUT, "heldout"),
+    }
     return {DATA / name: json.dumps(data, indent=2, ensure_ascii=False) + "\n" for name, data in contents.items()}
 
 

@@ -1,8 +1,8 @@
 """Objects named in a config by a dotted path, such as `my_rewards.politeness_reward`.
 
 Invariant: a name is imported only if the operator's own config or code gave it, never from data, a request or a
-checkpoint. It is looked up beside the config file first, then among the installed packages, and a file beside the config
-never hides a package that is loaded already.
+checkpoint. It is looked up beside the config file first, then among the installed packages, and a file beside the
+config never hides a package that is loaded already.
 """
 
 from __future__ import annotations

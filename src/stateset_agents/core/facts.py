@@ -1,10 +1,10 @@
 """Whether a text states a fact: the checkable half of every shipped reward.
 
-Invariant: a fact is stated if and only if its tokens stand in the text side by side and in order. Both sides are cut into
-tokens in the same way, so only spelling is forgiven, never content: letter case, Unicode forms, articles and fillers
-("$49 a month" is "$49 per month"), number formats ("1,000.00" is "1000", "two" is "2", "3:00 pm" is "3 pm"), where the
-currency stands ("49 dollars" is "$49") and plural endings ("2-year" is "2 years"). Digits are exact: "$49" is neither in
-"$490" nor in "149", nor in "$49.50", and "5 days" is not in "3-5 days". Time is linear in the text.
+Invariant: a fact is stated if and only if its tokens stand in the text side by side and in order. Both sides are cut
+into tokens in the same way, so only spelling is forgiven, never content: letter case, Unicode forms, articles and
+fillers ("$49 a month" is "$49 per month"), number formats ("1,000.00" is "1000", "two" is "2", "3:00 pm" is "3 pm"),
+where the currency stands ("49 dollars" is "$49") and plural endings ("2-year" is "2 years"). Digits are exact: "$49" is
+neither in "$490" nor in "149", nor in "$49.50", and "5 days" is not in "3-5 days". Time is linear in the text.
 
 What it cannot see: meaning. "It is not $49", "is it $49?" and "$49 or $59" all state "$49", "a week" does not state
 "7 days" (list both as accepted alternatives), and irony passes as fact. In scripts written without spaces, Chinese,
@@ -61,7 +61,10 @@ _ONES = {
         "seventeen eighteen nineteen".split()
     )
 }
-_TENS = {word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_TENS = {
+    word: 10 * value
+    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+}
 _MONTHS = frozenset(
     "january february march april may june july august september october november december".split()
 )  # fmt: skip

@@ -107,7 +107,7 @@ class RewardFunction(ABC):
         Args:
             turns: user, assistant and tool messages, without the system prompt.
             context: what the environment knows: `scenario`, `scenario_id`, `state`, `facts`, `information_provided`,
-                `ground_truth`, `completed_actions`, `required_actions`, `expected_turns`, `outcome`. Each may be missing.
+                `ground_truth`, `completed_actions`, `required_actions`, `expected_turns`, `outcome`. Each may miss.
         """
 
     async def evaluate(self, turns: Turns, context: Context | None = None) -> RewardResult:
@@ -168,7 +168,8 @@ class RewardFunction(ABC):
             return result
         if len(result.turn_rewards) != assistant_turns:
             raise ValueError(
-                f"reward {self.label!r} gave {len(result.turn_rewards)} turn rewards for {assistant_turns} assistant turns"
+                f"reward {self.label!r} gave {len(result.turn_rewards)} turn rewards for {assistant_turns} "
+                "assistant turns"
             )
         total = math.fsum(result.turn_rewards)
         if not math.isclose(total, result.score, rel_tol=1e-6, abs_tol=1e-6):
@@ -214,7 +215,7 @@ def checked_reward_type(value: RewardType | str, label: str) -> RewardType:
         return RewardType(value)
     except ValueError:
         known = ", ".join(kind.value for kind in RewardType)
-        raise ConfigError(f"reward_type of {label!r} is {value!r}, which does not exist; known types: {known}") from None
+        raise ConfigError(f"reward_type of {label!r} is {value!r}, which does not exist. Known: {known}") from None
 
 
 def _finite(value: object, what: str) -> float:

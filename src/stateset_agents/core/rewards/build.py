@@ -36,7 +36,7 @@ _OPTIONS = {
 }
 DEFAULT_NOTICE = (
     "no reward was given: using the default, 0.5 helpfulness + 0.2 safety + 0.2 conciseness + 0.1 engagement "
-    "(helpfulness looks for the scenarios' facts where they have any; give your own rewards to train for something else)"
+    "(helpfulness looks for the scenarios' facts where they have any). Give your own rewards to train for something else"
 )
 
 
@@ -104,7 +104,8 @@ def build_rewards(
             problems.append(f"{place}: {error}")
     if combination_method not in COMBINATION_METHODS:
         problems.append(
-            f"combination_method is {combination_method!r}, which does not exist{_suggest(combination_method, COMBINATION_METHODS)}"
+            f"combination_method is {combination_method!r}, which does not exist"
+            + _suggest(combination_method, COMBINATION_METHODS)
         )
     if problems:
         raise ConfigError(*problems)
@@ -117,7 +118,7 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
     options = {key: value for key, value in spec.items() if value is not None}
     kind = options.pop("type", None)
     if kind not in (*BUILT_IN, "custom"):
-        raise ConfigError(f'{place}.type is {kind!r}, which does not exist{_suggest(kind, (*BUILT_IN, "custom"))}')
+        raise ConfigError(f"{place}.type is {kind!r}, which does not exist{_suggest(kind, (*BUILT_IN, 'custom'))}")
     allowed = ("weight", "name", *_OPTIONS.get(kind, ()))
     unknown = [key for key in options if key not in allowed]
     if unknown:

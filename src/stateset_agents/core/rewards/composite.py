@@ -58,7 +58,7 @@ class CompositeReward(RewardFunction):
         self.combination_method = combination_method
         weights = [reward.weight for reward in self.rewards.values()]
         if combination_method == "weighted_sum" and not any(weights):
-            raise ConfigError("every weight of the combined rewards is 0, so nothing would be learned; raise one of them")
+            raise ConfigError("every weight of the combined rewards is 0, so nothing would be learned; raise one")
         if combination_method == "average" and sum(weights) <= 0:
             raise ConfigError(f"the weights {weights} add up to {sum(weights):g}; an average needs a sum above 0")
 

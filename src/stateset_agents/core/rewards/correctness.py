@@ -1,8 +1,8 @@
 """Correctness: what was asked for was stated, and little else was.
 
-Invariant: credit is given for facts alone. A right statement counts once, whenever it is made; stating what nobody asked
-for, saying the same fact again and inventing figures each cost a little, so that neither reciting everything one knows
-nor guessing several values pays. What a fact match cannot see is said in `core.facts`.
+Invariant: credit is given for facts alone. A right statement counts once, whenever it is made; stating what nobody
+asked for, saying the same fact again and inventing figures each cost a little, so that neither reciting everything one
+knows nor guessing several values pays. What a fact match cannot see is said in `core.facts`.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class CorrectnessReward(RewardFunction):
         """
         if scenarios and not any(self._task(_context_of(scenario))[1] for scenario in scenarios):
             raise ConfigError(
-                f"the reward {self.label!r} has nothing to judge by: none of the {len(scenarios)} scenarios has facts or "
-                "an entry in the ground truth. Add `facts:` to the scenarios, set ground_truth_file, or remove the reward"
+                f"the reward {self.label!r} has nothing to judge by: none of the {len(scenarios)} scenarios has facts "
+                "or an entry in the ground truth. Add `facts:` to the scenarios, set ground_truth_file, or drop the reward"
             )
 
     def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -89,8 +89,8 @@ class CorrectnessReward(RewardFunction):
         if not silent:
             return []
         return [
-            f"reward {self.label!r} cannot judge {len(silent)} of {len(scenarios)} scenarios (first: {silent[0]!r}), which "
-            "have neither facts nor ground truth: their episodes are unscored and teach nothing"
+            f"reward {self.label!r} cannot judge {len(silent)} of {len(scenarios)} scenarios (first: {silent[0]!r}), "
+            "which have neither facts nor ground truth: their episodes are unscored and teach nothing"
         ]
 
     def to_config(self) -> dict[str, Any]:
@@ -122,13 +122,13 @@ def score_facts(
         context: its scenario's texts are searched for numbers that are not invented.
 
     Returns:
-        The score, with `provided` (share of asked topics) and the counts `unasked`, `repeated`, `invented` as breakdown.
+        The score; its breakdown is `provided` (share of asked topics) and the counts `unasked`, `repeated`, `invented`.
     """
     replies = [exchange.reply for exchange in exchanges(turns)]
     stated = stated_topics(turns, facts)
     known = set().union(*(figures(text) for text in _known_texts(turns, facts, context or {})))
     shares = [0.0] * len(replies)
-    counts = {"unasked": 0, "repeated": 0, "invented": 0}
+    counts = {"unasked": 0.0, "repeated": 0.0, "invented": 0.0}
 
     def charge(kind: str, turn: int, cost: float) -> None:
         counts[kind] += 1
@@ -148,8 +148,8 @@ def score_facts(
             known.add(figure)
             charge("invented", turn, INVENTED_COST)
     total = max(0.0, sum(shares))
-    breakdown = {"provided": sum(topic in stated for topic in asked) / len(asked), **{k: float(v) for k, v in counts.items()}}
-    return RewardResult(total, breakdown, turn_rewards=shares if total else [0.0] * len(replies))
+    provided = sum(topic in stated for topic in asked) / len(asked)
+    return RewardResult(total, {"provided": provided, **counts}, turn_rewards=shares if total else [0.0] * len(replies))
 
 
 def _known_texts(turns: Turns, facts: Mapping[str, Fact], context: Context) -> list[str]:

@@ -5,8 +5,8 @@
         "opening-hours":     ["9 am", "09:00"],
         "loop-plan":         {"price": "$49 a month", "notice": ["30 days", "one month"]}}}
 
-Invariant: an answer is a short literal wording, a list of accepted wordings, or a mapping of topics to these, all of which
-are asked for. Whatever else the file holds is refused, all problems at once.
+Invariant: an answer is a short literal wording, a list of accepted wordings, or a mapping of topics to these, all of
+which are asked for. Whatever else the file holds is refused, all problems at once.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .base import Context, RewardFunction, RewardResult, Turns
 from .correctness import score_facts
@@ -21,7 +20,7 @@ class HelpfulnessReward(RewardFunction):
     Where the scenario has `facts`, three quarters of the score are the facts that were asked for (as in
     `CorrectnessReward`), and a quarter is whether each reply is a finished, readable sentence about the question.
 
-    Without facts it is a heuristic, mean over the assistant turns: a reply should add content words beyond the question,
+    Without facts it is a heuristic, mean over the assistant turns: a reply should add content words beyond the user's,
     beyond polite phrases and beyond what was said before; take up words of the question; and end as a sentence.
     Platitudes, echoes, repetition, heaps of keywords and endless text score low. It is easy to fool all the same: a
     fluent answer that is false, or beside the point in the right words, passes. Give scenarios facts where you can.
@@ -34,17 +33,11 @@ class HelpfulnessReward(RewardFunction):
         asked = [topic for topic in context.get("information_provided") or facts if topic in facts]
         parts = exchanges(turns)
         if not asked:
-            return RewardResult.mean(_by_content(parts), judged_by="words")
+            return RewardResult.mean([_content(part) for part in parts], judged_by="words")
         stated = score_facts(turns, facts, asked, context)
-        style = RewardResult.mean([_style(part) for part in parts])
-        assert stated.score is not None and style.score is not None
-        both = zip(stated.turn_rewards or [], style.turn_rewards or [], strict=True)
-        return RewardResult(
-            _FACTS * stated.score + _STYLE * style.score,
-            {**stated.breakdown, "facts": stated.score, "style": style.score},
-            {"judged_by": "facts"},
-            [_FACTS * fact + _STYLE * manner for fact, manner in both],
-        )
+        shares = [_STYLE * _style(part) / len(parts) for part in parts]
+        shares = [_FACTS * fact + style for fact, style in zip(stated.turn_rewards or [], shares, strict=True)]
+        return RewardResult(sum(shares), stated.breakdown, {"judged_by": "facts"}, shares)
 
     def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
         """Says so when scenarios have no facts to judge by."""
@@ -52,8 +45,8 @@ class HelpfulnessReward(RewardFunction):
         if not loose:
             return []
         return [
-            f"reward {self.label!r} judges {len(loose)} of {len(scenarios)} scenarios (first: {loose[0]!r}) by their words, "
-            "which is easy to fool: they have no facts. Add facts: {topic: what should be stated}"
+            f"reward {self.label!r} judges {len(loose)} of {len(scenarios)} scenarios (first: {loose[0]!r}) by their "
+            "words, which is easy to fool: they have no facts. Add facts: {topic: what should be stated}"
         ]
 
     def to_config(self) -> dict[str, Any]:
@@ -63,17 +56,13 @@ class HelpfulnessReward(RewardFunction):
 
 def _style(part: Exchange) -> float:
     """A readable, finished sentence that is about the question and adds something to it."""
-    if not substance(part.reply, part.asked):
+    if not substance(part.reply, part.asked, part.heard):
         return 0.0
     return fluency(part.reply) * (0.5 * finished(part.reply) + 0.5 * pick_up(part.reply, part.asked))
 
 
-def _by_content(parts: Sequence[Exchange]) -> list[float]:
-    scores: list[float] = []
-    said: list[str] = []
-    for part in parts:
-        added = min(1.0, len(substance(part.reply, part.asked, *said)) / _ENOUGH_CONTENT)
-        answer = added * (0.5 + 0.5 * pick_up(part.reply, part.asked)) * (0.8 + 0.2 * finished(part.reply))
-        scores.append(fluency(part.reply) * max(answer, _POLITE))
-        said.append(part.reply)
-    return scores
+def _content(part: Exchange) -> float:
+    """A reply that adds something; polite words alone are worth next to nothing."""
+    added = min(1.0, len(substance(part.reply, part.asked, part.heard, *part.said)) / _ENOUGH_CONTENT)
+    answer = added * (0.5 + 0.5 * pick_up(part.reply, part.asked)) * (0.8 + 0.2 * finished(part.reply))
+    return fluency(part.reply) * max(answer, _POLITE)

@@ -1,7 +1,7 @@
 """Plain measures of a reply's text, shared by the built-in rewards.
 
-Invariant: all of them are linear in the text, need no model, and are 0 for a text without words. They look at words, not
-at meaning: they tell an answer from a platitude, from an echo and from a list of keywords, and cannot tell a true
+Invariant: all of them are linear in the text, need no model, and are 0 for a text without words. They look at words,
+not at meaning: they tell an answer from a platitude, from an echo and from a list of keywords, and cannot tell a true
 sentence from a false one. The word lists are English; for another language the measures are coarser, never an error.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..facts import stem
 from .base import Turns
@@ -43,10 +44,19 @@ _LONGEST_REPLY = 200
 
 @dataclass(frozen=True)
 class Exchange:
-    """One assistant turn with the text of the messages that it answers."""
+    """One assistant turn in its conversation.
+
+    Attributes:
+        asked: the messages that it answers.
+        reply: the assistant turn.
+        heard: what was said to the assistant before those messages.
+        said: the assistant's earlier replies.
+    """
 
     asked: str
     reply: str
+    heard: str = ""
+    said: tuple[str, ...] = ()
 
 
 def exchanges(turns: Turns) -> list[Exchange]:
@@ -55,7 +65,9 @@ def exchanges(turns: Turns) -> list[Exchange]:
     asked: list[str] = []
     for turn in turns:
         if turn.role == "assistant":
-            found.append(Exchange("\n".join(asked), turn.content))
+            heard = "\n".join(f"{part.heard}\n{part.asked}" for part in found[-1:])
+            said = tuple(part.reply for part in found)
+            found.append(Exchange("\n".join(asked), turn.content, heard, said))
             asked = []
         else:
             asked.append(turn.content)
@@ -95,7 +107,7 @@ def fluency(text: str) -> float:
     if not found:
         return 0.0
     count = len(found)
-    pairs = set(zip(found, found[1:], strict=False))
+    pairs = set(pairwise(found))
     variety = min(1.0, len(pairs) / (count - 1) / 0.8) ** 2 if count > 3 else len(set(found)) / count
     glue = min(1.0, sum(word in FUNCTION_WORDS for word in found) / count / 0.2) if count >= 8 else 1.0
     letters = sum(len(word) for word in found)
