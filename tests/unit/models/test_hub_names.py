@@ -3,10 +3,10 @@
 The hub itself is a seam: its client's two calls are replaced, everything behind them is real.
 """
 
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx2
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -14,6 +14,9 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from stateset_agents.core.errors import ModelError
 from stateset_agents.models import load_model, preflight, save_model_folder
 from stateset_agents.models.memory import GIB, Memory
+
+# Releases of huggingface_hub differ in which of two twin HTTP clients they use.
+client = import_module(type(huggingface_hub.get_session()).__module__.partition(".")[0])
 
 GOOD_FILES = ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
 
@@ -44,7 +47,7 @@ def hub(monkeypatch):
 
 
 def response_error(kind: type[Exception]) -> Exception:
-    return kind("refused", response=httpx2.Response(404, request=httpx2.Request("GET", "https://hub.example")))
+    return kind("refused", response=client.Response(404, request=client.Request("GET", "https://hub.example")))
 
 
 def test_a_hub_model_is_pinned_to_its_revision_and_only_root_files_are_fetched(hub, tmp_path):
@@ -56,7 +59,7 @@ def test_a_hub_model_is_pinned_to_its_revision_and_only_root_files_are_fetched(h
     assert not {"*.bin", "*.py", "*"} & set(hub.asked[-1]["allow_patterns"])
 
 
-@pytest.mark.parametrize("error", [httpx2.ConnectError("no route"), ConnectionError("no route")])
+@pytest.mark.parametrize("error", [client.ConnectError("no route"), ConnectionError("no route")])
 def test_without_a_network_and_without_a_copy_one_line_says_so(hub, error):
     hub.info, hub.snapshot = error, LocalEntryNotFoundError("not cached")
     with pytest.raises(ModelError, match=r"the hub cannot be reached \(no route\), and no copy is cached; allowed: "):
@@ -65,7 +68,7 @@ def test_without_a_network_and_without_a_copy_one_line_says_so(hub, error):
 
 def test_without_a_network_the_cached_copy_is_taken_and_said(hub, tmp_path, caplog):
     folder = save_model_folder(load_model("tiny"), tmp_path / "c0ffee")
-    hub.info, hub.snapshot = httpx2.ConnectTimeout("slow"), str(folder)
+    hub.info, hub.snapshot = client.ConnectTimeout("slow"), str(folder)
     loaded = load_model("someone/tiny-chat", device="cpu")
     assert loaded.identity["revision"] == "c0ffee"
     assert "taking the cached copy" in caplog.text
@@ -79,7 +82,7 @@ def test_offline_mode_is_answered_at_once():
 
 def test_an_unknown_or_gated_model_says_what_to_do(hub):
     hub.info = response_error(RepositoryNotFoundError)
-    with pytest.raises(ModelError, match="no public model of that name on the hub .*set HF_TOKEN"):
+    with pytest.raises(ModelError, match=r"no public model of that name on the hub .*set HF_TOKEN"):
         load_model("someone/tiny-chat")
     hub.info = listing(GOOD_FILES)
     hub.snapshot = response_error(GatedRepoError)
@@ -88,7 +91,7 @@ def test_an_unknown_or_gated_model_says_what_to_do(hub):
 
 
 def test_a_download_that_breaks_off_is_one_error(hub):
-    hub.info, hub.snapshot = listing(GOOD_FILES), httpx2.ReadError("connection reset")
+    hub.info, hub.snapshot = listing(GOOD_FILES), client.ReadError("connection reset")
     with pytest.raises(ModelError, match=r"could not be downloaded: connection reset"):
         load_model("someone/tiny-chat")
 
