@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import CheckpointError, ConfigError
+from ..models.names import is_stub
 from .config import AgentConfig
 from .multi_turn import MultiTurnAgent
 
 RECORD = "agent.json"
+MODEL = "model"
+"""Subfolder of a checkpoint that may hold the model; otherwise it lies beside the record."""
 
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
@@ -64,7 +67,7 @@ async def load_agent_from_checkpoint(
         agent_class: as in `agent_from_record`.
 
     Raises:
-        CheckpointError: there is no checkpoint, it is incomplete, or its `agent.json` is malformed.
+        CheckpointError: there is no checkpoint, it is incomplete or without a model, or its `agent.json` is malformed.
         ConfigError: see `agent_from_record`.
     """
     from ..checkpoints import resolve_checkpoint
@@ -77,10 +80,19 @@ async def load_agent_from_checkpoint(
         raise CheckpointError(f"{file} cannot be read ({error.strerror}), so {folder} tells of no agent") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is no valid JSON: {error}") from None
-    has_weights = any(folder.glob("*.safetensors"))
-    agent = agent_from_record(record, agent_class, weights=str(folder) if has_weights else None)
+    agent = agent_from_record(record, agent_class, weights=_weights_in(folder, _config_of(record)))
     await agent.initialize()
     return agent
+
+
+def _weights_in(folder: Path, config: AgentConfig) -> str | None:
+    """The model folder of a checkpoint; None for a stub, which has none."""
+    if is_stub(config.model_name):
+        return None
+    for place in (folder, folder / MODEL):
+        if (place / "config.json").is_file():
+            return str(place)
+    raise CheckpointError(f"{folder} holds no model: neither config.json nor {MODEL}/config.json is there")
 
 
 def _config_of(record: Mapping[str, Any]) -> AgentConfig:

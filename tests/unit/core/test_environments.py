@@ -85,7 +85,7 @@ async def test_an_episode_may_be_begun_on_a_mapping_an_object_or_the_first_scena
 
 async def test_a_state_from_nowhere_or_from_a_finished_conversation_is_refused():
     environment = ConversationEnvironment(SCRIPT, max_turns=1)
-    with pytest.raises(ValueError, match="begin with `state = await environment.reset"):
+    with pytest.raises(ValueError, match="begin with `state = await environment"):
         await environment.step(EnvironmentState("e"), "Hello")
     _, state, _ = await say(environment, "Hello")
     with pytest.raises(ValueError, match=r"this conversation is over \(timeout\)"):

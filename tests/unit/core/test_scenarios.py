@@ -107,7 +107,7 @@ def test_default_ids_follow_the_place_in_the_list():
 
 @pytest.mark.parametrize("entries", ["Hi", {"a": 1}, 5])
 def test_what_is_no_list_of_scenarios_is_refused(entries):
-    with pytest.raises(DataError, match="scenarios is .*; it must be a list of scenarios"):
+    with pytest.raises(DataError, match="it must be a list of scenarios"):
         as_scenarios(entries)
 
 
