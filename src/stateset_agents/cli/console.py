@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 import typer.core
@@ -46,7 +47,7 @@ EXIT_CODES_HELP = (
 class DocumentedCommand(typer.core.TyperCommand):
     """A command whose usage line reads `CONFIG_FILE`, as the documents write it, instead of `{CONFIG_FILE}`."""
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS]` and the arguments."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 

@@ -28,7 +28,7 @@ def print_dry_run(config: RunConfig) -> None:
     """
     scenarios = _count_scenarios(config)
     values, amounts = list(value_rows(config)), list(amount_rows(config, scenarios))
-    if sys.stdout.isatty():
+    if stdout_is_terminal():
         _print_tables(values, amounts)
     else:
         for key, value, origin in values:
@@ -48,6 +48,11 @@ def print_dry_run(config: RunConfig) -> None:
         device=config.agent.device,
     )
     print(f"memory: {needed if needed is not None else 'none for a model without weights'}")
+
+
+def stdout_is_terminal() -> bool:
+    """Whether a person looks at stdout."""
+    return sys.stdout.isatty()
 
 
 def value_rows(config: RunConfig) -> Iterator[Row]:

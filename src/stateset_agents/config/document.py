@@ -146,7 +146,8 @@ def _parse_yaml(file: FilePath, text: str, notes: list[str]) -> ParsedYaml:
     try:
         parsed = parse_yaml(cleaned)
     except YamlProblem as problem:
-        raise ConfigError(_sentence(file, problem.line, str(problem))) from None
+        last = len(text.splitlines())
+        raise ConfigError(_sentence(file, min(problem.line, last), str(problem))) from None
     # The key was moved to the end of the text: everything else kept its line.
     parsed.lines[(key,)] = line
     notes.append(_lifted_note(file, line, key))

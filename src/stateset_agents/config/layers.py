@@ -48,7 +48,9 @@ class NamedLayer:
             self._names[path] = override.name
 
     def origin(self, path: Path) -> str:
-        """The flag or variable."""
+        """The flag or variable that gave the value, or the mapping that contains it."""
+        while path not in self._names:
+            path = path[:-1]
         return self._names[path]
 
     def check(self) -> list[str]:
