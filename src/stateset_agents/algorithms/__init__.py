@@ -1,0 +1,7 @@
+"""Algorithms: pure functions on tensors. They annotate data and measure; they own no loop."""
+
+from .advantages import group_relative
+from .grpo import PolicyLoss, policy_loss, token_weights
+from .kl import KL_ESTIMATORS, kl_divergence
+
+__all__ = ["KL_ESTIMATORS", "PolicyLoss", "group_relative", "kl_divergence", "policy_loss", "token_weights"]

@@ -1,0 +1,190 @@
+"""Training rows to packed batches: the prompt that a group's rows share is computed once.
+
+Invariant: every token of a row sees exactly the tokens before it in that row, whatever it is packed with. The shared
+prefix ends before the first trained token, so a trained token belongs to one row only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.trajectory import TokenRow
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training row with what the algorithm says about it.
+
+    Attributes:
+        row: ids and mask.
+        advantage: of every trained token of the row.
+        weight: of every trained token of the row in the step's loss.
+        conversation: index of the conversation in the step.
+        group: rows of the same group share their prompt.
+    """
+
+    row: TokenRow
+    advantage: float
+    weight: float
+    conversation: int
+    group: int
+
+
+def shared_prefix(rows: Sequence[TokenRow]) -> int:
+    """Number of leading tokens that all rows have in common, before any trained one and leaving each a token."""
+    limit = min(min(len(row) - 1, row.mask.index(1) if 1 in row.mask else len(row) - 1) for row in rows)
+    first = rows[0].ids
+    for place in range(limit):
+        if any(row.ids[place] != first[place] for row in rows[1:]):
+            return place
+    return limit
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows laid end to end.
+
+    Attributes:
+        ids, positions: (T,) tokens that go through the model, each once.
+        pieces: for each shared prefix `(start, end, [(start, end) of each branch])`.
+        predictors: (N,) place in the pack whose hidden state predicts each trained token.
+        targets: (N,) the trained tokens.
+        advantages, weights: (N,) float32.
+        sampled_logprobs: (N,) log-probs that the sampler recorded.
+        conversations: (N,) conversation of each trained token.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    pieces: list[tuple[int, int, list[tuple[int, int]]]]
+    predictors: Tensor
+    targets: Tensor
+    advantages: Tensor
+    weights: Tensor
+    sampled_logprobs: Tensor
+    conversations: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model."""
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], device: torch.device) -> PackedBatch:
+        """Pack rows; consecutive samples of one group share their prefix.
+
+        Raises:
+            ValueError: a row begins with a trained token, which nothing predicts.
+        """
+        if any(sample.row.mask[:1] == [1] for sample in samples):
+            raise ValueError("a training row must begin with context: nothing predicts its first token")
+        ids: list[int] = []
+        positions: list[int] = []
+        pieces = []
+        trained: list[tuple[int, int, float, float, float, int]] = []
+        for family in _families(samples):
+            prefix = shared_prefix([sample.row for sample in family])
+            start = len(ids)
+            ids.extend(family[0].row.ids[:prefix])
+            positions.extend(range(prefix))
+            branches = []
+            for sample in family:
+                row, begin = sample.row, len(ids)
+                last = max((place for place, kept in enumerate(row.mask) if kept), default=prefix - 1)
+                for place in range(prefix, last + 1):
+                    if row.mask[place]:
+                        before = start + prefix - 1 if place == prefix else begin + place - prefix - 1
+                        trained.append(
+                            (
+                                before,
+                                row.ids[place],
+                                sample.advantage,
+                                sample.weight,
+                                row.logprobs[place],
+                                sample.conversation,
+                            )
+                        )
+                # the last trained token is predicted, never read
+                ids.extend(row.ids[prefix:last])
+                positions.extend(range(prefix, max(prefix, last)))
+                branches.append((begin, len(ids)))
+            pieces.append((start, start + prefix, branches))
+        columns: list[tuple[float, ...]] = list(zip(*trained, strict=True)) if trained else [()] * 6
+        return cls(
+            ids=torch.tensor(ids, device=device),
+            positions=torch.tensor(positions, device=device),
+            pieces=pieces,
+            predictors=torch.tensor(columns[0], dtype=torch.long, device=device),
+            targets=torch.tensor(columns[1], dtype=torch.long, device=device),
+            advantages=torch.tensor(columns[2], dtype=torch.float32, device=device),
+            weights=torch.tensor(columns[3], dtype=torch.float32, device=device),
+            sampled_logprobs=torch.tensor(columns[4], dtype=torch.float32, device=device),
+            conversations=torch.tensor(columns[5], dtype=torch.long, device=device),
+        )
+
+
+def _families(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Consecutive samples of one group whose rows begin alike (a rewritten history begins otherwise)."""
+    families: list[list[Sample]] = []
+    for sample in samples:
+        if families and families[-1][0].group == sample.group:
+            together = [other.row for other in families[-1]] + [sample.row]
+            own = min(shared_prefix([other.row for other in families[-1]]), shared_prefix([sample.row]))
+            if shared_prefix(together) >= max(1, own // 2):
+                families[-1].append(sample)
+                continue
+        families.append([sample])
+    return families
+
+
+class SharedPrefixPlan:
+    """The learner's attention plan: causal inside a prefix; a branch sees its prefix and itself."""
+
+    def __init__(self, batch: PackedBatch) -> None:
+        self._pieces = batch.pieces
+        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+        self._device = batch.ids.device
+
+    def _mask(self, queries: int, keys: int, window: int | None) -> Tensor:
+        shape = (queries, keys, window)
+        if shape not in self._masks:
+            ones = torch.ones(queries, keys, dtype=torch.bool, device=self._device)
+            mask = ones.tril(keys - queries)
+            if window:
+                mask &= ones.triu(keys - queries - window + 1)
+            self._masks[shape] = mask
+        return self._masks[shape]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """See `AttentionPlan.attend`."""
+        outputs = []
+        for start, end, branches in self._pieces:
+            if end > start:
+                outputs.append(self._part(query, key, value, [(start, end)], scale, window))
+            for begin, stop in branches:
+                if stop > begin:
+                    outputs.append(self._part(query, key, value, [(start, end), (begin, stop)], scale, window))
+        return torch.cat(outputs, dim=2).transpose(1, 2)
+
+    def _part(
+        self, query: Tensor, key: Tensor, value: Tensor, seen: list[tuple[int, int]], scale: float, window: int | None
+    ) -> Tensor:
+        begin, end = seen[-1]
+        spans = [slice(a, b) for a, b in seen if b > a]
+        keys = key[:, :, spans[0]] if len(spans) == 1 else torch.cat([key[:, :, s] for s in spans], dim=2)
+        values = value[:, :, spans[0]] if len(spans) == 1 else torch.cat([value[:, :, s] for s in spans], dim=2)
+        queries, length = end - begin, keys.shape[2]
+        causal = queries == length and not (window and length > window)
+        return torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, begin:end],
+            keys,
+            values,
+            attn_mask=None if causal else self._mask(queries, length, window),
+            is_causal=causal,
+            scale=scale,
+            enable_gqa=True,
+        )

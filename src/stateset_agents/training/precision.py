@@ -1,0 +1,103 @@
+"""Weights in two precisions: a half-precision copy computes, float32 masters are trained.
+
+Invariant: gradients are summed and applied in float32. bf16 has 8 bits of mantissa: a step of 5e-6 on a weight of 0.05 is
+below half its last bit, so bf16 weights alone would not move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class MasterWeights:
+    """Float32 masters of the trainable parameters of a model that computes in another precision.
+
+    Parameters that are float32 already are their own masters. Construct it before the model is cast.
+
+    Args:
+        model: its trainable parameters are taken; frozen ones are only cast.
+        compute: the precision to compute in; the model is cast in place.
+    """
+
+    def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
+        self._model = model
+        self.names: list[str] = []
+        self.masters: list[Tensor] = []
+        self._pairs: list[tuple[nn.Parameter, Tensor]] = []
+        self._hooks = []
+        adapters = any("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+        for name, parameter in model.named_parameters():
+            own = parameter.requires_grad and (adapters or compute == torch.float32)
+            if parameter.requires_grad:
+                self.names.append(name)
+            if own:
+                parameter.data = parameter.data.float()
+                self.masters.append(parameter)
+                continue
+            if parameter.requires_grad:
+                master = parameter.detach().float().clone()
+                self.masters.append(master)
+                self._pairs.append((parameter, master))
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._collector(master)))
+            parameter.data = parameter.data.to(compute)
+
+    @staticmethod
+    def _collector(master: Tensor):  # type: ignore[no-untyped-def]
+        def collect(parameter: Tensor) -> None:
+            if parameter.grad is None:
+                return
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+        return collect
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Copy the masters into the computing copy, after an optimizer step or a load."""
+        for parameter, master in self._pairs:
+            parameter.copy_(master)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the model its float32 weights back and stop collecting gradients."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        if self._pairs:
+            self._model.float()
+            for parameter, master in self._pairs:
+                parameter.data = master.detach()
+            self._pairs.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        """Masters by parameter name."""
+        return dict(zip(self.names, self.masters, strict=True))
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state`.
+
+        Raises:
+            KeyError: a parameter is missing.
+        """
+        for name, master in zip(self.names, self.masters, strict=True):
+            master.copy_(state[name])
+        self.publish()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off; the mode is given back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
