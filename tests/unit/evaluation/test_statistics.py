@@ -168,3 +168,15 @@ def test_mean_and_std_by_hand():
     assert mean_and_std([1.0, 3.0]) == (2.0, 1.0)
     with pytest.raises(ValueError, match="no value"):
         mean_and_std([])
+
+
+def test_one_scenario_on_both_sides_has_a_difference_and_no_verdict():
+    difference = paired_difference({"a": [0.0]}, {"a": [1.0]})
+    assert (difference.low, difference.high) == (None, None)
+    assert difference.text() == "+1.000 (one scenario, no interval): no difference seen"
+
+
+def test_wilson_refuses_counts_that_cannot_be():
+    for successes, trials in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="not possible"):
+            wilson(successes, trials)

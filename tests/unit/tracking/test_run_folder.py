@@ -293,3 +293,20 @@ def test_a_status_that_does_not_parse_reads_as_none(tmp_path):
 def test_metrics_without_a_whole_step_are_a_mistake_of_the_caller(tmp_path, row):
     with RunFolder.create(tmp_path, config_yaml=CONFIG) as run, pytest.raises(TypeError, match="step"):
         run.log_metrics(row)
+
+
+def test_a_report_is_written_whole_beside_the_logs(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        assert run.write_text("report.txt", "Episodes: 8\n") == tmp_path / "report.txt"
+        run.write_text("report.txt", "Episodes: 16 ± 0\n")
+    assert (tmp_path / "report.txt").read_text(encoding="utf-8") == "Episodes: 16 ± 0\n"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, caplog):
+    def no_locks(fd, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("stateset_agents.tracking.lock.fcntl.flock", no_locks)
+    RunFolder.create(tmp_path / "run", config_yaml=CONFIG).close()
+    assert "nothing stops a second run from writing here" in caplog.text
