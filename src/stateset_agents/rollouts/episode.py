@@ -10,9 +10,10 @@ The fork, its rows and the engine's cache are settled and released however the e
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import zip_longest
 from typing import Any
@@ -72,8 +73,8 @@ async def play_episode(
     episode = _Episode(fork, environment, scenario, MultiTurnTrajectory(scenario.id, key), environment_timeout)
     trajectory = episode.trajectory
     try:
-        await episode.play()
-        await _score(episode, judge, reward_timeout)
+        state = await episode.play()
+        await _score(episode, state, judge, reward_timeout)
     except _EpisodeFailed as failure:
         trajectory.outcome, trajectory.error, trajectory.reward = failure.outcome, str(failure), None
     finally:
@@ -97,14 +98,13 @@ class _Episode:
         self.agent, self.environment, self.scenario = agent, environment, scenario
         self.trajectory = trajectory
         self.step_rewards: list[float] = []
-        self.state: EnvironmentState | None = None
         self._timeout = timeout
 
-    async def play(self) -> None:
+    async def play(self) -> EnvironmentState:
         """Talk until the environment says that it is over, a limit cuts it, or somebody fails."""
         environment, turns = self.environment, self.trajectory.turns
-        state = _checked_state(await self._ask("reset", environment.reset(self.scenario)))
-        opening = await self._ask("get_initial_prompt", environment.get_initial_prompt(self.scenario))
+        state = _checked_state(await self._ask(environment.reset, self.scenario))
+        opening = await self._ask(environment.get_initial_prompt, self.scenario)
         if not isinstance(opening, str):
             raise _environment("get_initial_prompt", f"it returned {opening!r}; it must return a text")
         turns.append(ConversationTurn("user", opening))
@@ -120,7 +120,7 @@ class _Episode:
                 self.trajectory.outcome = Outcome.TRUNCATED
                 break
             turns.append(action)
-            state, response, reward, done = _checked_step(await self._ask("step", environment.step(state, action)))
+            state, response, reward, done = _checked_step(await self._ask(environment.step, state, action))
             self.step_rewards.append(reward)
             if response is not None:
                 turns.append(response)
@@ -134,7 +134,7 @@ class _Episode:
                 turns.pop()
                 self.trajectory.outcome = Outcome.TRUNCATED
                 break
-        self.state = state
+        return state
 
     async def _act(self, turns: list[ConversationTurn], told: dict[str, Any]) -> ConversationTurn:
         try:
@@ -149,9 +149,11 @@ class _Episode:
             )
         return action
 
-    async def _ask(self, name: str, call: Awaitable[Any]) -> Any:
-        async with _blame(Outcome.ENVIRONMENT, name, self._timeout):
-            return await call
+    async def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the environment; a method that somebody wrote without `async` does as well."""
+        async with _blame(Outcome.ENVIRONMENT, method.__name__, self._timeout):
+            result = method(*arguments)
+            return await result if inspect.isawaitable(result) else result
 
     def _require_a_first_reply(self, action: ConversationTurn) -> None:
         if self.trajectory.assistant_turns or "prompt_tokens" not in action.metadata:
@@ -163,10 +165,10 @@ class _Episode:
         )
 
 
-async def _score(episode: _Episode, reward: RewardFunction | None, limit: float | None) -> None:
-    trajectory, environment, state = episode.trajectory, episode.environment, episode.state
-    if state is None:
-        raise RuntimeError("an episode is scored after it was played")
+async def _score(
+    episode: _Episode, state: EnvironmentState, reward: RewardFunction | None, limit: float | None
+) -> None:
+    trajectory, environment = episode.trajectory, episode.environment
     async with _blame(Outcome.ENVIRONMENT, "success", None):
         trajectory.success = environment.success(trajectory.turns, state)
     async with _blame(Outcome.ENVIRONMENT, "reward_context", None):

@@ -1,5 +1,7 @@
 """What ends up in the token rows, written out by hand."""
 
+import asyncio
+
 import pytest
 
 from stateset_agents.agents import AgentConfig, AgentRuntime, EngineFailed, MultiTurnAgent
@@ -323,3 +325,39 @@ class Broken(Scripted):
 async def test_a_stream_that_breaks_is_the_engines_failure(engine, message):
     with pytest.raises(EngineFailed, match=message):
         [piece async for piece in agent_on(engine).stream_response([{"role": "user", "content": "A"}])]
+
+
+class Refusing(Scripted):
+    """Raises what is meant for the operator."""
+
+    async def generate(self, request):
+        raise ModelError("the engine is closed")
+
+
+async def test_an_engines_own_error_reaches_the_operator_as_it_is():
+    fork = agent_on(Refusing()).fork("k")
+    with pytest.raises(ModelError, match=r"^the engine is closed$"):
+        await fork.process_turn([], "A")
+    with pytest.raises(ModelError, match=r"^the engine is closed$"):
+        [piece async for piece in fork.stream_response([{"role": "user", "content": "A"}])]
+
+
+class Slow(Scripted):
+    async def generate(self, request):
+        generation = await super().generate(request)
+        await asyncio.sleep(0)
+        return generation
+
+
+async def test_replies_that_are_asked_for_at_once_have_rows_of_their_own():
+    engine = Slow("H i <|im_end|>", "y e s", "H <|im_end|>", "i <|im_end|>")
+    fork = agent_on(engine).fork("k")
+    first, second = await asyncio.gather(fork.process_turn([], "A"), fork.process_turn([], "A"))
+    assert [(r.key, r.session) for r in engine.requests] == [("k#0", "k"), ("k#1", None)]
+    assert [row.trained_tokens for row in fork.rows] == [3, 3]
+    # Both go on from the first row at once: only one of them may extend it.
+    history = [ConversationTurn("user", "A"), first]
+    await asyncio.gather(fork.process_turn(history, "B"), fork.process_turn(history, "C"))
+    assert [row.trained_tokens for row in fork.rows] == [5, 3, 2]
+    assert [row.mask.count(1) + row.mask.count(0) for row in fork.rows] == [len(row.ids) for row in fork.rows]
+    assert second.content == "yes"

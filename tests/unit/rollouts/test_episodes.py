@@ -275,6 +275,18 @@ async def test_resets_and_openings_of_the_wrong_kind_are_named():
     assert "get_initial_prompt: it returned None" in (await play(stub(), NoText(None))).error
 
 
+async def test_a_step_written_without_async_works_and_fails_like_any_other():
+    class Plain(Environment):
+        def step(self, state, action):
+            if action.content == "one":
+                return state, ConversationTurn("user", "B"), 0.5, False
+            raise OSError("db")
+
+    trajectory = await play(stub(), Plain())
+    assert texts(trajectory) == [("user", "Hello!"), ("assistant", "one"), ("user", "B"), ("assistant", "two")]
+    assert trajectory.error == "step: OSError: db"
+
+
 async def test_a_failed_episode_keeps_what_was_said():
     environment = ConversationEnvironment([SCRIPT], user=BadUser())
     trajectory = await play(stub(), environment, reward=Fixed())
