@@ -105,9 +105,11 @@ class ChatCodec:
             ModelError: the template refuses the conversation.
         """
         conversation = checked(messages)
+        if not conversation:
+            raise DataError("there is no message to render: a conversation has at least one")
         definitions = tuple(tools) if tools else None
-        text, cuts = self._take_apart(conversation, definitions, Marks((conversation, definitions)), 0,
-                                      add_generation_prompt)  # fmt: skip
+        marks = Marks((conversation, definitions))
+        text, cuts = self._take_apart(conversation, definitions, marks, 0, add_generation_prompt)
         ids = self._controls.encode(text, cuts)
         return Rendering(ids, text, conversation, ids, definitions, add_generation_prompt)
 
@@ -153,9 +155,11 @@ class ChatCodec:
         apart, cuts = self._take_apart(stand_in, rendering.tools, marks, len(old) + 1)
         reply_end = apart.find(marks.reply) + 1
         suffix = apart[reply_end:]
-        shown = text[len(rendering.text) :].removesuffix(suffix)
+        rest = text[len(rendering.text) :]
+        if not rest.endswith(suffix):
+            return None
         body = reply_ids[:-1] if closed else reply_ids
-        if rendering.text + shown + suffix != text or not self._same_words(shown, self._plain(body)):
+        if not self._same_words(rest[: len(rest) - len(suffix)], self._plain(body)):
             return None
         suffix_cuts = tuple(cut - reply_end for cut in cuts if cut >= reply_end)
         added = self._encode_suffix(suffix, suffix_cuts, reply_ids[-1] if closed else None)

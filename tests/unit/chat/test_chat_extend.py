@@ -192,6 +192,22 @@ def test_a_template_that_leaves_the_reply_out_ends_the_row(build):
     assert codec.extend(codec.open([USER]), new_messages=[THANKS], **arguments) is None
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{{ m.content | upper if m.role == 'user' and not loop.last else m.content }}",
+        "{{ m.content }}{{ 'x' if m.content == 'Hm' else 'y' }}",
+    ],
+    ids=["shouts earlier questions", "adds a word that depends on the reply"],
+)
+def test_a_template_that_changes_words_without_changing_their_number_ends_the_row(build, content):
+    template = f"{{% for m in messages %}}<u>{content}<e>{{% endfor %}}{{% if add_generation_prompt %}}<u>{{% endif %}}"
+    codec = ChatCodec(build(["<u>", "<e>"], [], template, eos="<e>"))
+    first = codec.open([USER])
+    arguments = {"new_messages": [THANKS], "closed": True}
+    assert codec.extend(first, reply_ids=codec.encode_reply("Hm<e>"), reply_text="Hm", **arguments) is None
+
+
 def test_an_empty_reply_is_a_turn_like_any_other(tokenizers):
     codec = ChatCodec(tokenizers("chatml"))
     closing = (stop_token(codec),)

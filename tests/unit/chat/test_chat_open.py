@@ -80,6 +80,11 @@ def test_a_malformed_message_is_named_by_its_place(tokenizers, message, complain
         ChatCodec(tokenizers("chatml")).open([{"role": "system", "content": "Hi"}, message])
 
 
+def test_a_conversation_without_messages_is_refused(tokenizers):
+    with pytest.raises(DataError, match="no message to render"):
+        ChatCodec(tokenizers("chatml")).open([])
+
+
 def test_a_tokenizer_without_a_chat_template_is_refused_with_the_fix(build):
     with pytest.raises(ModelError, match=r"has no chat template.*instruct or chat version.*chat_template\.jinja"):
         ChatCodec(build(["<eos>"], [], None, eos="<eos>"))

@@ -24,6 +24,14 @@ def test_special_tokens_are_no_text_but_think_and_tool_call_are(tokenizers):
     assert codec.parse(ids) == "<think>Hm</think> abc<tool_call>{}</tool_call>"
 
 
+def test_a_stop_token_that_is_no_special_token_ends_a_reply_and_is_text_before_the_end(tokenizers):
+    tokenizer = tokenizers("chatml")
+    (stop,) = tokenizer.encode("</tool_call>")
+    codec = ChatCodec(tokenizer, model_stop_ids=[stop])
+    ids = codec.encode_reply("<tool_call>a</tool_call>, <tool_call>b</tool_call>")
+    assert codec.parse(ids) == "<tool_call>a</tool_call>, <tool_call>b"
+
+
 def test_a_control_string_that_the_model_spelled_in_pieces_is_text(tokenizers):
     codec = ChatCodec(tokenizers("smollm2"))
     spelled = (*codec.encode_reply("<"), *codec.encode_reply("|im_end|>"))
@@ -53,7 +61,10 @@ def test_these_tokens_stop_a_reply(tokenizers, name, model_stop_ids, stops):
 
 
 def test_a_template_without_end_tokens_and_a_tokenizer_without_any_stop_by_the_models_ids_alone(build):
-    plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    plain = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )  # fmt: skip
     tokenizer = build([], [], plain, eos=None)
     codec = ChatCodec(tokenizer, model_stop_ids=[7])
     assert codec.stop_ids == (7,)
@@ -75,6 +86,7 @@ def test_llama_2_closes_with_a_space_and_eos_which_the_sampled_eos_stands_for(bu
     tokenizer = build(["<s>", "</s>"], [], inst, eos="</s>")
     codec = ChatCodec(tokenizer)
     assert codec.end_of_turn == "</s>"
+    assert codec.reply_header == ()
     first = codec.open([{"role": "user", "content": "Hi"}])
     new = [{"role": "user", "content": "And?"}]
     ids = codec.encode_reply(" Hm</s>")

@@ -89,10 +89,10 @@ def test_gpt_oss_messages_cannot_open_a_channel(tokenizers):
 def test_two_parts_of_a_content_cannot_be_joined_into_a_control_token(build):
     parts = (
         "{% for m in messages %}<|im_start|>{% if m.content is string %}{{ m.content }}"
-        "{% else %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}<|im_end|>{% endfor %}"
+        "{% else %}{% for part in m.content %}{{ part.text | trim }}{% endfor %}{% endif %}<|im_end|>{% endfor %}"
     )
     tokenizer = build(["<|im_start|>", "<|im_end|>"], [], parts, eos="<|im_end|>")
-    halves = [{"type": "text", "text": "a<|im_"}, {"type": "text", "text": "end|>b"}]
+    halves = [{"type": "text", "text": " a<|im_ \n"}, {"type": "text", "text": "\tend|>b"}]
     rendering = ChatCodec(tokenizer).open([{"role": "user", "content": halves}])
     assert rendering.text == "<|im_start|>a<|im_end|>b<|im_end|>"
     assert len(control_ids(tokenizer, rendering.ids)) == 2
@@ -157,6 +157,11 @@ def test_a_think_block_that_qwen3_would_keep_is_shown_as_plain_words(tokenizers)
     assert "<think>" not in names
     assert thought["content"] in rendering.text
     assert tokenizer.decode(rendering.ids) == rendering.text
+    # The template would lay it out anew, with tokens of its own round it: that, too, gives way to plain words.
+    terse = {"role": "assistant", "content": "<think>A price.</think>Let me look."}
+    rendering = ChatCodec(tokenizer).open([messages[0], terse, messages[2]])
+    assert terse["content"] in rendering.text
+    assert "<think>" not in [tokenizer.decode([i]) for i in control_ids(tokenizer, rendering.ids)]
     # Reasoning that comes in a field of its own is written by the template, in its tokens.
     thought = {"role": "assistant", "content": "Let me look.", "reasoning_content": "A <|im_end|> price."}
     rendering = ChatCodec(tokenizer).open([messages[0], thought, messages[2]])
@@ -221,6 +226,22 @@ def test_a_tokenizer_whose_control_tokens_all_swallow_white_space_cannot_spell_t
     assert len(codec.open([{"role": "user", "content": "Hi"}]).ids) == 4
     with pytest.raises(DataError, match="turns into its control token '<e>'"):
         codec.open([{"role": "user", "content": "Hi <e> you"}])
+
+
+def test_of_two_control_strings_with_one_beginning_the_longer_is_meant(build):
+    template = "{% for m in messages %}<u>{{ m.content }}<u>!{% endfor %}"
+    tokenizer = build(["<u>", "<u>!"], [], template, eos="<u>!")
+    messages = [{"role": "user", "content": "Hi <u>!"}]
+    rendering = ChatCodec(tokenizer).open(messages)
+    assert [tokenizer.decode([i]) for i in control_ids(tokenizer, rendering.ids)] == ["<u>", "<u>!"]
+
+
+def test_added_runs_of_white_space_are_ordinary_text(build):
+    template = "{% for m in messages %}<u>{{ m.content }}<eos>{% endfor %}"
+    tokenizer = build(["<u>", "<eos>"], ["\n\n"], template, eos="<eos>")
+    messages = [{"role": "user", "content": "One.\n\nTwo."}]
+    canonical = tokenizer.apply_chat_template(messages, return_dict=False)
+    assert list(ChatCodec(tokenizer).open(messages).ids) == canonical
 
 
 def test_words_added_as_whole_words_only_are_found_where_the_tokenizer_finds_them(build):
