@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..config import RunConfig
-from ..core.scenario import load_scenarios
+from ..core.environment import ConversationEnvironment, Environment
+from ..core.users import ScriptedUser
 from ..models.preflight import preflight
+from ..training.from_config import build_agent, build_environment, build_eval_environment, build_reward
 
 Row = tuple[str, str, str]
 """Key, value and origin."""
@@ -22,12 +24,18 @@ Row = tuple[str, str, str]
 def print_dry_run(config: RunConfig) -> None:
     """Print the resolved config and its consequences to stdout.
 
+    Everything but the model is really made: modules are imported, scenarios and ground truth are read.
+
     Raises:
-        DataError: a scenario file does not hold scenarios.
+        ConfigError: a class or reward that the config names cannot be made.
+        DataError: a data file does not hold what it should.
         ModelError: the model does not exist or does not fit; everything else has been printed by then.
     """
-    scenarios = _count_scenarios(config)
-    values, amounts = list(value_rows(config)), list(amount_rows(config, scenarios))
+    build_agent(config)
+    environment = build_environment(config)
+    evaluated = build_eval_environment(config)
+    reward = build_reward(config, environment)
+    values, amounts = list(value_rows(config)), list(amount_rows(config, environment, evaluated))
     if stdout_is_terminal():
         _print_tables(values, amounts)
     else:
@@ -36,9 +44,10 @@ def print_dry_run(config: RunConfig) -> None:
         print()
         for key, value, _ in amounts:
             print(f"{key}: {value}")
-    for note in config.notes:
+    scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
+    for note in (*config.notes, *environment.notices(), *reward.notices(scenarios)):
         print(f"note: {note}")
-    for key, reason in config.unused:
+    for key, reason in (*config.unused, *environment.unused()):
         print(f"no effect: {key} ({reason})")
     needed = preflight(
         config.agent.model_name,
@@ -60,24 +69,27 @@ def value_rows(config: RunConfig) -> Iterator[Row]:
     data = config.to_dict()
     for section in ("agent", "environment", "rewards", "combination_method", "training", "logging"):
         if section in data:
-            yield from _rows(section, data[section], config.origins)
+            yield from _rows(section, data[section], config)
     if not config.rewards:
         yield "rewards", "the default reward", "default"
     for name in config.environment_variables:
         shown = data["environment_variables"].get(name, "***")
-        yield f"environment_variables.{name}", _text(shown), _origin(f"environment_variables.{name}", config.origins)
-    yield "output_dir", str(config.output_dir), config.origins.get("output_dir", "default")
+        key = f"environment_variables.{name}"
+        yield key, _text(shown), config.origin(key)
+    yield "output_dir", str(config.output_dir), config.origin("output_dir")
 
 
-def amount_rows(config: RunConfig, scenarios: int | None) -> Iterator[Row]:
+def amount_rows(config: RunConfig, environment: Environment, evaluated: Environment | None) -> Iterator[Row]:
     """What the numbers of the config amount to.
 
     Args:
         config: the run.
-        scenarios: number of training scenarios; None where a custom environment brings its own.
+        environment: what is trained on.
+        evaluated: what evaluations are held on; None where there are none.
     """
     plan, training = config.training.plan, config.training
-    tokens = plan.conversations_per_step * config.environment.max_turns * config.agent.max_new_tokens
+    tokens = plan.conversations_per_step * _longest(environment) * config.agent.max_new_tokens
+    scenarios = len(environment.scenarios)
     yield (
         "steps",
         f"{plan.total_steps} of {plan.conversations_per_step} episodes "
@@ -85,16 +97,33 @@ def amount_rows(config: RunConfig, scenarios: int | None) -> Iterator[Row]:
         "",
     )
     yield "episodes", f"{plan.total_episodes}", ""
-    if scenarios is not None:
+    if scenarios:
         rounds = plan.total_steps * plan.groups_per_step / scenarios
         yield "scenarios", f"{scenarios}, each visited about {rounds:.1f} times", ""
     yield "passes per step", f"{plan.micro_batches_per_step} of {training.batch_size} conversations", ""
     yield "sampled tokens per step", f"at most {tokens:,}", ""
-    yield "warm-up", f"{plan.warmup_steps} steps", ""
+    yield "warm-up", "1 step" if plan.warmup_steps == 1 else f"{plan.warmup_steps} steps", ""
     yield "checkpoint", _every(plan.save_every_steps, "at the end only"), ""
-    yield "evaluation", _every(plan.eval_every_steps, "never"), ""
+    yield "evaluation", _evaluation(config, evaluated), ""
     if training.early_stopping:
         yield "early stopping", f"after {plan.patience_evaluations} evaluations without improvement", ""
+
+
+def _longest(environment: Environment) -> int:
+    """Assistant turns of the longest conversation that can be: a scripted user does not go beyond its script."""
+    if not isinstance(environment, ConversationEnvironment) or not isinstance(environment.user, ScriptedUser):
+        return environment.max_turns
+    script = max(len(scenario.user_responses) for scenario in environment.scenarios)
+    return min(environment.max_turns, script)
+
+
+def _evaluation(config: RunConfig, evaluated: Environment | None) -> str:
+    if evaluated is None:
+        return _every(config.training.plan.eval_every_steps, "never")
+    held = len(evaluated.scenarios)
+    samples = config.training.eval_samples
+    when = _every(config.training.plan.eval_every_steps, "before and after training")
+    return f"{when}: {held} held-out scenarios x {samples} conversations"
 
 
 def _every(steps: int, otherwise: str) -> str:
@@ -103,36 +132,21 @@ def _every(steps: int, otherwise: str) -> str:
     return "after every step" if steps == 1 else f"every {steps} steps"
 
 
-def _rows(key: str, value: Any, origins: Any) -> Iterator[Row]:
+def _rows(key: str, value: Any, config: RunConfig) -> Iterator[Row]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _rows(f"{key}.{name}", item, origins)
-    elif isinstance(value, list) and value and isinstance(value[0], dict) and key == "rewards":
+            yield from _rows(f"{key}.{name}", item, config)
+    elif key == "rewards":
         for i, item in enumerate(value):
-            yield f"{key}[{i}]", _text(item), _origin(key, origins)
+            yield f"{key}[{i}]", _text(item), config.origin(f"{key}[{i}]")
     else:
-        yield key, _text(value), _origin(key, origins)
-
-
-def _origin(key: str, origins: Any) -> str:
-    """The origin of a key, or of the nearest mapping that was given as a whole."""
-    while key:
-        if key in origins:
-            return str(origins[key])
-        key = key.rpartition(".")[0]
-    return "default"
+        yield key, _text(value), config.origin(key)
 
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split())
     return text if len(text) <= 100 else text[:97] + "..."
-
-
-def _count_scenarios(config: RunConfig) -> int | None:
-    if config.environment.scenarios_file:
-        return len(load_scenarios(config.environment.scenarios_file))
-    return len(config.environment.scenarios) if config.environment.scenarios else None
 
 
 def _print_tables(values: list[Row], amounts: list[Row]) -> None:

@@ -15,6 +15,7 @@ import typer
 from .._version import __version__
 from ..config import Override, RunConfig, load_config
 from ..core.errors import ConfigError
+from ..examples.shipped import shipped_root
 from ..tracking.logging_setup import setup_logging
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 
@@ -149,13 +150,21 @@ def train(
                 "--resume continues the run in --output-dir, --resume-from starts a new run from a checkpoint: "
                 "give one of them"
             )
-        config = load_config(config_file, overrides=overrides, output_dir=output_dir)
+        config = load_config(find_config(config_file), overrides=overrides, output_dir=output_dir)
         if dry_run:
             from .dry_run import print_dry_run
 
             print_dry_run(config)
         else:
             print(run(config, resume=resume, resume_from=resume_from))
+
+
+def find_config(name: Path) -> Path:
+    """The file itself, or the one of that name that comes with the package, such as `configs/my_agent.yaml`."""
+    if name.exists() or name.is_absolute() or not (shipped_root() / name).is_file():
+        return name
+    logger.info("%s is not here: using the one that comes with the package.", name)
+    return shipped_root() / name
 
 
 def run(config: RunConfig, *, resume: bool, resume_from: Path | None) -> Any:

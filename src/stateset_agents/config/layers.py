@@ -134,10 +134,12 @@ class Merged:
             else:
                 target[key] = value
                 self._forget(here)
-                whole = (
-                    {(*here, name): layer.origin((*there, name)) for name in value} if isinstance(value, dict) else {}
-                )
-                self.origins.update(whole or {here: layer.origin(there)})
+                if here == ("rewards",):
+                    self.origins |= {(*here, i): layer.origin((*there, i)) for i in range(len(value or ()))}
+                if isinstance(value, dict) and value:
+                    self.origins |= {(*here, name): layer.origin((*there, name)) for name in value}
+                else:
+                    self.origins[here] = layer.origin(there)
 
     def _forget(self, path: Path) -> None:
         """Drop the origins of what stood at `path` before."""

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..core.errors import ConfigError, DataError
+from ..core.reward import DEFAULT_NOTICE
 from .data_files import candidates, find_data_file
 from .document import Document, read_document
 from .environ import Override, environment_defaults, environment_overrides, unknown_variables
@@ -148,6 +149,7 @@ def _finish(
     if files.problems:
         raise DataError("\n".join(files.problems))
 
+    reward_notes = () if rewards else (DEFAULT_NOTICE,)
     variables = data.get("environment_variables", {})
     combination: CombinationMethod = data.get("combination_method") or DEFAULT_COMBINATION
     unused = unused_keys(agent, environment, training, given) + unknown_variables(environ)
@@ -165,7 +167,7 @@ def _finish(
         output_dir=Path(output_dir or DEFAULT_OUTPUT_DIR),
         config_file=config_file,
         origins=origins,
-        notes=(*document.notes, *_sampling_note(agent), *training.plan.notes),
+        notes=(*document.notes, *reward_notes, *_sampling_note(agent), *training.plan.notes),
         unused=tuple(unused),
         references=references,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .problems import is_secret
+from .problems import is_secret, problem
 from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection, RewardSpec
 from .training import TrainingConfig
 from .variables import apply_environment_variables
@@ -60,6 +60,31 @@ class RunConfig:
     def base_dir(self) -> Path:
         """The config's folder: relative data files and modules of the user's own are looked for here."""
         return self.config_file.parent
+
+    def place(self, key: str) -> str:
+        """Where the value of a key was written, for messages: "run.yaml, line 14", "--seed", or the file's name.
+
+        Args:
+            key: dotted; where it has no origin of its own, the nearest key that contains it counts.
+        """
+        origin = self.origin(key)
+        file, _, line = origin.rpartition(":")
+        if line.isdecimal():
+            return f"{file}, line {line}"
+        return self.config_file.name if origin == "default" else origin
+
+    def origin(self, key: str) -> str:
+        """Where the value of a key came from: "run.yaml:14", "--seed", "profile balanced" or "default"."""
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            cut = max(key.rfind("."), key.rfind("["))
+            key = key[: max(cut, 0)]
+        return "default"
+
+    def located(self, key: str, message: str, hint: str | None = None) -> str:
+        """A problem with the value of `key`, in the form that commands print."""
+        return problem(self.place(key), message, hint)
 
     def apply_environment_variables(self) -> list[str]:
         """Set the config's environment variables, leaving alone what the shell has set.

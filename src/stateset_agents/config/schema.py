@@ -98,7 +98,8 @@ class RewardSpec(Section):
 
     type: Literal["helpfulness", "safety", "correctness", "conciseness", "engagement", "custom"]
     weight: Annotated[Real, Field(ge=0)] = Field(default=1.0, description="a penalty is a reward that is negative")
-    optimal_length: Positive | None = Field(default=None, description="for conciseness")
+    name: Name | None = Field(default=None, description="how reports call it; null: its type")
+    optimal_length: Positive | None = Field(default=None, description="for conciseness, in words")
     ground_truth_file: Name | None = Field(default=None, description="for correctness: JSON file of right answers")
     module: Dotted | None = Field(default=None, description="for custom: my_rewards.politeness_reward")
 

@@ -55,11 +55,6 @@ def unused_keys(
     """
     useless = [
         ("agent.tools", bool(agent.tools), f'tools belong to agents of type "tool", and this one is "{agent.type}"'),
-        (
-            "environment.persona",
-            environment.type == "conversation" and bool(environment.persona),
-            "the users of scenarios follow their script; a persona steers a user that a model plays",
-        ),
         ("environment.tasks_file", True, 'tasks belong to environments of type "task"'),
         ("environment.success_criteria", True, 'it belongs to environments of type "task"; scenarios have their own'),
         (
@@ -70,6 +65,5 @@ def unused_keys(
         ("training.multi_gpu", training.multi_gpu, "this version trains on one device"),
         ("training.patience", not training.early_stopping, "early_stopping is off"),
         ("training.kl_estimator", training.beta == 0, "beta is 0, so there is no KL term"),
-        ("training.eval_scenarios_file", not training.eval_every, "eval_every is 0, so nothing is evaluated"),
     ]
     return [(key, reason) for key, holds, reason in useless if holds and key in origins]

@@ -150,7 +150,6 @@ def test_the_documented_example_loads_with_every_value_where_it_belongs(write, f
     assert "combination_method stands inside the list" in config.notes[0]
     assert [key for key, _ in config.unused] == [
         "agent.tools",
-        "environment.persona",
         "environment.tasks_file",
         "environment.success_criteria",
         "training.auto_adjust",
@@ -476,8 +475,13 @@ def test_sections_with_all_keys_commented_out_are_empty_sections(write):
 
 
 def test_truncated_sampling_is_said_to_be_for_evaluation_and_serving(write):
-    (note,) = load(write(MINIMAL + "agent: {top_k: 5}\ntraining: {num_episodes: 1600}\n")).notes
-    assert "top_k 5 apply to evaluation and serving" in note
+    notes = load(write(MINIMAL + "agent: {top_k: 5}\ntraining: {num_episodes: 1600}\n")).notes
+    assert "top_k 5 apply to evaluation and serving" in notes[-1]
+
+
+def test_a_run_without_rewards_announces_the_default_one(write):
+    assert "no reward was given" in load(write(MINIMAL)).notes[0]
+    assert load(write(MINIMAL + "rewards: [{type: safety}]\ntraining: {num_episodes: 1600}\n")).notes == ()
 
 
 def test_the_resolved_config_is_read_back_to_the_same_run(write, folder):

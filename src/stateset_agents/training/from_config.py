@@ -1,0 +1,186 @@
+"""From a resolved config to the objects that a run needs: agent, environments, reward.
+
+Invariant: nothing that the config says is lost on the way, and whatever cannot be built is a ConfigError or DataError
+that names the place in the config. Code is imported only where the config names it, from its own folder or the
+installed packages. No model is loaded here: an agent loads on first use.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ..agents.base import Agent
+from ..agents.config import AgentConfig
+from ..agents.multi_turn import MultiTurnAgent
+from ..config import RunConfig
+from ..core.dotted import import_dotted
+from ..core.environment import ConversationEnvironment, Environment
+from ..core.errors import ConfigError, DataError, StatesetError
+from ..core.reward import RewardFunction, build_rewards, default_reward
+from ..core.scenario import Scenario, as_scenarios, load_scenarios
+
+_AGENT_FIELDS = (
+    "model_name",
+    "system_prompt",
+    "temperature",
+    "max_new_tokens",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "memory_window",
+    "context_compression",
+    "dtype",
+    "device",
+)
+
+
+def build_agent(config: RunConfig) -> Agent:
+    """The agent of `config.agent`.
+
+    A class of the user's own is made from an `AgentConfig`, or from a model name if its first parameter is called
+    `model_name`; then what the config file states replaces what the class has chosen, and nothing else does.
+
+    Raises:
+        ConfigError: `agent.class` cannot be imported, is no Agent, or cannot be made.
+    """
+    settings = {name: getattr(config.agent, name) for name in _AGENT_FIELDS}
+    if config.agent.type != "custom":
+        return MultiTurnAgent(AgentConfig(**settings))
+    found = _class_named(config, "agent.class", Agent)
+    parameters = list(inspect.signature(found).parameters)
+    by_name = parameters[:1] == ["model_name"]
+    given = () if not parameters else (config.agent.model_name,) if by_name else (AgentConfig(**settings),)
+    agent: Agent = _made(config, "agent.class", found, Agent, *given)
+    if by_name and isinstance(agent, MultiTurnAgent):
+        stated = {name: value for name, value in settings.items() if f"agent.{name}" in config.origins}
+        agent.config = replace(agent.config, **stated)
+    return agent
+
+
+def build_environment(config: RunConfig) -> Environment:
+    """The environment of `config.environment`, with its training scenarios.
+
+    Raises:
+        ConfigError: `environment.class` cannot be imported, is no Environment, or cannot be made.
+        DataError: the scenarios are missing or wrong.
+    """
+    return _environment(config, _scenarios(config, config.environment.scenarios_file))
+
+
+def build_eval_environment(config: RunConfig) -> Environment | None:
+    """The same environment with the scenarios of `training.eval_scenarios_file`; None where there is no such file.
+
+    Raises:
+        ConfigError, DataError: as `build_environment`.
+    """
+    file = config.training.eval_scenarios_file
+    return None if file is None else _environment(config, load_scenarios(file))
+
+
+def build_reward(config: RunConfig, environment: Environment | None = None) -> RewardFunction:
+    """The reward of `config.rewards`, or the default one, which the config's notes announce.
+
+    Args:
+        config: the run.
+        environment: whose scenarios the reward must be able to judge; not checked if None.
+
+    Raises:
+        ConfigError: a reward cannot be made, or has nothing to judge the scenarios by.
+        DataError: a ground-truth file is malformed.
+    """
+    reward: RewardFunction
+    if config.rewards:
+        specs = [spec.model_dump(exclude_none=True) for spec in config.rewards]
+        try:
+            reward = build_rewards(specs, config.combination_method, config.base_dir)
+        except ConfigError as error:
+            problems = (config.located(_key_of(problem), problem) for problem in error.problems)
+            raise ConfigError(*problems) from error
+    else:
+        reward = default_reward()
+    if environment is not None:
+        try:
+            reward.require([scenario.to_dict() for scenario in environment.episode_scenarios()])
+        except ConfigError as error:
+            raise ConfigError(*(config.located("rewards", problem) for problem in error.problems)) from error
+    return reward
+
+
+def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:
+    if file is not None:
+        return load_scenarios(file)
+    if config.environment.scenarios is None:
+        return None
+    try:
+        return as_scenarios(config.environment.scenarios, where="environment.scenarios")
+    except DataError as error:
+        place = config.place("environment.scenarios")
+        raise DataError("\n".join(f"data error in {place}: {line}" for line in str(error).splitlines())) from None
+
+
+def _environment(config: RunConfig, scenarios: list[Scenario] | None) -> Environment:
+    section = config.environment
+    if section.type != "custom":
+        return ConversationEnvironment(scenarios or [], section.max_turns, section.persona)
+    found = _class_named(config, "environment.class", Environment)
+    given: dict[str, Any] = {"scenarios": scenarios}
+    for name in ("max_turns", "persona"):
+        given[name] = getattr(section, name) if f"environment.{name}" in config.origins else None
+    given = {name: value for name, value in given.items() if value is not None}
+    accepted = inspect.signature(found).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
+        left = {name: value for name, value in given.items() if name not in accepted}
+        given = {name: value for name, value in given.items() if name in accepted}
+    else:
+        left = {}
+    environment: Environment = _made(config, "environment.class", found, Environment, **given)
+    for name, value in left.items():
+        if name == "persona":
+            message = f"environment.persona is set, but {found.__name__} takes no persona"
+            raise ConfigError(config.located("environment.persona", message))
+        # Every environment has these two, whether its own constructor knows them or not.
+        setattr(environment, name, value)
+    return environment
+
+
+def _class_named(config: RunConfig, key: str, base: type[Any]) -> Any:
+    """The class that the config names at `key`.
+
+    Raises:
+        ConfigError: it is not found, or does not derive from `base`.
+    """
+    section = config.agent if key.startswith("agent") else config.environment
+    try:
+        found = import_dotted(str(section.class_), config.base_dir, what=key)
+    except ConfigError as error:
+        raise ConfigError(*(config.located(key, problem) for problem in error.problems)) from error
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        message = f'{key} is "{section.class_}", which is no {base.__name__} class'
+        raise ConfigError(config.located(key, message, f"derive it from stateset_agents' {base.__name__}"))
+    return found
+
+
+def _made(
+    config: RunConfig, key: str, found: Callable[..., Any], base: type[Any], *arguments: Any, **keywords: Any
+) -> Any:
+    """Call the user's class; what it raises becomes a problem of the config that named it."""
+    name = getattr(found, "__name__", str(found))
+    try:
+        made = found(*arguments, **keywords)
+    except StatesetError:
+        raise
+    except Exception as error:  # the user's own code may raise anything; the config that named it is what to look at
+        call = ", ".join([*(type(argument).__name__ for argument in arguments), *keywords])
+        message = f"{key}: {name}({call}) raised {type(error).__name__}: {error}"
+        raise ConfigError(config.located(key, message)) from error
+    if not isinstance(made, base):
+        raise ConfigError(config.located(key, f"{key}: {name} made {made!r}, which is no {base.__name__}"))
+    return made
+
+
+def _key_of(problem: str) -> str:
+    """The reward that a problem begins with: "rewards[2]" of "rewards[2].module is ..."."""
+    return problem.partition("]")[0] + "]" if problem.startswith("rewards[") else "rewards"

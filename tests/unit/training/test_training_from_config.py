@@ -1,0 +1,228 @@
+"""From a config to agent, environments and reward: nothing lost, and every failure placed in the config."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stateset_agents.agents.multi_turn import MultiTurnAgent
+from stateset_agents.config import RunConfig, load_config
+from stateset_agents.core.environment import ConversationEnvironment
+from stateset_agents.core.errors import ConfigError, DataError
+from stateset_agents.training.from_config import (
+    build_agent,
+    build_environment,
+    build_eval_environment,
+    build_reward,
+)
+
+MODULE = """
+from stateset_agents.agents.base import Agent
+from stateset_agents.agents.config import AgentConfig
+from stateset_agents.agents.multi_turn import MultiTurnAgent
+from stateset_agents.core.environment import ConversationEnvironment, Environment
+
+
+class ByConfig(MultiTurnAgent):
+    pass
+
+
+class ByName(MultiTurnAgent):
+    def __init__(self, model_name):
+        super().__init__(AgentConfig(model_name=model_name, system_prompt="mine", temperature=0.3))
+
+
+class Modelless(Agent):
+    async def process_turn(self, history, user_input, context=None):
+        raise NotImplementedError
+
+
+class Broken(MultiTurnAgent):
+    def __init__(self, config):
+        raise KeyError("oops")
+
+
+class World(Environment):
+    def __init__(self):
+        self.made = True
+
+    async def step(self, state, action):
+        return state, None, 0.0, True
+
+
+class Talk(ConversationEnvironment):
+    pass
+
+
+def stranger():
+    pass
+
+
+async def polite(turns, context=None):
+    return 1.0
+"""
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[[str], RunConfig]:
+    """Loads a config from a folder with scenarios and a module of the user's own."""
+    fact = {"id": "price", "user_responses": ["How much?"], "facts": {"price": "$49"}}
+    (tmp_path / "plain.json").write_text(
+        json.dumps([{"id": "refund", "user_responses": ["I want a refund.", "Thanks."]}])
+    )
+    (tmp_path / "facts.json").write_text(json.dumps([fact]))
+    module = f"mine_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{module}.py").write_text(MODULE)
+
+    def load(text: str) -> RunConfig:
+        path = tmp_path / "run.yaml"
+        path.write_text(text.replace("mine.", f"{module}."))
+        return load_config(path, environ={})
+
+    return load
+
+
+def test_an_agent_has_every_setting_of_the_config(build):
+    text = "agent: {model_name: tiny, system_prompt: Hi, temperature: 0.5, max_new_tokens: 7, top_p: 0.9, top_k: 3,\n"
+    text += "  repetition_penalty: 1.2, memory_window: 4, dtype: float32, device: cpu}\n"
+    agent = build_agent(build(text + "environment: {scenarios_file: plain.json}\n"))
+    assert isinstance(agent, MultiTurnAgent)
+    config = agent.config
+    assert (config.model_name, config.system_prompt, config.temperature, config.max_new_tokens) == (
+        "tiny",
+        "Hi",
+        0.5,
+        7,
+    )
+    assert (config.top_p, config.top_k, config.repetition_penalty) == (0.9, 3, 1.2)
+    assert (config.memory_window, config.dtype, config.device) == (4, "float32", "cpu")
+
+
+def test_a_class_made_from_a_config_gets_the_whole_config(build):
+    agent = build_agent(
+        build("agent: {type: custom, class: mine.ByConfig, model_name: tiny, temperature: 0.9}\n" + ENVIRONMENT)
+    )
+    assert type(agent).__name__ == "ByConfig"
+    assert (agent.config.model_name, agent.config.temperature) == ("tiny", 0.9)
+
+
+def test_a_class_made_from_a_name_keeps_what_the_config_does_not_state(build):
+    agent = build_agent(
+        build("agent: {type: custom, class: mine.ByName, model_name: tiny, temperature: 0.9}\n" + ENVIRONMENT)
+    )
+    assert (agent.config.model_name, agent.config.system_prompt, agent.config.temperature) == ("tiny", "mine", 0.9)
+
+
+def test_an_agent_without_a_model_is_made_without_arguments(build):
+    agent = build_agent(build("agent: {type: custom, class: mine.Modelless}\n" + ENVIRONMENT))
+    assert type(agent).__name__ == "Modelless"
+
+
+ENVIRONMENT = "environment: {scenarios_file: plain.json}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("agent: {type: custom, class: mine.Nothing}\n" + ENVIRONMENT, 'has no "Nothing"'),
+        ("agent: {type: custom, class: no_such_module_here.Thing}\n" + ENVIRONMENT, "there is no module"),
+        ("agent: {type: custom, class: mine.stranger}\n" + ENVIRONMENT, "no Agent class"),
+        ("agent: {type: custom, class: mine.World}\n" + ENVIRONMENT, "no Agent class"),
+        ("agent: {type: custom, class: os.system}\n" + ENVIRONMENT, "no Agent class"),
+        ("agent: {type: custom, class: mine.Broken}\n" + ENVIRONMENT, "raised KeyError: 'oops'"),
+    ],
+)
+def test_an_agent_that_cannot_be_made_is_placed_in_the_config(build, text, words):
+    with pytest.raises(ConfigError) as caught:
+        build_agent(build(text))
+    (problem,) = caught.value.problems
+    assert problem.startswith("config error in run.yaml, line 1: agent.class")
+    assert words in problem
+
+
+def test_a_conversation_has_the_scenarios_and_length_of_the_config(build):
+    environment = build_environment(build("environment: {scenarios_file: plain.json, max_turns: 3, persona: Ann}\n"))
+    assert isinstance(environment, ConversationEnvironment)
+    assert [scenario.id for scenario in environment.scenarios] == ["refund"]
+    assert (environment.max_turns, environment.persona) == (3, "Ann")
+
+
+def test_evaluation_uses_the_held_out_scenarios_in_the_same_environment(build):
+    text = "environment: {scenarios_file: plain.json, max_turns: 3}\ntraining: {eval_scenarios_file: facts.json}\n"
+    environment = build_eval_environment(build(text))
+    assert environment is not None
+    assert [scenario["id"] for scenario in environment.scenarios] == ["price"]
+    assert environment.max_turns == 3
+    assert build_eval_environment(build(ENVIRONMENT)) is None
+
+
+def test_inline_scenarios_are_checked_and_placed(build):
+    config = build("environment:\n  scenarios:\n    - {user_responses: [Hi], topik: x}\n")
+    with pytest.raises(DataError, match=r"data error in run.yaml, line 2: environment.scenarios\[0\] .*topik"):
+        build_environment(config)
+
+
+def test_a_custom_environment_that_takes_nothing_still_gets_scenarios_and_length(build):
+    config = build("environment: {type: custom, class: mine.World, scenarios_file: plain.json, max_turns: 2}\n")
+    environment = build_environment(config)
+    assert type(environment).__name__ == "World"
+    assert environment.made
+    assert environment.max_turns == 2
+    assert [scenario.id for scenario in environment.episode_scenarios()] == ["refund"]
+
+
+def test_a_custom_environment_keeps_its_own_length_if_the_config_states_none(build):
+    assert "max_turns" not in vars(build_environment(build("environment: {type: custom, class: mine.World}\n")))
+
+
+def test_a_custom_environment_gets_what_it_takes(build):
+    text = "environment: {type: custom, class: mine.Talk, scenarios_file: plain.json, persona: Ann}\n"
+    assert build_environment(build(text)).persona == "Ann"
+
+
+def test_a_persona_that_a_custom_environment_cannot_take_is_refused(build):
+    with pytest.raises(ConfigError, match=r"run.yaml, line 1: environment.persona is set, but World takes no persona"):
+        build_environment(build("environment: {type: custom, class: mine.World, persona: Ann}\n"))
+
+
+def test_an_environment_class_that_is_none_is_refused(build):
+    with pytest.raises(ConfigError, match=r"run.yaml, line 1: environment.class .* no Environment class"):
+        build_environment(build("environment: {type: custom, class: mine.ByConfig}\n"))
+
+
+def test_a_reward_has_the_weights_names_and_combination_of_the_config(build):
+    text = ENVIRONMENT + "rewards:\n  - {type: conciseness, weight: 0.4, optimal_length: 30}\n"
+    text += "  - {type: custom, module: mine.polite, weight: 2, name: manners}\ncombination_method: min\n"
+    reward = build_reward(build(text))
+    assert reward.combination_method == "min"
+    assert {name: part.weight for name, part in reward.rewards.items()} == {"conciseness": 0.4, "manners": 2.0}
+    assert reward.rewards["conciseness"].optimal_length == 30
+
+
+def test_without_rewards_the_default_one_is_made(build):
+    assert build_reward(build(ENVIRONMENT)).name == "default"
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("mine.nothing", 'has no "nothing"'), ("mine.World", "World"), ("no_such_module_here.x", "there is no module")],
+)
+def test_a_custom_reward_that_is_none_is_placed_in_the_config(build, module, words):
+    text = ENVIRONMENT + f"rewards:\n  - type: safety\n  - type: custom\n    module: {module}\n"
+    with pytest.raises(ConfigError) as caught:
+        build_reward(build(text))
+    (problem,) = caught.value.problems
+    assert problem.startswith("config error in run.yaml, line 4: rewards[1]")
+    assert words in problem
+
+
+def test_correctness_without_anything_to_judge_by_is_a_config_error(build):
+    config = build(ENVIRONMENT + "rewards:\n  - type: correctness\n")
+    with pytest.raises(ConfigError, match=r"config error in run.yaml, line 2: .*nothing to judge by"):
+        build_reward(config, build_environment(config))
+
+
+def test_correctness_with_facts_is_fine(build):
+    config = build("environment: {scenarios_file: facts.json}\nrewards:\n  - type: correctness\n")
+    build_reward(config, build_environment(config))
