@@ -13,7 +13,7 @@ import pytest
 from stateset_agents.core.errors import RunFolderError
 from stateset_agents.core.outcome import Outcome
 from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
-from stateset_agents.tracking import RunFolder, disk, read_metrics, read_status, read_trajectories
+from stateset_agents.tracking import RunFolder, disk, read_metrics, read_status, read_trajectories, run_folder
 
 CONFIG = "training:\n  num_episodes: 8\n"
 
@@ -199,6 +199,20 @@ def test_of_many_processes_that_begin_a_run_at_once_exactly_one_does(tmp_path):
     answers = [racer.communicate()[0].strip() for racer in racers]
     assert sorted(answers) == ["refused", "refused", "refused", "won"]
     assert (tmp_path / "run" / "config.yaml").read_text() == f"n: {answers.index('won')}"
+
+
+def test_a_run_that_came_and_went_between_the_look_and_the_lock_is_not_overwritten(tmp_path, monkeypatch):
+    real_lock = run_folder.FolderLock
+
+    def late_lock(path):
+        monkeypatch.setattr(run_folder, "FolderLock", real_lock)
+        RunFolder.create(path.parent, config_yaml="the other's: 1\n").close()
+        return real_lock(path)
+
+    monkeypatch.setattr(run_folder, "FolderLock", late_lock)
+    with pytest.raises(RunFolderError, match="already holds a run"):
+        RunFolder.create(tmp_path, config_yaml=CONFIG)
+    assert (tmp_path / "config.yaml").read_text() == "the other's: 1\n"
 
 
 def test_the_same_process_cannot_write_twice_either(tmp_path):
