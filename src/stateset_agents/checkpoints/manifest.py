@@ -1,7 +1,7 @@
 """manifest.json: what a checkpoint consists of.
 
 Invariant: it is written last, so a folder that has one was complete; it names every file with its size and SHA-256,
-so whatever happened to a file afterwards is found.
+and itself carries a hash, so whatever happened to it or to a file afterwards is found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +69,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write it into `folder`, down to the disk."""
-        data = {
+        data: dict[str, Any] = {
             "format": FORMAT,
             "version": self.version,
             "created": self.created,
@@ -80,6 +80,7 @@ class Manifest:
             "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
         }
         path = folder / MANIFEST
+        data["seal"] = seal(data)
         path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         sync_file(path)
 
@@ -101,6 +102,8 @@ class Manifest:
             raise CheckpointError(
                 f"{path} has format version {version!r}, this package reads up to {VERSION}: install a later release"
             )
+        if data.get("seal") != seal(data):
+            raise CheckpointError(f"{path} is damaged: it is not what was written (its seal differs)")
         try:
             files = {
                 checked_name(name, str(path)): FileEntry(int(entry["size"]), str(entry["sha256"]))
@@ -145,6 +148,12 @@ class Manifest:
                 raise CheckpointError(
                     f"{folder}: {name} is not part of this checkpoint, and a model loader could pick it up; remove it"
                 )
+
+
+def seal(data: Mapping[str, Any]) -> str:
+    """SHA-256 over everything else that a manifest says, in hex. Finds damage; proves nothing about the writer."""
+    rest = {key: value for key, value in data.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def hash_file(path: Path) -> str:

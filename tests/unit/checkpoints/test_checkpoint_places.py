@@ -1,0 +1,154 @@
+"""Which checkpoint a path means, which stay and which go."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stateset_agents.checkpoints import (
+    clean_stale_temporaries,
+    latest_checkpoint,
+    list_checkpoints,
+    prune_checkpoints,
+    read_checkpoint,
+    resolve_checkpoint,
+    step_folder,
+    write_checkpoint,
+)
+from stateset_agents.core.errors import CheckpointError
+
+
+def write_steps(folder: Path, *steps: int) -> Path:
+    for step in steps:
+        write_checkpoint(step_folder(folder, step), records={"trainer": {"step": step}})
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_steps(tmp_path / "run" / "checkpoints", 9, 10, 100)
+    return tmp_path / "run"
+
+
+def test_steps_are_ordered_by_number_and_not_by_name(run):
+    assert [step for step, _ in list_checkpoints(run / "checkpoints")] == [9, 10, 100]
+    assert latest_checkpoint(run / "checkpoints") == (run / "checkpoints" / "step-100", [])
+
+
+def test_no_folder_has_no_checkpoint(tmp_path):
+    assert latest_checkpoint(tmp_path / "none") == (None, [])
+    assert prune_checkpoints(tmp_path / "none", 1) == []
+    assert clean_stale_temporaries(tmp_path / "none") == []
+
+
+def test_a_run_means_its_final_model_once_that_is_complete(run):
+    assert resolve_checkpoint(run) == run / "checkpoints" / "step-100"
+    assert resolve_checkpoint(run / "checkpoints") == run / "checkpoints" / "step-100"
+    assert resolve_checkpoint(run / "checkpoints" / "step-9") == run / "checkpoints" / "step-9"
+    write_checkpoint(run / "final_model", records={"agent": {}})
+    assert resolve_checkpoint(run) == run / "final_model"
+    assert resolve_checkpoint(str(run / "final_model")) == run / "final_model"
+
+
+def test_a_damaged_final_model_is_passed_over_and_said(run, caplog):
+    write_checkpoint(run / "final_model", records={"agent": {}})
+    (run / "final_model" / "agent.json").write_text("[]")
+    assert resolve_checkpoint(run) == run / "checkpoints" / "step-100"
+    assert "passed over" in caplog.text
+    assert "agent.json" in caplog.text
+
+
+def test_a_damaged_checkpoint_that_was_named_is_an_error_and_not_another_one(run):
+    (run / "checkpoints" / "step-100" / "trainer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"step-100 is damaged: trainer\.json"):
+        resolve_checkpoint(run / "checkpoints" / "step-100")
+
+
+def test_nothing_whole_lists_every_reason(run):
+    for step in (9, 10, 100):
+        (run / "checkpoints" / f"step-{step}" / "trainer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint that is whole.*step-100.*step-10 .*step-9 "):
+        resolve_checkpoint(run)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such folder"),
+        (lambda path: path.write_text("x"), "is a file"),
+        (lambda path: path.mkdir(), "is no run and no checkpoint"),
+        (lambda path: (path / "checkpoints").mkdir(parents=True), "stopped before its first checkpoint"),
+        (lambda path: path.mkdir() or (path / "config.json").write_text("{}"), "a model folder, not a checkpoint"),
+        (lambda path: (path / ".tmp-step-1-77").mkdir(parents=True), "a checkpoint that was not finished"),
+    ],
+)
+def test_a_path_that_is_no_run_says_what_it_is(tmp_path, make, message):
+    make(tmp_path / "x")
+    with pytest.raises(CheckpointError, match=message):
+        resolve_checkpoint(tmp_path / "x")
+
+
+def test_pruning_keeps_the_newest_and_what_is_protected(tmp_path):
+    folder = write_steps(tmp_path, 1, 2, 3, 4, 5)
+    deleted = prune_checkpoints(folder, 2, protect=[folder / "step-1"])
+    assert names(folder) == ["step-1", "step-4", "step-5"]
+    assert [path.name for path in deleted] == ["step-3", "step-2"]
+
+
+def test_an_incomplete_checkpoint_does_not_count_as_one_that_is_kept(tmp_path):
+    folder = write_steps(tmp_path, 1, 2, 3)
+    (folder / "step-3" / "trainer.json").unlink()
+    prune_checkpoints(folder, 1)
+    assert names(folder) == ["step-2", "step-3"]
+    assert latest_checkpoint(folder)[0] == folder / "step-2"
+
+
+def test_the_newest_checkpoint_cannot_be_pruned_away(tmp_path):
+    with pytest.raises(ValueError, match="keep must be >= 1"):
+        prune_checkpoints(write_steps(tmp_path, 1), 0)
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
+    folder = write_steps(tmp_path, 1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        for name in (f".tmp-step-2-{dead.pid}", f".trash-step-0-{dead.pid}", f".tmp-step-2-{os.getpid()}"):
+            (folder / name).mkdir()
+            (folder / name / "half").write_text("x")
+        (folder / f".tmp-step-3-{living.pid}").mkdir()
+        (folder / ".tmp-notes").mkdir()
+        clean_stale_temporaries(folder)
+        assert names(folder) == sorted([f".tmp-step-3-{living.pid}", ".tmp-notes", "step-1"])
+        living.communicate(b"\n")
+
+
+def test_a_replacement_that_was_cut_off_between_its_renames_is_read_and_finished(tmp_path):
+    write_checkpoint(tmp_path / "final_model", records={"agent": {"version": 1}})
+    (tmp_path / "final_model").rename(tmp_path / ".old-final_model")
+    assert read_checkpoint(tmp_path / "final_model").record("agent") == {"version": 1}
+    assert resolve_checkpoint(tmp_path).name == ".old-final_model"
+    assert resolve_checkpoint(tmp_path / "final_model").name == ".old-final_model"
+    clean_stale_temporaries(tmp_path)
+    assert names(tmp_path) == ["final_model"]
+    assert resolve_checkpoint(tmp_path) == tmp_path / "final_model"
+
+
+def test_a_predecessor_that_was_left_behind_goes_when_its_successor_is_there(tmp_path):
+    write_checkpoint(tmp_path / "final_model", records={"agent": {"version": 1}})
+    (tmp_path / "final_model").rename(tmp_path / ".old-final_model")
+    write_checkpoint(tmp_path / "final_model", records={"agent": {"version": 2}})
+    assert names(tmp_path) == ["final_model"]
+    assert read_checkpoint(tmp_path / "final_model").record("agent") == {"version": 2}
+
+
+def test_a_linked_step_is_not_a_checkpoint_of_this_run(tmp_path):
+    folder = write_steps(tmp_path / "a", 1)
+    (folder / "step-2").symlink_to(folder / "step-1")
+    assert [step for step, _ in list_checkpoints(folder)] == [1]
