@@ -10,6 +10,7 @@ The fork, its rows and the engine's cache are settled and released however the e
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import logging
 import math
@@ -111,29 +112,33 @@ class _Episode:
         told = {"agent_context": self.scenario.agent_context} if self.scenario.agent_context else {}
         while True:
             action = await self._act(turns, told)
-            if action.stop_reason is StopReason.CONTEXT and action.span is None:
+            full = action.stop_reason is StopReason.CONTEXT
+            if full and action.span is None:
                 self._require_a_first_reply(action)
                 if action.content:  # an override answered in the model's place
                     turns.append(action)
                 else:
                     turns.pop()  # a conversation that was cut ends with the agent's last word
-                self.trajectory.outcome = Outcome.TRUNCATED
-                break
+                return self._cut(state)
             turns.append(action)
             state, response, reward, done = _checked_step(await self._ask(environment.step, state, action))
             self.step_rewards.append(reward)
-            if response is not None:
-                turns.append(response)
             if done:
-                if state.status is EpisodeStatus.TIMEOUT:
-                    self.trajectory.outcome = Outcome.TRUNCATED
-                break
+                if response is not None:
+                    turns.append(response)
+                return self._cut(state) if full or state.status is EpisodeStatus.TIMEOUT else state
             if response is None:
                 raise _environment("step", "it returned neither a response nor done=True, so nobody goes on")
-            if action.stop_reason is StopReason.CONTEXT or self.trajectory.length >= environment.max_turns:
-                turns.pop()
-                self.trajectory.outcome = Outcome.TRUNCATED
-                break
+            if full or self.trajectory.length >= environment.max_turns:
+                return self._cut(state)
+            turns.append(response)
+
+    def _cut(self, state: EnvironmentState) -> EnvironmentState:
+        """A limit ended the conversation: scored, and counted apart."""
+        self.trajectory.outcome = Outcome.TRUNCATED
+        if state.status is EpisodeStatus.ONGOING:
+            state = copy.copy(state)
+            state.status = EpisodeStatus.TIMEOUT
         return state
 
     async def _act(self, turns: list[ConversationTurn], told: dict[str, Any]) -> ConversationTurn:

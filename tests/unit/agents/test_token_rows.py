@@ -224,11 +224,11 @@ async def test_the_scenario_tells_the_agent_through_its_system_prompt():
 
 async def test_a_full_context_ends_without_asking_the_engine():
     engine = Scripted("H i <|im_end|>", "y e s")
-    fork = agent_on(engine, max_context=20).fork("k")
+    fork = agent_on(engine, max_context=22).fork("k")
     history = await converse(fork, "A", "B")
     last = history[-1]
     assert (last.content, last.span, last.stop_reason) == ("", None, StopReason.CONTEXT)
-    assert last.metadata == {"prompt_tokens": 22, "max_context": 20}
+    assert last.metadata == {"prompt_tokens": 22, "max_context": 22}
     assert len(engine.requests) == 1
 
 

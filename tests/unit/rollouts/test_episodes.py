@@ -99,7 +99,10 @@ async def test_the_turn_limit_cuts_an_episode_which_is_scored_all_the_same():
 async def test_an_environment_that_never_ends_is_cut_at_max_turns_with_the_agents_last_word():
     environment = Steps(lambda state, action: (state, ConversationTurn("user", "more"), 0.0, False))
     environment.max_turns = 3
+    statuses = []
+    environment.success = lambda turns, state: statuses.append(state.status)
     trajectory = await play(stub("x"), environment, reward=Fixed())
+    assert statuses == [EpisodeStatus.TIMEOUT]
     assert (trajectory.outcome, trajectory.length) == (Outcome.TRUNCATED, 3)
     assert texts(trajectory)[-1] == ("assistant", "x")
 
@@ -355,6 +358,14 @@ async def test_a_reply_that_fills_the_context_is_kept_and_ends_the_episode():
     trajectory = await play(stub(max_context=room), TALK, reward=Fixed(0.5))
     assert trajectory.outcome is Outcome.TRUNCATED
     assert (trajectory.length, trajectory.trained_tokens, len(trajectory.turns)) == (1, 2, 2)
+    last = await play(stub(max_context=room), ConversationEnvironment([ONE]), reward=Fixed(0.5))
+    assert (last.outcome, last.reward) == (Outcome.TRUNCATED, 0.5)
+
+
+async def test_a_full_context_ends_the_episode_even_where_a_memory_window_would_make_room():
+    room = len(codec.open([{"role": "user", "content": "A"}]).ids) + 2
+    agent = stub(max_context=room, config=AgentConfig("stub://", memory_window=1))
+    assert (await play(agent, TALK)).length == 1
 
 
 async def test_an_override_may_answer_in_the_place_of_a_full_model():
