@@ -175,3 +175,15 @@ async def test_cancelling_a_collection_cancels_all_and_leaves_no_session():
 async def test_sizes_below_one_are_refused(sizes):
     with pytest.raises(ValueError, match="must be >= 1"):
         await collect_groups(stub(), TALK, SCENARIOS, one_reward, key="k", **sizes)
+
+
+async def test_an_episode_has_the_same_tokens_alone_and_among_others():
+    agent = MultiTurnAgent.from_model("tiny", max_new_tokens=6, temperature=1.0)
+    agent.training_sampling = True
+    together = await collect_groups(agent, TALK, SCENARIOS, one_reward, group_size=4, key="k")
+    alone = await collect_groups(agent, TALK, SCENARIOS[1:], one_reward, group_size=1, key="k")
+    await agent.aclose()
+    one, same = together[1].trajectories[0], alone[0].trajectories[0]
+    assert one.key == same.key == "k/y/0"
+    assert [row.to_dict() for row in one.rows] == [row.to_dict() for row in same.rows]
+    assert len({tuple(t.rows[0].ids) for t in together[1].trajectories}) == 4
