@@ -122,11 +122,6 @@ class TrainingConfig(Section):
         """What these numbers amount to in groups, steps and evaluations."""
         return make_plan(self)
 
-    def fingerprint_fields(self) -> dict[str, Any]:
-        """The values that change what is learned, as JSON: a resumed run compares them with the saved ones."""
-        skipped = {"save_every", "keep_checkpoints", "threads", "max_concurrent", "profile"}
-        return self.model_dump(mode="json", exclude=skipped)
-
 
 @dataclass(frozen=True)
 class Plan:

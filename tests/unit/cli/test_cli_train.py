@@ -239,6 +239,43 @@ def test_a_dry_run_on_a_terminal_prints_a_table(folder, monkeypatch):
     assert ["steps", *"4 of 16 episodes (2 scenarios x 8)".split()] in words
 
 
+def test_a_dry_run_makes_what_the_config_names_and_counts_it(folder):
+    held_out = [{"id": f"held-{i}", "user_responses": ["Hi"], "facts": {"price": "$4"}} for i in range(3)]
+    (folder / "held.json").write_text(json.dumps(held_out))
+    (folder / "my_rewards.py").write_text("async def polite(turns, context=None):\n    return 1.0\n")
+    more = "rewards:\n  - {type: custom, module: my_rewards.polite}\n  - {type: helpfulness}\n"
+    more += "environment_variables: {PLAIN_VARIABLE: x, SOME_API_KEY: canary}\n"
+    training = "training: {num_episodes: 64, eval_scenarios_file: held.json, early_stopping: true, eval_every: 16}\n"
+    (folder / "run.yaml").write_text(CONFIG.replace("training: {num_episodes: 64}\n", training) + more)
+    result = call("run.yaml", "--dry-run")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    for expected in (
+        'rewards[0] = {"type": "custom", "weight": 1.0, "module": "my_rewards.polite"}  (run.yaml:7)',
+        "evaluation: after every step: 3 held-out scenarios x 2 conversations",
+        "early stopping: after 4 evaluations without improvement",
+        "environment_variables.PLAIN_VARIABLE = x  (run.yaml:9)",
+        "environment_variables.SOME_API_KEY = ***  (run.yaml:9)",
+    ):
+        assert expected in lines
+    assert any(line.startswith("note: reward 'helpfulness' judges 1 of 1 scenarios") for line in lines)
+    assert "canary" not in result.output
+
+
+def test_a_custom_reward_that_is_none_ends_with_2(folder):
+    (folder / "my_rewards.py").write_text("polite = 5\n")
+    (folder / "run.yaml").write_text(CONFIG + "rewards:\n  - {type: custom, module: my_rewards.polite}\n")
+    result = call("run.yaml", "--dry-run")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("config error in run.yaml, line 7: rewards[0].module")
+
+
+def test_a_config_that_comes_with_the_package_is_found_from_any_folder(folder):
+    result = call("configs/tutoring.yaml", "--dry-run", "--model-name", "stub://echo")
+    assert result.exit_code == 0
+    assert "scenarios: 6, each visited about 10.0 times" in result.stdout.splitlines()
+
+
 def run_with(monkeypatch: pytest.MonkeyPatch, outcome: object) -> list[tuple[RunConfig, bool, Path | None]]:
     """Let the trainer return or raise `outcome`, and record what it was given."""
     calls: list[tuple[RunConfig, bool, Path | None]] = []

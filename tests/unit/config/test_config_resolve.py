@@ -525,3 +525,16 @@ def test_a_secret_is_never_repeated_in_a_problem(write):
 def test_a_value_from_a_variable_is_not_repeated_in_a_problem_either(write):
     problems = problems_of(write(MINIMAL + "training: {num_episodes: '${MY_TOKEN}'}\n"), {"MY_TOKEN": "canary"})
     assert "canary" not in "\n".join(problems)
+
+
+def test_the_place_of_a_value_is_its_own_or_that_of_what_contains_it(write):
+    text = MINIMAL + "rewards:\n  - type: safety\n  - type: engagement\ntraining:\n  lora: {r: 4}\n"
+    config = load(write(text), overrides=[Override("training.seed", 3, "--seed")])
+    assert config.place("rewards[1].weight") == "run.yaml, line 5"
+    assert config.place("training.lora.r") == "run.yaml, line 7"
+    assert config.place("training.seed") == "--seed"
+    assert config.place("agent.top_k") == "run.yaml"
+    assert config.origin("training.batch_size") == "profile balanced"
+    assert config.located("rewards[0]", "it is odd", "make it even") == (
+        "config error in run.yaml, line 4: it is odd\n  make it even"
+    )
