@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BloomConfig
 
 from stateset_agents.core.errors import ModelError
-from stateset_agents.models import load_model, load_tokenizer, save_model_folder
+from stateset_agents.models import LoadedModel, load_model, load_tokenizer, save_model_folder
+from stateset_agents.models.loaded import UNBOUNDED
+from stateset_agents.models.names import names_a_folder
 
 CANARY_CODE = "from pathlib import Path\nPath({canary!r}).write_text('ran')\nclass {name}: pass\n"
 
@@ -198,3 +201,34 @@ def test_a_config_that_names_code_on_the_hub_is_refused(folder, key):
 def test_loading_prints_nothing(folder, capfd):
     load_model(str(folder))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "\x00\x01"])
+def test_a_damaged_tokenizer_is_named(folder, text):
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(ModelError, match=r"the tokenizer of .* cannot be loaded"):
+        load_model(str(folder))
+
+
+def test_every_end_of_sequence_id_stops_a_reply(folder):
+    edit_json(folder / "generation_config.json", eos_token_id=[7, 1, 9])
+    assert load_model(str(folder)).stop_ids == (1, 7, 9)
+
+
+def test_a_model_without_a_stated_length_has_that_of_its_tokenizer():
+    loaded = load_model("tiny")
+    loaded.model.config = BloomConfig()
+    assert LoadedModel.of("x", loaded.model, loaded.tokenizer, {}).max_context == loaded.tokenizer.model_max_length
+    loaded.tokenizer.model_max_length = 10**30
+    assert LoadedModel.of("x", loaded.model, loaded.tokenizer, {}).max_context == UNBOUNDED
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("gpt2", False), ("owner/model", False), ("./model", True), ("~/model", True), ("/m", True), ("a/b/c", True)],
+)
+def test_what_can_only_be_a_path_is_never_asked_of_the_hub(name, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert names_a_folder(name) is folder
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    assert names_a_folder("owner/model")

@@ -1,6 +1,7 @@
 """A model that cannot fit is refused before a byte of it is read, and the message says what would fit."""
 
 import pytest
+import torch
 
 from stateset_agents.core.errors import ModelError
 from stateset_agents.models import load_model, preflight, save_model_folder
@@ -8,6 +9,7 @@ from stateset_agents.models.facts import KNOWN, ModelFacts, facts_of_folder
 from stateset_agents.models.folders import read_config
 from stateset_agents.models.memory import GIB, Memory, cgroup_limits, ram, size
 from stateset_agents.models.preflight import choose_dtype, estimate
+from stateset_agents.models.tensors import first_non_finite
 
 LAPTOP = Memory("RAM", 12 * GIB, 16 * GIB)
 
@@ -117,3 +119,17 @@ def test_this_machine_has_memory():
 
 def test_sizes_are_written_for_a_reader():
     assert [size(5 * 1024**2), size(2.5 * GIB), size(2048 * GIB)] == ["5 MiB", "2.5 GiB", "2.0 TiB"]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([1.0, float("nan"), float("inf")], "w holds NaN"),
+        ([1.0, float("-inf")], "w holds an infinity"),
+        ([3.4e38, -3.4e38], None),
+        ([], None),
+    ],
+)
+def test_numbers_that_are_not_finite_are_found_by_name(values, found):
+    assert first_non_finite({"ids": torch.tensor([2**62]), "w": torch.tensor(values)}) == found
+    assert first_non_finite({"w": torch.tensor([1.0, float("nan")]).to(torch.float8_e5m2)}) == "w holds NaN"
