@@ -194,6 +194,13 @@ def test_the_command_line_wins_over_variables_over_overrides_over_config_over_pr
     assert origins["training.profile"] == "--profile"
 
 
+def test_a_flag_wins_over_a_variable(write):
+    config = load(
+        write(MINIMAL), {"GRPO_LOG_LEVEL": "ERROR"}, overrides=[Override("logging.level", "DEBUG", "--log-level")]
+    )
+    assert (config.logging.level, config.origins["logging.level"]) == ("DEBUG", "--log-level")
+
+
 def test_a_flag_can_switch_off_what_the_config_switched_on(write):
     path = write(MINIMAL + "training:\n  early_stopping: true\n  overrides: {early_stopping: true}\n")
     off = Override("training.early_stopping", False, "--no-early-stopping")
