@@ -104,7 +104,7 @@ def amount_rows(config: RunConfig, environment: Environment, evaluated: Environm
     yield "sampled tokens per step", f"at most {tokens:,}", ""
     yield "warm-up", "1 step" if plan.warmup_steps == 1 else f"{plan.warmup_steps} steps", ""
     yield "checkpoint", _every(plan.save_every_steps, "at the end only"), ""
-    yield "evaluation", _evaluation(config, evaluated), ""
+    yield "evaluation", _evaluation(config, environment, evaluated), ""
     if training.early_stopping:
         yield "early stopping", f"after {plan.patience_evaluations} evaluations without improvement", ""
 
@@ -117,13 +117,13 @@ def _longest(environment: Environment) -> int:
     return min(environment.max_turns, script)
 
 
-def _evaluation(config: RunConfig, evaluated: Environment | None) -> str:
-    if evaluated is None:
-        return _every(config.training.plan.eval_every_steps, "never")
-    held = len(evaluated.scenarios)
-    samples = config.training.eval_samples
-    when = _every(config.training.plan.eval_every_steps, "before and after training")
-    return f"{when}: {held} held-out scenarios x {samples} conversations"
+def _evaluation(config: RunConfig, environment: Environment, evaluated: Environment | None) -> str:
+    when = _every(config.training.plan.eval_every_steps, "never" if evaluated is None else "before and after training")
+    held = "training" if evaluated is None else "held-out"
+    count = len((evaluated or environment).episode_scenarios())
+    return (
+        when if when == "never" else f"{when}: {count} {held} scenarios x {config.training.eval_samples} conversations"
+    )
 
 
 def _every(steps: int, otherwise: str) -> str:

@@ -122,6 +122,14 @@ class TrainingConfig(Section):
         """What these numbers amount to in groups, steps and evaluations."""
         return make_plan(self)
 
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """The values that decide what is learned, as JSON: a resumed run compares them with the saved ones.
+
+        The profile is left out because its values are in; so is what only concerns disk space and speed.
+        """
+        skipped = {"profile", "save_every", "keep_checkpoints", "threads", "max_concurrent"}
+        return self.model_dump(mode="json", exclude=skipped)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -161,3 +161,11 @@ def test_a_tiny_run_still_has_one_step():
 
 def test_several_updates_per_batch_are_said():
     assert "2 updates" in TrainingConfig.from_profile("experimental", num_episodes=3200).plan.notes[-1]
+
+
+def test_the_fingerprint_tells_what_is_learned_apart_and_is_blind_to_disk_and_speed():
+    base = TrainingConfig.from_profile("balanced").fingerprint_fields()
+    blind = {"save_every": 7, "keep_checkpoints": 1, "threads": 3, "max_concurrent": 2}
+    assert TrainingConfig.from_profile("balanced", **blind).fingerprint_fields() == base
+    assert TrainingConfig.from_profile("balanced", seed=1).fingerprint_fields() != base
+    assert TrainingConfig.from_profile("balanced", lora={"r": 4}).fingerprint_fields()["lora"]["r"] == 4
