@@ -1,6 +1,7 @@
 """Estimators of the divergence of the policy from a reference, one number for each token.
 
-Notation of Schulman's note (joschu.net/blog/kl-approx.html): x is sampled from the policy, r = reference(x) / policy(x).
+Notation of Schulman's note (joschu.net/blog/kl-approx.html): x is sampled from the policy and
+r = reference(x) / policy(x).
 Invariant: each estimator is 0 where both policies agree.
 """
 

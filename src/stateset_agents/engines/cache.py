@@ -118,7 +118,8 @@ class CachedPlan:
     """The engine's attention plan: append each piece to its row, attend over that row alone.
 
     Args:
-        pieces: `(slot, start, tokens)`: the next `tokens` packed tokens belong to the row in `slot`, at position `start`.
+        pieces: `(slot, start, tokens)`: the next `tokens` packed tokens belong to the row in `slot`, at position
+            `start`.
     """
 
     def __init__(self, pieces: list[tuple[Slot, int, int]], device: torch.device) -> None:
@@ -161,7 +162,7 @@ class CachedPlan:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """See `AttentionPlan.attend`. Packed tokens that belong to no piece give zeros."""
         attention = torch.nn.functional.scaled_dot_product_attention
-        _, heads, total, dim = query.shape
+        _, heads, total, _ = query.shape
         output = query.new_zeros(total, heads, value.shape[-1])
         for pool, slots, positions, places in self._single:
             keys, values = pool.layer(layer, key)

@@ -6,8 +6,8 @@ change with the number of rows in the call, so each forward pass has a fixed wid
 pieces as a function of its own length. Sampled tokens are computed one at a time, on every path that leads to them.
 
 A worker thread owns the cache and runs passes while there is work; callers wait on futures, so the event loop is free.
-A prompt that several requests share is read once and its entries copied. A finished row leaves the batch at once; with a
-session name its cache stays for the next turn, until `release` or until memory is needed.
+A prompt that several requests share is read once and its entries copied. A finished row leaves the batch at once; with
+a session name its cache stays for the next turn, until `release` or until memory is needed.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class LocalEngine:
     Args:
         loaded: the model; training may change its weights between two calls (then call `weights_changed`).
         lanes: replies continued in one pass. More replies are continued in several passes.
-        max_cached_tokens: memory bound for kept sessions; the longest unused are forgotten first. A forgotten cache costs
-            time, never a bit.
+        max_cached_tokens: memory bound for kept sessions; the longest unused are forgotten first. A forgotten cache
+            costs time, never a bit.
 
     Raises:
         ModelError: the architecture can't be driven over packed tokens.
@@ -397,7 +397,10 @@ class LocalEngine:
         return any(begin <= start < end for begin, end in _stepwise(row.request.sampled_spans))
 
     def _read(self, rows: list[_Row], width: int) -> None:
-        pieces, ids, positions, ends = [], [], [], []
+        pieces: list[tuple[Slot, int, int]] = []
+        ids: list[int] = []
+        positions: list[int] = []
+        ends: list[int] = []
         for row in rows:
             start, end = row.plan.popleft()
             assert row.slot is not None  # noqa: S101 - a row in the batch has a slot by construction
@@ -430,7 +433,9 @@ class LocalEngine:
 
     def _step(self, rows: list[_Row]) -> None:
         """Put one more token of each row through the model: the newest sampled one, or a replayed one."""
-        pieces, ids, positions = [], [], []
+        pieces: list[tuple[Slot, int, int]] = []
+        ids: list[int] = []
+        positions: list[int] = []
         for row in rows:
             assert row.slot is not None  # noqa: S101 - a row in the batch has a slot by construction
             position = row.cached

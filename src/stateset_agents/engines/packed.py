@@ -115,14 +115,14 @@ class PackedModel:
     """The backbone and the head of a causal LM, called over packed tokens.
 
     Args:
-        model: a Hugging Face causal LM, or a PEFT model around one.
+        model: a Hugging Face causal LM, with or without adapters in it.
 
     Raises:
         ModelError: the model has no output head.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        causal_lm: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        causal_lm: Any = model
         self.config = causal_lm.config.get_text_config()
         self._causal_lm = causal_lm
         self._backbone = causal_lm.base_model

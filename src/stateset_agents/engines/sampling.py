@@ -40,9 +40,7 @@ def choose(
     logprobs = (logits / temperature[:, None]).log_softmax(-1)
     sampled = logprobs
     if any(p.top_p < 1.0 or p.top_k or p.repetition_penalty != 1.0 for p in params):
-        sampled = torch.stack(
-            [_truncate(logits[i], logprobs[i], p, seen[i]) for i, p in enumerate(params)]
-        )
+        sampled = torch.stack([_truncate(logits[i], logprobs[i], p, seen[i]) for i, p in enumerate(params)])
     cumulative = sampled.exp().cumsum(-1, dtype=torch.float64)
     level = torch.tensor(noise, dtype=torch.float64, device=logits.device) * cumulative[:, -1]
     drawn = torch.searchsorted(cumulative, level[:, None], right=True)[:, 0]

@@ -20,13 +20,13 @@ from ..algorithms import group_relative, policy_loss, token_weights
 from ..core.errors import TrainingStopped
 from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
+from ..models import LoadedModel, base_policy, has_lora
 from .logprobs import chosen_logprobs
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
 
 if TYPE_CHECKING:
     from ..config.training import TrainingConfig
-    from ..models import LoadedModel
 
 
 @dataclass
@@ -47,11 +47,11 @@ class StepMetrics:
     zero_variance_share: float = 0.0
     learning_rate: float = 0.0
     updated: bool = False
-    _sums: dict[str, float] = field(default_factory=dict, repr=False)
+    sums: dict[str, float] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The public fields."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        """Everything but the sums that the means are made of."""
+        return {name: value for name, value in vars(self).items() if name != "sums"}
 
 
 def samples_of(groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_new_tokens: int) -> list[Sample]:
@@ -96,22 +96,32 @@ class Learner:
         loaded: the model to train; full parameters, or its adapter if it has one.
         config: resolved training settings.
         total_steps: length of the learning-rate schedule.
+        warmup_steps: steps over which the rate rises.
         temperature: the sampler's.
 
     Raises:
         TrainingStopped: the model has no trainable parameter.
     """
 
-    def __init__(self, loaded: LoadedModel, config: TrainingConfig, *, total_steps: int, temperature: float) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        config: TrainingConfig,
+        *,
+        total_steps: int,
+        temperature: float,
+        warmup_steps: int = 0,
+    ) -> None:
         self.config = config
         self._loaded = loaded
         self._temperature = temperature
         self._total_steps = total_steps
+        self._warmup_steps = warmup_steps
         self._reference: PackedModel | None = None
-        self.has_adapter = hasattr(loaded.model, "disable_adapter")
-        if config.beta and not self.has_adapter:
+        adapters = has_lora(loaded)
+        if config.beta and not adapters:
             self._reference = self._frozen_copy()
-        if not self.has_adapter:
+        if not adapters:
             loaded.model.requires_grad_(True)
         compute = torch.bfloat16 if config.mixed_precision else torch.float32
         self.weights = MasterWeights(loaded.model, compute)
@@ -119,7 +129,6 @@ class Learner:
             raise TrainingStopped("the model has no trainable parameter")
         if config.gradient_checkpointing:
             loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            loaded.model.enable_input_require_grads()
         self._packed = PackedModel(loaded.model)
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(),
@@ -145,12 +154,12 @@ class Learner:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step counted from 0: linear warm-up, then the configured schedule down to 0."""
-        config = self.config
-        if step < config.warmup_steps:
-            return config.learning_rate * (step + 1) / config.warmup_steps
+        config, warmup = self.config, self._warmup_steps
+        if step < warmup:
+            return config.learning_rate * (step + 1) / warmup
         if config.lr_schedule == "constant":
             return config.learning_rate
-        left = (self._total_steps - step) / max(1, self._total_steps - config.warmup_steps)
+        left = (self._total_steps - step) / max(1, self._total_steps - warmup)
         left = min(1.0, max(0.0, left))
         if config.lr_schedule == "cosine":
             return config.learning_rate * 0.5 * (1.0 - math.cos(math.pi * left))
@@ -212,9 +221,8 @@ class Learner:
         """Log-probs under the reference: the adapter switched off, or the frozen copy; None at beta 0."""
         if not self.config.beta:
             return None
-        model: Any = self._loaded.model
         packed = self._reference or self._packed
-        with model.disable_adapter() if self._reference is None else nullcontext():
+        with base_policy(self._loaded) if self._reference is None else nullcontext():
             hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
             return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self._temperature)[0]
 
@@ -254,14 +262,14 @@ class Learner:
     @staticmethod
     def _add(metrics: StepMetrics, name: str, value: float, first: bool) -> None:
         key = name if first else f"later {name}"
-        metrics._sums[key] = metrics._sums.get(key, 0.0) + value
+        metrics.sums[key] = metrics.sums.get(key, 0.0) + value
 
     @staticmethod
     def _measure(batch: PackedBatch, logprobs: Tensor, entropies: Tensor, metrics: StepMetrics) -> None:
         gap = batch.sampled_logprobs - logprobs
         metrics.trained_tokens += len(batch.targets)
-        metrics._sums["entropy"] = metrics._sums.get("entropy", 0.0) + entropies.sum().item()
-        metrics._sums["mismatch"] = metrics._sums.get("mismatch", 0.0) + gap.sum().item()
+        metrics.sums["entropy"] = metrics.sums.get("entropy", 0.0) + entropies.sum().item()
+        metrics.sums["mismatch"] = metrics.sums.get("mismatch", 0.0) + gap.sum().item()
         metrics.mismatch_max = max(metrics.mismatch_max, gap.abs().max().item())
 
     def _update(self, metrics: StepMetrics) -> None:
@@ -277,7 +285,7 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.weights.publish()
-        tokens, sums = metrics.trained_tokens, metrics._sums
+        tokens, sums = metrics.trained_tokens, metrics.sums
         later = "later " if "later loss" in sums else ""
         passes = max(1, self.config.num_iterations - 1) if later else 1
         metrics.grad_norm = norm.item()
@@ -288,6 +296,15 @@ class Learner:
         metrics.ratio_mean = sums[f"{later}ratio_mean"] / tokens / passes
         if "kl" in sums:
             metrics.kl = sums["kl"] / tokens
+
+    def full_weights(self) -> dict[str, Tensor]:
+        """Every weight of the model by name, float32 masters where there are any; for a model without adapters."""
+        masters = self.weights.state()
+        return {name: masters.get(name, tensor).detach() for name, tensor in self._loaded.model.state_dict().items()}
+
+    def close(self) -> None:
+        """Give the model its float32 weights back; the learner is of no use afterwards."""
+        self.weights.restore()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """Masters, optimizer slots (both by parameter name) and counters: all that a resumed run needs."""

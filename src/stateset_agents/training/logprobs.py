@@ -41,7 +41,7 @@ class _ChosenLogprobs(torch.autograd.Function):
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, *biases = ctx.saved_tensors
         head: Head = ctx.head
         outer = gradients[0] / ctx.temperature
@@ -79,5 +79,6 @@ def chosen_logprobs(model: PackedModel, hidden: Tensor, targets: Tensor, tempera
         (N,) log-probs with gradient and (N,) entropies without, both float32, in nats.
     """
     head = model.head
-    result: tuple[Tensor, Tensor] = _ChosenLogprobs.apply(hidden, head.weight, head.bias, targets, head, temperature)
+    apply: Any = _ChosenLogprobs.apply
+    result: tuple[Tensor, Tensor] = apply(hidden, head.weight, head.bias, targets, head, temperature)
     return result

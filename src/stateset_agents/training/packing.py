@@ -142,49 +142,79 @@ def _families(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 class SharedPrefixPlan:
-    """The learner's attention plan: causal inside a prefix; a branch sees its prefix and itself."""
+    """The learner's attention plan: causal inside a prefix; a branch sees its prefix and itself.
+
+    The branches of a prefix share one masked call where that wastes little (their keys are few beside the prefix's),
+    and have a call each otherwise.
+    """
 
     def __init__(self, batch: PackedBatch) -> None:
         self._pieces = batch.pieces
-        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
         self._device = batch.ids.device
-
-    def _mask(self, queries: int, keys: int, window: int | None) -> Tensor:
-        shape = (queries, keys, window)
-        if shape not in self._masks:
-            ones = torch.ones(queries, keys, dtype=torch.bool, device=self._device)
-            mask = ones.tril(keys - queries)
-            if window:
-                mask &= ones.triu(keys - queries - window + 1)
-            self._masks[shape] = mask
-        return self._masks[shape]
+        self._sizes = [size for start, end, branches in batch.pieces for size in (end - start, _extent(branches))]
+        self._masks: dict[tuple[int | None, ...], Tensor] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """See `AttentionPlan.attend`."""
+        parts = list(zip(*(tensor.split(self._sizes, dim=2) for tensor in (query, key, value)), strict=True))
         outputs = []
-        for start, end, branches in self._pieces:
-            if end > start:
-                outputs.append(self._part(query, key, value, [(start, end)], scale, window))
-            for begin, stop in branches:
-                if stop > begin:
-                    outputs.append(self._part(query, key, value, [(start, end), (begin, stop)], scale, window))
+        for index, (_, _, branches) in enumerate(self._pieces):
+            prefix, rest = parts[2 * index], parts[2 * index + 1]
+            lengths = [end - begin for begin, end in branches]
+            if prefix[0].shape[2]:
+                outputs.append(self._part(prefix, [prefix], [prefix[0].shape[2]], scale, window))
+            if self._joint(prefix[0].shape[2], lengths):
+                outputs.append(self._part(rest, [prefix, rest], lengths, scale, window))
+                continue
+            outputs.extend(
+                self._part(branch, [prefix, branch], [branch[0].shape[2]], scale, window)
+                for branch in zip(*(tensor.split(lengths, dim=2) for tensor in rest), strict=True)
+                if branch[0].shape[2]
+            )
         return torch.cat(outputs, dim=2).transpose(1, 2)
 
+    @staticmethod
+    def _joint(prefix: int, lengths: list[int]) -> bool:
+        total = sum(lengths)
+        return total > 0 and total * (prefix + total) <= 2 * sum(length * (prefix + length) for length in lengths)
+
     def _part(
-        self, query: Tensor, key: Tensor, value: Tensor, seen: list[tuple[int, int]], scale: float, window: int | None
+        self,
+        queries: tuple[Tensor, ...],
+        seen: list[tuple[Tensor, ...]],
+        lengths: list[int],
+        scale: float,
+        window: int | None,
     ) -> Tensor:
-        begin, end = seen[-1]
-        spans = [slice(a, b) for a, b in seen if b > a]
-        keys = key[:, :, spans[0]] if len(spans) == 1 else torch.cat([key[:, :, s] for s in spans], dim=2)
-        values = value[:, :, spans[0]] if len(spans) == 1 else torch.cat([value[:, :, s] for s in spans], dim=2)
-        queries, length = end - begin, keys.shape[2]
-        causal = queries == length and not (window and length > window)
+        """Attention of `queries` over everything in `seen`, whose last entry are the queries' own keys."""
+        key = seen[0][1] if len(seen) == 1 else torch.cat([part[1] for part in seen], dim=2)
+        value = seen[0][2] if len(seen) == 1 else torch.cat([part[2] for part in seen], dim=2)
+        causal = len(seen) == 1 and not (window and key.shape[2] > window)
         return torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, begin:end],
-            keys,
-            values,
-            attn_mask=None if causal else self._mask(queries, length, window),
+            queries[0],
+            key,
+            value,
+            attn_mask=None if causal else self._mask(key.shape[2] - sum(lengths), lengths, window),
             is_causal=causal,
             scale=scale,
             enable_gqa=True,
         )
+
+    def _mask(self, prefix: int, lengths: list[int], window: int | None) -> Tensor:
+        """(sum of lengths, prefix + sum of lengths): each branch sees the prefix and, causally, itself."""
+        shape = (prefix, *lengths, window)
+        if shape not in self._masks:
+            own = [torch.ones(n, n, dtype=torch.bool, device=self._device).tril() for n in lengths]
+            before = torch.ones(sum(lengths), prefix, dtype=torch.bool, device=self._device)
+            mask = torch.cat([before, torch.block_diag(*own).bool()], dim=1)
+            if window:
+                ahead = torch.arange(prefix, device=self._device)
+                places = torch.cat([torch.arange(n, device=self._device) + prefix for n in lengths])
+                columns = torch.cat([ahead, places])
+                mask &= places[:, None] - columns[None] < window
+            self._masks[shape] = mask
+        return self._masks[shape]
+
+
+def _extent(branches: Sequence[tuple[int, int]]) -> int:
+    return sum(end - begin for begin, end in branches)

@@ -1,7 +1,7 @@
 """Weights in two precisions: a half-precision copy computes, float32 masters are trained.
 
-Invariant: gradients are summed and applied in float32. bf16 has 8 bits of mantissa: a step of 5e-6 on a weight of 0.05 is
-below half its last bit, so bf16 weights alone would not move.
+Invariant: gradients are summed and applied in float32. bf16 has 8 bits of mantissa: a step of 5e-6 on a weight of 0.05
+is below half its last bit, so bf16 weights alone would not move.
 """
 
 from __future__ import annotations

@@ -1,0 +1,119 @@
+"""A run's state as a checkpoint, and back.
+
+Invariant: a checkpoint is self-contained. Its root loads with `AutoModelForCausalLM.from_pretrained`; `agent.json`,
+`environment.json`, `reward.json` and `scenarios.json` say what was trained on what; `trainer.json` and the optimizer's
+slots, absent from a final model, are all that a run needs to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..agents.loading import agent_record
+from ..agents.multi_turn import MultiTurnAgent
+from ..checkpoints import Checkpoint, write_checkpoint
+from ..core.environment import Environment
+from ..core.errors import CheckpointError
+from ..core.reward import RewardFunction
+from ..models import has_lora, save_model_folder
+
+if TYPE_CHECKING:
+    from .learner import Learner
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a run trains, on what.
+
+    Attributes:
+        agent: the trained agent.
+        environment: where it is trained.
+        reward: what it is trained for.
+        records: more JSON for the checkpoint by stem, such as the resolved config.
+    """
+
+    agent: MultiTurnAgent
+    environment: Environment
+    reward: RewardFunction
+    records: Mapping[str, Any]
+
+    def to_records(self) -> dict[str, Any]:
+        """The JSON files of a checkpoint, by stem."""
+        environment = {
+            "class": type(self.environment).__name__,
+            "max_turns": self.environment.max_turns,
+            "persona": getattr(self.environment, "persona", None),
+        }
+        reward = {"class": type(self.reward).__name__, "name": self.reward.name, "attainable": self.reward.attainable}
+        return {
+            "agent": agent_record(self.agent),
+            "environment": environment,
+            "reward": reward,
+            "scenarios": {"scenarios": [s.to_dict() for s in self.environment.episode_scenarios()]},
+            **self.records,
+        }
+
+
+def save_run_state(folder: Path, subject: Subject, learner: Learner, trainer: Mapping[str, Any]) -> Path:
+    """Write a checkpoint that a run can go on from."""
+    weights, slots, counters = learner.state()
+    loaded = subject.agent.runtime.model
+    assert loaded is not None  # noqa: S101 - a learner has a model
+    tensors = {"optimizer": slots}
+    if has_lora(loaded):
+        tensors["adapter"] = weights
+    records = subject.to_records() | {"trainer": {**trainer, "learner": counters}}
+    full = None if has_lora(loaded) else learner.full_weights()
+    return write_checkpoint(
+        folder,
+        tensors=tensors,
+        records=records,
+        parts={".": lambda path: save_model_folder(loaded, path, state_dict=full)},
+    )
+
+
+def save_final(folder: Path, subject: Subject, learner: Learner | None, *, replace: bool = False) -> Path:
+    """Write the trained agent, without what only training needs."""
+    loaded = subject.agent.runtime.model
+    if loaded is None:
+        return write_checkpoint(folder, records=subject.to_records(), replace=replace)
+    full = None if learner is None or has_lora(loaded) else learner.full_weights()
+    return write_checkpoint(
+        folder,
+        records=subject.to_records(),
+        parts={".": lambda path: save_model_folder(loaded, path, state_dict=full)},
+        replace=replace,
+    )
+
+
+def load_run_state(checkpoint: Checkpoint, learner: Learner, *, adapters: bool) -> dict[str, Any]:
+    """Give a learner the weights and slots of a checkpoint.
+
+    Returns:
+        The trainer's record.
+
+    Raises:
+        CheckpointError: the checkpoint belongs to another model, or cannot be continued.
+    """
+    if "trainer" not in checkpoint.manifest.records:
+        raise CheckpointError(f"{checkpoint.path} is a finished model: there is no optimizer state to continue from")
+    record: dict[str, Any] = checkpoint.record("trainer")
+    weights = checkpoint.tensors("adapter") if adapters else model_weights(checkpoint.path)
+    try:
+        learner.load(weights, checkpoint.tensors("optimizer"), record["learner"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint.path} does not fit this model and its settings: {error}") from error
+    return record
+
+
+def model_weights(folder: Path) -> dict[str, Any]:
+    """Tensors of a saved model by name, read from its safetensors files."""
+    from safetensors.torch import load_file
+
+    weights: dict[str, Any] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        weights.update(load_file(file))
+    return weights
