@@ -134,6 +134,9 @@ def _finish(
     if environment.type == "conversation" and not environment.scenarios and not environment.scenarios_file:
         hint = "name a JSON or YAML file of scenarios, for example data/customer_service_scenarios.json"
         problems.append(problem(layer.place(("environment",)), "environment.scenarios_file is missing.", hint))
+    if logging.wandb is not None and logging.wandb.project is None:
+        hint = "name it, or set WANDB_PROJECT or --wandb-project"
+        problems.append(problem(layer.place(("logging", "wandb")), "logging.wandb.project is missing.", hint))
     if rewards and not any(reward.weight for reward in rewards):
         problems.append(problem(layer.place(("rewards",)), "all rewards have weight 0: nothing could be learned."))
     if problems or training is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .profiles import COMMON
 from .schema import AgentSection, EnvironmentSection
 from .training import TrainingConfig
 
@@ -63,7 +64,20 @@ def unused_keys(
             "this version watches the health of a run but does not change its hyperparameters",
         ),
         ("training.multi_gpu", training.multi_gpu, "this version trains on one device"),
-        ("training.patience", not training.early_stopping, "early_stopping is off"),
-        ("training.kl_estimator", training.beta == 0, "beta is 0, so there is no KL term"),
+        (
+            "training.lora.dropout",
+            training.lora is not None and training.lora.dropout > 0,
+            "dropout is off while training, so that sampler and learner are the same policy",
+        ),
+        (
+            "training.patience",
+            not training.early_stopping and training.patience != COMMON["patience"],
+            "early_stopping is off",
+        ),
+        (
+            "training.kl_estimator",
+            training.beta == 0 and training.kl_estimator != COMMON["kl_estimator"],
+            "beta is 0, so there is no KL term",
+        ),
     ]
     return [(key, reason) for key, holds, reason in useless if holds and key in origins]

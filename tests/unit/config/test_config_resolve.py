@@ -307,6 +307,7 @@ def test_two_spellings_of_the_combination_are_one_too_many(write):
         ("rewards: {functions: [], weights: 3}\n", 3, "rewards.weights is not a known key"),
         ("combination_method: sum\n", 3, "allowed: weighted_sum, average, min, max"),
         ("logging: {level: loud}\n", 3, "allowed: DEBUG, INFO"),
+        ("logging:\n  wandb: {tags: [a]}\n", 4, "logging.wandb.project is missing"),
         ("environment_variables: {1X: a}\n", 3, '"1X" cannot be the name'),
         ("environment_variables: {X: [a]}\n", 3, "want text"),
         ("environment_variables: [a]\n", 3, "want a mapping"),
@@ -442,6 +443,7 @@ def test_the_environment_that_is_set_wins_over_the_configs(write, monkeypatch):
     ("text", "environ", "key", "reason"),
     [
         ("training: {multi_gpu: true}\n", {}, "training.multi_gpu", "one device"),
+        ("training: {lora: {dropout: 0.1}}\n", {}, "training.lora.dropout", "the same policy"),
         ("training: {patience: 9}\n", {}, "training.patience", "early_stopping is off"),
         ("training: {kl_estimator: k2}\n", {}, "training.kl_estimator", "beta is 0"),
         ("environment_variables: {PYTHONPATH: x}\n", {}, "environment_variables.PYTHONPATH", "export it in the shell"),
@@ -505,6 +507,7 @@ def test_the_resolved_config_is_read_back_to_the_same_run(write, folder):
     assert (again.agent, again.environment, again.rewards) == (config.agent, config.environment, config.rewards)
     assert (again.training, again.logging) == (config.training, config.logging)
     assert again.environment_variables == config.environment_variables
+    assert again.unused == config.unused
 
 
 def test_secrets_are_written_as_the_variable_they_came_from_or_not_at_all(write):
