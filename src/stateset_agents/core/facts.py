@@ -76,6 +76,7 @@ _CHARACTERS = str.maketrans(
 _GROUPED_BY_COMMA = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d\d")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
+_FIGURE = re.compile(r"-?\d")
 _PARTS = re.compile(r"[-/:,]|(?:st|nd|rd|th)$")
 
 
@@ -192,9 +193,13 @@ def fact_tokens(text: str) -> tuple[str, ...]:
 
 
 def figures(text: str) -> set[str]:
-    """The numbers that are written in digits; a range, date or time gives each of its parts."""
-    numbers = (_number(match.group()) for match in _TOKEN.finditer(_normal(text)) if match["number"])
-    return {part for number in numbers for part in _PARTS.split(number) if part}
+    """The numbers in a text, in digits or words; a range, date or time gives each of its parts.
+
+    The words "one" and "zero" are left out: mostly they are no numbers.
+    """
+    found = {part for token in fact_tokens(text) if _FIGURE.match(token) for part in _PARTS.split(token) if part}
+    in_digits = {_number(match.group()) for match in _TOKEN.finditer(_normal(text)) if match["number"]}
+    return found - ({"0", "1"} - in_digits)
 
 
 class _Said:

@@ -117,7 +117,7 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
         if config.logging.log_file is not None:
             setup_logging(config.logging.level, folder.path / config.logging.log_file)
         clean_stale_temporaries(folder.checkpoints_dir)
-        parts = RunParts(folder, evaluation, (), progress, sinks, {"config": config.to_dict()})
+        parts = RunParts(folder, evaluation, (), progress, sinks, {"run": config.to_dict()})
         trainer = Trainer(agent, environment, reward, config.training, parts)
         scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
         for note in (*environment.notices(), *reward.notices(scenarios)):

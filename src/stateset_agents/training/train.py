@@ -17,7 +17,7 @@ from ..agents.multi_turn import MultiTurnAgent
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, TrainingStopped
-from ..core.reward import RewardFunction, as_reward, default_reward
+from ..core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_reward
 from ..models import preflight
 from ..tracking.progress import Progress
 from ..tracking.report import RunSummary, training_report
@@ -29,11 +29,6 @@ from .trainer import RunParts, Trainer
 log = logging.getLogger(__name__)
 
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
-
-DEFAULT_REWARD_NOTICE = (
-    "No reward was given, so the default one is used: facts of the scenario stated (where it has facts), helpfulness, "
-    "safety and conciseness. Pass reward_fn=... to choose."
-)
 
 
 async def train(
@@ -180,7 +175,7 @@ def _announce(
         f"({plan.groups_per_step} scenarios x {config.num_generations})"
     )
     if default:
-        say(DEFAULT_REWARD_NOTICE)
+        say(DEFAULT_NOTICE)
     scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
     for note in (*plan.notes, *environment.notices(), *reward.notices(scenarios)):
         say(note)

@@ -21,8 +21,8 @@ UNASKED_COST = 0.1
 """Of a fact that nobody asked for, each time it is stated."""
 REPEATED_COST = 0.05
 """Of a fact that was asked for and stated in an earlier turn already."""
-INVENTED_COST = 0.05
-"""Of a number in digits that neither the facts nor the user nor the scenario know."""
+INVENTED_COST = 0.1
+"""Of a number that neither the facts nor the user nor the scenario know."""
 
 
 class CorrectnessReward(RewardFunction):
