@@ -182,6 +182,7 @@ def fact_tokens(text: str) -> tuple[str, ...]:
             _append_currency(tokens, currency, before_amount=text[match.end() : match.end() + 1].isdecimal())
         elif token in _ONES and after_tens == len(tokens) and 0 < _ONES[token] < 10:
             tokens[-1] = str(int(tokens[-1]) + _ONES[token])
+            after_tens = -1
         elif token in _ONES:
             _append_number(tokens, str(_ONES[token]))
         elif token in _TENS:
