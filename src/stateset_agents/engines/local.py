@@ -307,7 +307,6 @@ class LocalEngine:
             if _begins_with((prompt, spans), kept) and kept.cached < len(prompt):
                 row.slot, row.cached = kept.slot, kept.cached
                 row.slot = self._grow(row, len(prompt) + 1)
-                row.slot = self._grow(row, len(prompt) + 1)
             else:
                 self._give_back(kept.slot)
         if row.slot is None:
