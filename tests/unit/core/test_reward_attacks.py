@@ -40,8 +40,8 @@ ATTACKS = {
     "asking back": ["Could you tell me how much the Loop router costs?", "And how long is the warranty, please?"],
     "the card": [CARD, CARD],
     "everything in sentences": [
-        "The Loop router costs $49 a month, its warranty is 2 years, delivery takes 3 days, it is green, and returns are "
-        "possible within 30 days."
+        "The Loop router costs $49 a month, its warranty is 2 years, delivery takes 3 days, it is green, and "
+        "returns are possible within 30 days."
     ]
     * 2,
     "topics named": ["The price, the warranty, the delivery and the colour are all excellent."] * 2,
@@ -83,7 +83,8 @@ async def test_an_attack_loses_to_an_honest_answer_where_there_are_facts(reward,
 
 
 @pytest.mark.parametrize(
-    "attack", ["platitude", "apology", "echo", "asking back", "topics named", "keywords", "wrong", "silence", "gibberish"]
+    "attack",
+    ["platitude", "apology", "echo", "asking back", "topics named", "keywords", "wrong", "silence", "gibberish"],
 )
 async def test_what_states_no_fact_earns_nothing_in_correctness(attack):
     assert await score(CorrectnessReward(), ATTACKS[attack]) == 0.0
@@ -143,7 +144,7 @@ async def test_a_fragment_earns_less_than_a_sentence():
 
 
 async def test_long_replies_are_scored_in_linear_time():
-    reply = "you (step 1 my password is: " * 40_000
+    reply = "you (step 1 my password is: " * 10_000
     started = time.perf_counter()
-    await default_reward().evaluate(talk([reply, "-" * 10**6]), {**CONTEXT, "system_prompt": "a b " * 1000})
-    assert time.perf_counter() - started < 20
+    await default_reward().evaluate(talk([reply, "-" * 250_000]), {**CONTEXT, "system_prompt": "a b " * 1000})
+    assert time.perf_counter() - started < 10

@@ -36,7 +36,7 @@ _OPTIONS = {
 }
 DEFAULT_NOTICE = (
     "no reward was given: using the default, 0.5 helpfulness + 0.2 safety + 0.2 conciseness + 0.1 engagement "
-    "(helpfulness looks for the scenarios' facts where they have any). Give your own rewards to train for something else"
+    "(helpfulness looks for the scenarios' facts where they have any). Give rewards of your own to train for more"
 )
 
 
@@ -100,8 +100,6 @@ def build_rewards(
             rewards.append(_build(spec, place, base_dir))
         except ConfigError as error:
             problems += [text if text.startswith(place) else f"{place}: {text}" for text in error.problems]
-        except TypeError as error:
-            problems.append(f"{place}: {error}")
     if combination_method not in COMBINATION_METHODS:
         problems.append(
             f"combination_method is {combination_method!r}, which does not exist"

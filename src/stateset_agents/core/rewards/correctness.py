@@ -80,7 +80,7 @@ class CorrectnessReward(RewardFunction):
         if scenarios and not any(self._task(_context_of(scenario))[1] for scenario in scenarios):
             raise ConfigError(
                 f"the reward {self.label!r} has nothing to judge by: none of the {len(scenarios)} scenarios has facts "
-                "or an entry in the ground truth. Add `facts:` to the scenarios, set ground_truth_file, or drop the reward"
+                "or an entry in the ground truth. Add `facts:` to the scenarios, set ground_truth_file, or leave it out"
             )
 
     def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -20,12 +20,12 @@ _END = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f")
 _CLOSERS = "\"'\u201d\u2019)]*_ \n\t"
 
 FUNCTION_WORDS = frozenset(
-    """a about after all also am an and any are as at be because been before both but by can could did do does done down
-    each for from get gets got had has have he her here him his how i i'd i'll i'm i've if in into is it it's its just
-    may me might more most much my no not now of off on once one only or other our out over own per she should so some such
-    than that that's the their them then there these they they're this those through to too under until up us very was
-    we we'll we're were what what's when where which while who why will with would yes you you'd you'll you're you've
-    your""".split()
+    """a about after all also am an and any are as at be because been before both but by can could did do does done
+    down each for from get gets got had has have he her here him his how i i'd i'll i'm i've if in into is it it's
+    its just may me might more most much my no not now of off on once one only or other our out over own per she
+    should so some such than that that's the their them then there these they they're this those through to too
+    under until up us very was we we'll we're were what what's when where which while who why will with would yes
+    you you'd you'll you're you've your""".split()
 )
 _SERVICE_PHRASES = frozenset(
     stem(word)
