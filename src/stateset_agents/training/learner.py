@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -327,19 +326,13 @@ class Learner:
 
 
 def _unique_tokens(samples: Sequence[Sample]) -> int:
-    """Distinct prefixes that predict the trained tokens, group by group: the least that a step must compute."""
-    total = 0
-    for group in {sample.group for sample in samples}:
-        read = []
-        for sample in samples:
-            if sample.group == group:
-                last = max(place for place, kept in enumerate(sample.row.mask) if kept)
-                read.append(sample.row.ids[:last])
-        read.sort()  # neighbours in lexicographic order share the longest prefixes
-        total += sum(map(len, read)) - sum(_common(a, b) for a, b in pairwise(read))
-    return total
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common prefix."""
-    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    """The least that a step must compute: each prompt of a group once, and each row's own tokens."""
+    prompts: set[tuple[int, ...]] = set()
+    own = 0
+    for sample in samples:
+        mask = sample.row.mask
+        first = mask.index(1)
+        last = len(mask) - 1 - mask[::-1].index(1)
+        prompts.add((sample.group, *sample.row.ids[:first]))
+        own += last - first
+    return own + sum(len(prompt) - 1 for prompt in prompts)

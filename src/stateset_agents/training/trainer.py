@@ -120,14 +120,14 @@ class Trainer:
         return int(self.rows[-1]["step"]) if self.rows else 0
 
     async def prepare(self) -> None:
-        """Load the model, attach adapters, and give the learner its precision. Needed once, before `run`.
+        """Load the model, attach adapters, and give the learner its precision. Needed before `run`; once is enough.
 
         Raises:
             ModelError: the model cannot be loaded, or is not one that this process can train.
         """
         await self.agent.initialize()
         loaded = self.agent.runtime.model
-        if loaded is None:
+        if loaded is None or self.learner is not None:
             return
         if not isinstance(self.agent.runtime.engine, LocalEngine):
             raise ModelError("only a model in this process can be trained: the agent's engine is a remote one")
@@ -172,8 +172,16 @@ class Trainer:
         for callback in parts.callbacks:
             callback.on_run_end(list(self.rows))
 
-    async def evaluate(self, *, samples: int | None = None, key: str = "evaluation") -> EvaluationResult:
-        """Evaluate the agent as it is, on the held-out scenarios if there are any."""
+    async def evaluate(
+        self, *, samples: int | None = None, key: str = "evaluation", reward: RewardFunction | None = None
+    ) -> EvaluationResult:
+        """Evaluate the agent as it is, on the held-out scenarios if there are any.
+
+        Args:
+            samples: episodes for each scenario; None takes `eval_samples`.
+            key: names the sampling noise.
+            reward: scores the episodes; None takes the one that is trained for.
+        """
         environment = self.parts.evaluation or self.environment
         scenarios = environment.episode_scenarios()
         count = samples or self.config.eval_samples
@@ -182,7 +190,7 @@ class Trainer:
                 self.agent,
                 environment,
                 scenarios,
-                self.reward,
+                reward or self.reward,
                 samples=count,
                 key=key,
                 max_concurrent=self.config.max_concurrent,
