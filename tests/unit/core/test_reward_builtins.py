@@ -159,6 +159,18 @@ async def test_helpfulness_with_facts_is_three_quarters_facts_and_one_quarter_st
     assert (await HelpfulnessReward().evaluate(turns, context)).score == pytest.approx(1.0)
 
 
+async def test_an_echo_has_no_style():
+    context = {"facts": {"price": "$49"}, "information_provided": ["price"]}
+    turns = talk("What does the Loop cost?", "What does the Loop cost?")
+    assert (await HelpfulnessReward().evaluate(turns, context)).score == 0.0
+
+
+async def test_an_answer_given_again_is_worth_no_more_than_politeness():
+    asked, reply = "What is a list?", "A list holds values in order, like pearls on a string."
+    result = await HelpfulnessReward().evaluate(talk(asked, reply, asked, reply))
+    assert result.breakdown == pytest.approx({"turn_0": 1.0, "turn_1": 0.05})
+
+
 async def test_helpfulness_without_facts_says_what_it_judged_by():
     result = await HelpfulnessReward().evaluate(talk("Hi!", "Hello! How can I help you today?"))
     assert 0 < result.score < 0.1
@@ -188,6 +200,7 @@ async def test_engagement_follows_the_user_from_turn_to_turn():
     ]
     assert fresh[0] == stale[0]
     assert fresh[1] > 5 * stale[1]
+    assert stale[1] == pytest.approx(0.3 * 0.7 / 10 / 2)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +238,9 @@ def test_the_measures_on_texts_with_numbers_worked_out_by_hand():
     assert fluency("It costs nine dollars.") == 1.0
     assert fluency("no no") == 0.5
     assert fluency("red red red red red") == pytest.approx((1 / 4 / 0.8) ** 2)
+    assert fluency(f"It costs {'x' * 40}.") == pytest.approx(7 / 47)
+    assert fluency(f"abc def ghi{'#' * 21}") == pytest.approx(9 / 30 / 0.6)
+    assert fluency(" ".join(f"the w{i}" for i in range(200))) == 0.5
     assert fluency("big blue car drove past seven green hills") == 0.0
 
 
