@@ -58,7 +58,7 @@ class CorrectnessReward(RewardFunction):
         self.by_scenario: dict[str, GroundTruth] = {}
         if ground_truth_file is not None:
             self.by_scenario = load_ground_truth(ground_truth_file)
-        elif ground_truth is not None and self.answer is None:
+        elif ground_truth is not None and not isinstance(ground_truth, str):
             self.by_scenario = checked_ground_truth(ground_truth, "ground_truth", ConfigError)
 
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
