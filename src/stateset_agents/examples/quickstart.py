@@ -99,7 +99,8 @@ async def quickstart(
     wanted = [("training.seed", seed), ("training.num_episodes", episodes), ("agent.model_name", model)]
     overrides = [Override(key, value, "quickstart") for key, value in wanted if value is not None]
     config = load_config(shipped("configs/quickstart.yaml"), overrides=overrides, output_dir=str(folder))
-    environment, held_out = build_environment(config), build_eval_environment(config)
+    environment = build_environment(config)
+    held_out = build_eval_environment(config) or environment
     judge = build_reward(config, environment)
     begin = time.monotonic()
     with RunFolder.create(folder, config_yaml=config.to_yaml()) as run, Progress() as progress:

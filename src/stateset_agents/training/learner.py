@@ -20,6 +20,7 @@ from ..core.errors import TrainingStopped
 from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
+from .compute import compute_dtype
 from .logprobs import chosen_logprobs
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
@@ -116,14 +117,14 @@ class Learner:
         self._temperature = temperature
         self._total_steps = total_steps
         self._warmup_steps = warmup_steps
+        self.compute, self.note = compute_dtype(config.mixed_precision, loaded.device)
         self._reference: PackedModel | None = None
         adapters = has_lora(loaded)
         if config.beta and not adapters:
             self._reference = self._frozen_copy()
         if not adapters:
             loaded.model.requires_grad_(True)
-        compute = torch.bfloat16 if config.mixed_precision else torch.float32
-        self.weights = MasterWeights(loaded.model, compute)
+        self.weights = MasterWeights(loaded.model, self.compute)
         if not self.weights.masters:
             raise TrainingStopped("the model has no trainable parameter")
         if config.gradient_checkpointing:
@@ -142,7 +143,9 @@ class Learner:
         import copy
 
         frozen = copy.deepcopy(self._loaded.model).requires_grad_(False).eval()
-        return PackedModel(frozen.to(torch.bfloat16) if self.config.mixed_precision else frozen)
+        for parameter in frozen.parameters():  # buffers stay: rotary frequencies need float32
+            parameter.data = parameter.data.to(self.compute)
+        return PackedModel(frozen)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Weight decay on matrices only: norms and biases are not pulled to zero."""

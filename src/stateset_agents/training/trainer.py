@@ -148,6 +148,8 @@ class Trainer:
             temperature=self.agent.config.temperature,
         )
         self.agent.runtime.engine.weights_changed(0)
+        if self.learner.note and self.parts.progress is not None:
+            self.parts.progress.say(self.learner.note)
 
     async def run(self) -> None:
         """Train until the planned end, or until there is a reason to stop (`stop_reason`).
