@@ -16,6 +16,7 @@ import random
 import resource
 import tempfile
 import time
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -92,6 +93,7 @@ class StepClock(TrainerCallback):
         self.marks = []
 
     def on_train_begin(self, *_, **__):
+        """Take the time."""
         self.marks.append((time.perf_counter(), time.process_time()))
 
     on_step_end = on_train_begin
@@ -102,6 +104,8 @@ generate_seconds = []
 
 
 class TimedTrainer(GRPOTrainer):
+    """Takes the time of generation."""
+
     def _generate(self, *a, **k):
         start = time.perf_counter()
         result = super()._generate(*a, **k)
@@ -132,7 +136,7 @@ print(
     json.dumps(
         {
             "who": "trl",
-            "work": vars(args) | {"model": os.path.basename(args.model)},
+            "work": vars(args) | {"model": Path(args.model).name},
             "step_wall_s": round(median(wall), 3),
             "step_cpu_s": round(median(cpu), 3),
             "generate_wall_s": round(median(generate_seconds[1:]), 3),
