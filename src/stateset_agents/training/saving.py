@@ -47,7 +47,7 @@ class Subject:
             "max_turns": self.environment.max_turns,
             "persona": getattr(self.environment, "persona", None),
         }
-        reward = {"class": type(self.reward).__name__, "name": self.reward.name, "attainable": self.reward.attainable}
+        reward = {"config": self.reward.to_config(), "attainable": self.reward.attainable}
         return {
             "agent": agent_record(self.agent),
             "environment": environment,
