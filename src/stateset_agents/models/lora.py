@@ -45,13 +45,17 @@ def attach_lora(
         `loaded`. At first it computes exactly what it computed before: the second matrix of each adapter is zero.
 
     Raises:
-        ModelError: there are adapters already, or no layer has one of the names.
+        ModelError: there are adapters already, no layer has one of the names, or one of them is the output head.
     """
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
     if has_lora(loaded):
         raise ModelError(f"{loaded.name} already has LoRA adapters; load it again for other ones")
+    head = _head_name(loaded)
+    if not isinstance(target_modules, str) and any(f".{head}".endswith(f".{name}") for name in target_modules):
+        # The sampler and the learner apply the head's own matrix, a few rows at a time.
+        raise ModelError(f"LoRA cannot be put on {head}, the output head of {loaded.name}; leave it out")
     config = LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM"
     )
@@ -141,6 +145,12 @@ def load_parameters(loaded: LoadedModel, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
+
+
+def _head_name(loaded: LoadedModel) -> str:
+    head = loaded.model.get_output_embeddings()
+    names: list[str] = [name for name, module in loaded.model.named_modules() if module is head]
+    return names[0]
 
 
 def _gpus(loaded: LoadedModel) -> list[Any]:

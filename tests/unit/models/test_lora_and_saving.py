@@ -95,6 +95,13 @@ def test_attaching_twice_or_to_unknown_layers_is_an_error():
         attach_lora(load_model("tiny"), target_modules=["query"])
 
 
+def test_the_output_head_takes_no_adapter_because_sampler_and_learner_would_pass_it_by():
+    loaded = load_model("tiny")
+    with pytest.raises(ModelError, match="lm_head, the output head of tiny"):
+        attach_lora(loaded, target_modules=["q_proj", "lm_head"])
+    assert not any("lora_" in name for name, _ in loaded.model.named_parameters())
+
+
 def test_a_merged_save_equals_the_adapters_and_reloads_without_further_steps(tmp_path):
     loaded = moved(attach_lora(load_model("tiny"), r=4, alpha=16))
     before, names = logits(loaded), loaded.model.state_dict().keys()
