@@ -2,6 +2,6 @@
 
 from .advantages import group_relative
 from .grpo import PolicyLoss, policy_loss, token_weights
-from .kl import KL_ESTIMATORS, kl_divergence
+from .kl import kl_divergence
 
-__all__ = ["KL_ESTIMATORS", "PolicyLoss", "group_relative", "kl_divergence", "policy_loss", "token_weights"]
+__all__ = ["PolicyLoss", "group_relative", "kl_divergence", "policy_loss", "token_weights"]

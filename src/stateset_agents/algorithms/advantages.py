@@ -1,6 +1,7 @@
 """Group-relative advantages.
 
-Invariant: a group whose rewards are all equal yields exactly zero advantage, never noise divided by epsilon.
+Invariant: a group whose rewards are all equal yields exactly zero advantage, never noise divided by epsilon. Rewards
+are sums of floats, so 0.1 + 0.2 equals 0.3 here: differences of the size of rounding are none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+SAME_REWARD = 1e-9
+"""Rewards that differ by less, as a share of the largest of them or of 1, are equal. Coarser for float32 and below."""
 
 
 def group_relative(rewards: Tensor, *, scale: Literal["std", "none"] = "std", eps: float = 1e-4) -> Tensor:
@@ -37,7 +41,9 @@ def group_relative(rewards: Tensor, *, scale: Literal["std", "none"] = "std", ep
     difference = torch.where(scored, rewards - mean, 0.0)
     lowest = torch.where(scored, rewards, torch.inf).amin(1, keepdim=True)
     highest = torch.where(scored, rewards, -torch.inf).amax(1, keepdim=True)
-    difference = torch.where(lowest == highest, 0.0, difference)
+    rounding = max(SAME_REWARD, 16 * torch.finfo(rewards.dtype).eps)
+    equal = highest - lowest <= rounding * values.abs().amax(1, keepdim=True).clamp(min=1.0)
+    difference = torch.where(equal, 0.0, difference)
     if scale == "none":
         return difference
     deviation = (difference.square().sum(1, keepdim=True) / (count - 1)).sqrt()

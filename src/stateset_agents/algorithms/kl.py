@@ -7,13 +7,12 @@ Invariant: each estimator is 0 where both policies agree.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 KlEstimator = Literal["k1", "k2", "k3"]
-KL_ESTIMATORS: tuple[str, ...] = get_args(KlEstimator)
 
 
 def kl_divergence(logprobs: Tensor, reference: Tensor, estimator: KlEstimator = "k3") -> Tensor:
