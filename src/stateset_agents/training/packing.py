@@ -34,16 +34,6 @@ class Sample:
     group: int
 
 
-def shared_prefix(rows: Sequence[TokenRow]) -> int:
-    """Number of leading tokens that all rows have in common, before any trained one and leaving each a token."""
-    limit = min(min(len(row) - 1, row.mask.index(1) if 1 in row.mask else len(row) - 1) for row in rows)
-    first = rows[0].ids
-    for place in range(limit):
-        if any(row.ids[place] != first[place] for row in rows[1:]):
-            return place
-    return limit
-
-
 @dataclass(frozen=True)
 class PackedBatch:
     """Rows laid end to end.
@@ -75,26 +65,31 @@ class PackedBatch:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], device: torch.device) -> PackedBatch:
-        """Pack rows; consecutive samples of one group share their prefix.
+        """Pack rows; samples of one group share their prefix.
+
+        Args:
+            samples: each with at least one trained token.
+            device: of the batch.
 
         Raises:
-            ValueError: a row begins with a trained token, which nothing predicts.
+            ValueError: there is no row, or one that begins with a trained token (which nothing predicts) or has none.
         """
         if any(sample.row.mask[:1] == [1] for sample in samples):
             raise ValueError("a training row must begin with context: nothing predicts its first token")
+        if not samples or any(1 not in sample.row.mask for sample in samples):
+            raise ValueError("a batch needs rows, and each of them a trained token")
         ids: list[int] = []
         positions: list[int] = []
         pieces = []
         trained: list[tuple[int, int, float, float, float, int]] = []
         for family in _families(samples):
-            prefix = shared_prefix([sample.row for sample in family])
-            start = len(ids)
-            ids.extend(family[0].row.ids[:prefix])
+            prefix, start = family.prefix, len(ids)
+            ids.extend(family.members[0].row.ids[:prefix])
             positions.extend(range(prefix))
             branches = []
-            for sample in family:
+            for sample in family.members:
                 row, begin = sample.row, len(ids)
-                last = max((place for place, kept in enumerate(row.mask) if kept), default=prefix - 1)
+                last = len(row) - 1 - row.mask[::-1].index(1)
                 for place in range(prefix, last + 1):
                     if row.mask[place]:
                         before = start + prefix - 1 if place == prefix else begin + place - prefix - 1
@@ -110,10 +105,10 @@ class PackedBatch:
                         )
                 # the last trained token is predicted, never read
                 ids.extend(row.ids[prefix:last])
-                positions.extend(range(prefix, max(prefix, last)))
+                positions.extend(range(prefix, last))
                 branches.append((begin, len(ids)))
             pieces.append((start, start + prefix, branches))
-        columns: list[tuple[float, ...]] = list(zip(*trained, strict=True)) if trained else [()] * 6
+        columns: list[tuple[float, ...]] = list(zip(*trained, strict=True))
         return cls(
             ids=torch.tensor(ids, device=device),
             positions=torch.tensor(positions, device=device),
@@ -127,17 +122,40 @@ class PackedBatch:
         )
 
 
-def _families(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Consecutive samples of one group whose rows begin alike (a rewritten history begins otherwise)."""
-    families: list[list[Sample]] = []
+@dataclass
+class _Family:
+    """Rows whose first `prefix` tokens are the same and not trained."""
+
+    members: list[Sample]
+    prefix: int
+
+    def common(self, sample: Sample) -> int:
+        """Length of the prefix with this sample in the family; 0 for a sample of another group."""
+        if self.members[0].group != sample.group:
+            return 0
+        limit = min(self.prefix, sample.row.mask.index(1))
+        own, other = self.members[0].row.ids[:limit], sample.row.ids[:limit]
+        if own == other:
+            return limit
+        return next(place for place, pair in enumerate(zip(own, other, strict=True)) if pair[0] != pair[1])
+
+
+def _families(samples: Sequence[Sample]) -> list[_Family]:
+    """Samples of one group whose rows begin alike (a row with a rewritten history begins otherwise).
+
+    A row that shortens the prefix makes every member compute the difference for itself, so it joins only if that is
+    less than what sharing saves.
+    """
+    families: list[_Family] = []
     for sample in samples:
-        if families and families[-1][0].group == sample.group:
-            together = [other.row for other in families[-1]] + [sample.row]
-            own = min(shared_prefix([other.row for other in families[-1]]), shared_prefix([sample.row]))
-            if shared_prefix(together) >= max(1, own // 2):
-                families[-1].append(sample)
-                continue
-        families.append([sample])
+        for family in families:
+            common = family.common(sample)
+            if max(2, len(family.members)) * (family.prefix - common) < family.prefix:
+                family.members.append(sample)
+                family.prefix = common
+                break
+        else:
+            families.append(_Family([sample], sample.row.mask.index(1)))
     return families
 
 
