@@ -74,7 +74,7 @@ async def ours(size: tuple[int, int, int, int], steps: int, threads: int) -> dic
                 row.append_sampled(reply.ids, reply.logprobs, reply.version)
                 trajectories.append(MultiTurnTrajectory(str(p), rows=[row], reward=float(g)))
             groups.append(TrajectoryGroup(str(p), trajectories))
-        learner.step(groups, max_new_tokens=completion_tokens)
+        learner.step(groups, max_tokens=completion_tokens)
         engine.weights_changed(step + 1)
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)

@@ -1,22 +1,23 @@
 """One optimizer step from scored groups. Knows nothing about where the conversations came from.
 
 Invariant: the gradient of a step does not depend on how the step is cut into micro-batches, nor on what is packed
-together; dropout is off; log-probs are those of the sampler's temperature.
+together; dropout is off; log-probs are those of the sampler's temperature. An update that is not finite is not made.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from ..algorithms import group_relative, policy_loss, token_weights
-from ..core.errors import TrainingStopped
+from ..algorithms import PolicyLoss, group_relative, policy_loss, token_weights
+from ..core.errors import ConfigError, TrainingStopped
 from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
@@ -24,6 +25,7 @@ from .compute import compute_dtype
 from .logprobs import chosen_logprobs
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
+from .recompute import recomputed_layers
 
 if TYPE_CHECKING:
     from ..config.training import TrainingConfig
@@ -31,7 +33,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepMetrics:
-    """What one optimizer step measured. Means are over trained tokens unless named otherwise."""
+    """What one optimizer step measured. Means are over trained tokens.
+
+    Attributes:
+        loss, kl, entropy: of the policy at the start of the step; `kl` is None without a reference.
+        grad_norm: of the last update, before clipping.
+        clip_fraction, ratio_mean: over the passes after the first update, where there are any; the first pass has
+            ratio 1 by definition.
+        mismatch_mean, mismatch_max: log-prob that the sampler recorded less the learner's, and its largest size.
+        trained_tokens: tokens with an advantage (or a KL term).
+        forwarded_tokens: tokens that one pass puts through the model.
+        unique_tokens: the fewest that it could: each prompt of a group once.
+        learning_rate: of the step.
+        updated: whether there was a difference in reward to learn from.
+    """
 
     loss: float = 0.0
     kl: float | None = None
@@ -44,17 +59,40 @@ class StepMetrics:
     trained_tokens: int = 0
     forwarded_tokens: int = 0
     unique_tokens: int = 0
-    zero_variance_share: float = 0.0
     learning_rate: float = 0.0
     updated: bool = False
-    sums: dict[str, float] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the sums that the means are made of."""
-        return {name: value for name, value in vars(self).items() if name != "sums"}
+        """Everything by name."""
+        return dict(vars(self))
 
 
-def samples_of(groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_new_tokens: int) -> list[Sample]:
+@dataclass
+class _Pass:
+    """Sums over the trained tokens of one pass through a step's conversations."""
+
+    loss: float = 0.0
+    kl: float | None = None
+    entropy: float = 0.0
+    mismatch: float = 0.0
+    mismatch_max: float = 0.0
+    clipped: float = 0.0
+    ratio: float = 0.0
+
+    def add(self, batch: PackedBatch, logprobs: Tensor, entropies: Tensor, result: PolicyLoss) -> None:
+        """Take note of a micro-batch."""
+        gap = batch.sampled_logprobs - logprobs
+        self.loss += result.loss.item()
+        self.entropy += entropies.sum().item()
+        self.mismatch += gap.sum().item()
+        self.mismatch_max = max(self.mismatch_max, gap.abs().max().item())
+        self.clipped += result.clipped.sum().item()
+        self.ratio += result.ratio.sum().item()
+        if result.kl is not None:
+            self.kl = (self.kl or 0.0) + result.kl.sum().item()
+
+
+def samples_of(groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_tokens: int) -> list[Sample]:
     """Annotate the rows of scored groups with advantages and weights.
 
     Groups with fewer than two scored conversations are left out. Conversations of a group with equal rewards have
@@ -63,17 +101,16 @@ def samples_of(groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_ne
     Args:
         groups: of one optimizer step.
         config: algorithm settings.
-        max_new_tokens: the agent's bound on a reply, for the "constant" normalization.
+        max_tokens: the most tokens that a conversation can have sampled, the divisor of the "constant" normalization.
 
     Returns:
-        Samples in group order; empty if no conversation of the step has a trained token.
+        Samples in group order; empty if there is nothing to learn from: no trained token with an advantage.
     """
     kept = [group for group in groups if len(group.trajectories) >= 2]
     lengths = torch.tensor([t.trained_tokens for group in kept for t in group.trajectories])
     if not len(lengths) or not int(lengths.sum()):
         return []
-    longest = max(t.length for group in kept for t in group.trajectories)
-    weights = token_weights(lengths, config.loss_normalization, constant=max_new_tokens * longest).tolist()
+    weights = token_weights(lengths, config.loss_normalization, constant=max_tokens).tolist()
     samples: list[Sample] = []
     conversation = 0
     for index, group in enumerate(kept):
@@ -86,7 +123,7 @@ def samples_of(groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_ne
                 if row.trained_tokens and (advantage != 0.0 or config.beta != 0.0)
             )
             conversation += 1
-    return samples
+    return samples if any(sample.advantage for sample in samples) else []
 
 
 class Learner:
@@ -99,7 +136,14 @@ class Learner:
         warmup_steps: steps over which the rate rises.
         temperature: the sampler's.
 
+    Attributes:
+        compute: the precision of forward and backward passes.
+        note: a sentence for the user where that is not what was asked for, or None.
+        weights: the float32 masters.
+        steps: how many were made; those without an update count.
+
     Raises:
+        ConfigError: the temperature is 0.
         TrainingStopped: the model has no trainable parameter.
     """
 
@@ -112,6 +156,11 @@ class Learner:
         temperature: float,
         warmup_steps: int = 0,
     ) -> None:
+        if temperature <= 0:
+            raise ConfigError(
+                f"temperature is {temperature}: the conversations of a group would be alike, and nothing could be "
+                "learned from them; set a temperature above 0"
+            )
         self.config = config
         self._loaded = loaded
         self._temperature = temperature
@@ -127,8 +176,6 @@ class Learner:
         self.weights = MasterWeights(loaded.model, self.compute)
         if not self.weights.masters:
             raise TrainingStopped("the model has no trainable parameter")
-        if config.gradient_checkpointing:
-            loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._packed = PackedModel(loaded.model)
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(),
@@ -140,8 +187,6 @@ class Learner:
         self.steps = 0
 
     def _frozen_copy(self) -> PackedModel:
-        import copy
-
         frozen = copy.deepcopy(self._loaded.model).requires_grad_(False).eval()
         for parameter in frozen.parameters():  # buffers stay: rotary frequencies need float32
             parameter.data = parameter.data.to(self.compute)
@@ -167,40 +212,52 @@ class Learner:
             return config.learning_rate * 0.5 * (1.0 - math.cos(math.pi * left))
         return config.learning_rate * left
 
-    def step(self, groups: Sequence[TrajectoryGroup], *, max_new_tokens: int) -> StepMetrics:
+    def step(self, groups: Sequence[TrajectoryGroup], *, max_tokens: int) -> StepMetrics:
         """Train on one step's groups.
 
         Args:
             groups: scored conversations.
-            max_new_tokens: see `samples_of`.
+            max_tokens: see `samples_of`.
 
         Returns:
-            Measurements; `updated` is False when no group had a difference in reward to learn from.
+            Measurements; `updated` is False when no group had a difference in reward to learn from. No weight was
+            changed then.
 
         Raises:
-            TrainingStopped: the loss or the gradient is not finite. No weight was changed.
+            TrainingStopped: the loss or the gradient is not finite. The weights are those before that update.
         """
         metrics = StepMetrics(learning_rate=self.learning_rate(self.steps))
-        usable = [group for group in groups if len(group.trajectories) >= 2]
-        flat = sum(1 for group in usable if len(set(group.rewards)) == 1)
-        metrics.zero_variance_share = flat / len(usable) if usable else 0.0
-        samples = samples_of(groups, self.config, max_new_tokens)
-        if not samples:
-            self.steps += 1
-            return metrics
-        batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(samples)]
-        metrics.unique_tokens = _unique_tokens(samples)
-        old: list[Tensor | None] = [None] * len(batches)
-        for iteration in range(self.config.num_iterations):
-            self.optimizer.zero_grad(set_to_none=True)
-            for place, batch in enumerate(batches):
-                old[place] = self._accumulate(batch, old[place], metrics, first=iteration == 0)
-            self._update(metrics)
+        samples = samples_of(groups, self.config, max_tokens)
+        if samples:
+            self._loaded.model.eval()
+            with recomputed_layers(self._loaded.model) if self.config.gradient_checkpointing else nullcontext():
+                self._train(samples, metrics)
         self.steps += 1
-        metrics.updated = True
         return metrics
 
-    def _micro_batches(self, samples: Sequence[Sample]) -> Iterable[list[Sample]]:
+    def _train(self, samples: Sequence[Sample], metrics: StepMetrics) -> None:
+        batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(samples)]
+        old: list[Tensor | None] = [None] * len(batches)
+        passes: list[_Pass] = []
+        for _ in range(self.config.num_iterations):
+            passes.append(_Pass())
+            self.optimizer.zero_grad(set_to_none=True)
+            for place, batch in enumerate(batches):
+                old[place] = self._accumulate(batch, old[place], passes[-1])
+            metrics.grad_norm = self._update(metrics.learning_rate)
+        metrics.updated = True
+        metrics.trained_tokens = tokens = sum(len(batch.targets) for batch in batches)
+        metrics.forwarded_tokens = sum(batch.tokens for batch in batches)
+        metrics.unique_tokens = _unique_tokens(samples)
+        first, later = passes[0], passes[1:] or passes
+        metrics.loss = first.loss
+        metrics.kl = None if first.kl is None else first.kl / tokens
+        metrics.entropy = first.entropy / tokens
+        metrics.mismatch_mean, metrics.mismatch_max = first.mismatch / tokens, first.mismatch_max
+        metrics.clip_fraction = sum(one.clipped for one in later) / (tokens * len(later))
+        metrics.ratio_mean = sum(one.ratio for one in later) / (tokens * len(later))
+
+    def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         """At most `batch_size` conversations each; the rows of a conversation stay together."""
         part: list[Sample] = []
         conversations: set[int] = set()
@@ -228,7 +285,7 @@ class Learner:
             hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
             return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self._temperature)[0]
 
-    def _accumulate(self, batch: PackedBatch, old: Tensor | None, metrics: StepMetrics, *, first: bool) -> Tensor:
+    def _accumulate(self, batch: PackedBatch, old: Tensor | None, measured: _Pass) -> Tensor:
         """Forward and backward of one micro-batch; returns the log-probs at the start of the step."""
         reference = self.reference_logprobs(batch)
         logprobs, entropies = self.logprobs(batch)
@@ -246,63 +303,37 @@ class Learner:
             kl_estimator=self.config.kl_estimator,
         )
         if not bool(result.loss.isfinite()):
-            raise TrainingStopped(
-                "the loss is not finite: no weight was changed. Lower the learning rate, or train in float32 "
-                "(mixed_precision: false)."
-            )
+            self._refuse("loss")
         result.loss.backward()
-        metrics.forwarded_tokens += batch.tokens
-        if first:
-            self._measure(batch, old, entropies, metrics)
-        self._add(metrics, "clip_fraction", result.clipped.float().sum().item(), first)
-        self._add(metrics, "ratio_mean", result.ratio.sum().item(), first)
-        self._add(metrics, "loss", result.loss.item(), first)
-        if result.kl is not None:
-            self._add(metrics, "kl", result.kl.sum().item(), first)
+        measured.add(batch, logprobs.detach(), entropies, result)
         return old
 
-    @staticmethod
-    def _add(metrics: StepMetrics, name: str, value: float, first: bool) -> None:
-        key = name if first else f"later {name}"
-        metrics.sums[key] = metrics.sums.get(key, 0.0) + value
-
-    @staticmethod
-    def _measure(batch: PackedBatch, logprobs: Tensor, entropies: Tensor, metrics: StepMetrics) -> None:
-        gap = batch.sampled_logprobs - logprobs
-        metrics.trained_tokens += len(batch.targets)
-        metrics.sums["entropy"] = metrics.sums.get("entropy", 0.0) + entropies.sum().item()
-        metrics.sums["mismatch"] = metrics.sums.get("mismatch", 0.0) + gap.sum().item()
-        metrics.mismatch_max = max(metrics.mismatch_max, gap.abs().max().item())
-
-    def _update(self, metrics: StepMetrics) -> None:
+    def _update(self, learning_rate: float) -> float:
+        """Apply the gradient that the masters hold; returns its norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self.weights.masters, self.config.max_grad_norm)
         if not bool(norm.isfinite()):
-            self.optimizer.zero_grad(set_to_none=True)
-            raise TrainingStopped(
-                "the gradient is not finite: no weight was changed. Lower the learning rate, or train in float32 "
-                "(mixed_precision: false)."
-            )
+            self._refuse("gradient")
         for group in self.optimizer.param_groups:
-            group["lr"] = metrics.learning_rate
+            group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.weights.publish()
-        tokens, sums = metrics.trained_tokens, metrics.sums
-        later = "later " if "later loss" in sums else ""
-        passes = max(1, self.config.num_iterations - 1) if later else 1
-        metrics.grad_norm = norm.item()
-        metrics.loss = sums["loss"]
-        metrics.entropy = sums["entropy"] / tokens
-        metrics.mismatch_mean = sums["mismatch"] / tokens
-        metrics.clip_fraction = sums[f"{later}clip_fraction"] / tokens / passes
-        metrics.ratio_mean = sums[f"{later}ratio_mean"] / tokens / passes
-        if "kl" in sums:
-            metrics.kl = sums["kl"] / tokens
+        return norm.item()
+
+    def _refuse(self, what: str) -> NoReturn:
+        self.optimizer.zero_grad(set_to_none=True)
+        raise TrainingStopped(
+            f"the {what} is not finite, so the update was not made. Lower the learning rate, or train in float32 "
+            "(mixed_precision: false)."
+        )
 
     def full_weights(self) -> dict[str, Tensor]:
         """Every weight of the model by name, float32 masters where there are any; for a model without adapters."""
-        masters = self.weights.state()
-        return {name: masters.get(name, tensor).detach() for name, tensor in self._loaded.model.state_dict().items()}
+        model, masters = self._loaded.model, self.weights.state()
+        # A tied weight has several names and one master.
+        by_id = {id(parameter): masters.get(name, parameter) for name, parameter in model.named_parameters()}
+        names = model.state_dict(keep_vars=True)
+        return {name: by_id.get(id(tensor), tensor).detach() for name, tensor in names.items()}
 
     def close(self) -> None:
         """Give the model its float32 weights back; the learner is of no use afterwards."""
@@ -324,7 +355,8 @@ class Learner:
         masters = self.weights.state()
         for key, value in slots.items():
             name, slot = key.rsplit("|", 1)
-            self.optimizer.state[masters[name]][slot] = value.clone()
+            master = masters[name]
+            self.optimizer.state[master][slot] = value.to(master.device, copy=True)
         self.steps = int(counters["steps"])
 
 

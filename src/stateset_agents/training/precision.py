@@ -6,8 +6,7 @@ is below half its last bit, so bf16 weights alone would not move.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +45,7 @@ class MasterWeights:
             parameter.data = parameter.data.to(compute)
 
     @staticmethod
-    def _collector(master: Tensor):  # type: ignore[no-untyped-def]
+    def _collector(master: Tensor) -> Callable[[Tensor], None]:
         def collect(parameter: Tensor) -> None:
             if parameter.grad is None:
                 return
@@ -90,14 +89,3 @@ class MasterWeights:
         for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(state[name])
         self.publish()
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off; the mode is given back afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

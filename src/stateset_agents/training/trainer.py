@@ -265,7 +265,9 @@ class Trainer:
         measured = StepMetrics()
         if self.learner is not None:
             self._phase("learning")
-            measured = self.learner.step(groups, max_new_tokens=self.agent.config.max_new_tokens)
+            measured = self.learner.step(
+                groups, max_tokens=self.agent.config.max_new_tokens * self.environment.max_turns
+            )
             if isinstance(self.agent.runtime.engine, LocalEngine):
                 self.agent.runtime.engine.weights_changed(step + 1)
         learned = time.perf_counter()
