@@ -156,7 +156,7 @@ def train(
 
             print_dry_run(config)
         else:
-            print(run(config, resume=resume, resume_from=resume_from))
+            print(str(run(config, resume=resume, resume_from=resume_from)).rstrip("\n"))
 
 
 def find_config(name: Path) -> Path:

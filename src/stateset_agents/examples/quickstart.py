@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, help="conversations per held-out scenario (default: the config's)")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin on a machine with two cores
-    from ..core.errors import StatesetError
+    from ..core.errors import EXIT_INTERRUPTED, StatesetError
 
     try:
         result = asyncio.run(
@@ -178,9 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
     except StatesetError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - a command's own output
+        print(error, file=sys.stderr)
         return error.exit_code
-    print(result.text)  # noqa: T201 - a command's own output
+    except KeyboardInterrupt:
+        print("interrupted: what was done so far is in the run folder", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(result.text)
     return 0
 
 

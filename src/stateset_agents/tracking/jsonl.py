@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,15 @@ class JsonlLog:
         Returns:
             The number of bytes that were cut.
         """
-        cut = next((start for start, row in _lines(self.path) if _step_of(row) > step), self._size)
+        return self.truncate_from(lambda row: _step_of(row) > step)
+
+    def truncate_from(self, first: Callable[[Row], bool]) -> int:
+        """Cut everything from the first line for which `first` is true.
+
+        Returns:
+            The number of bytes that were cut.
+        """
+        cut = next((start for start, row in _lines(self.path) if first(row)), self._size)
         dropped = self._size - cut
         os.ftruncate(self._fd, cut)
         self._size = cut

@@ -178,16 +178,23 @@ class RunFolder:
                     place = {"step": step, "phase": phase, "group": number}
                     trajectories.append(place | episode.to_dict(tokens=tokens))
 
-    def truncate(self, step: int) -> None:
+    def truncate(self, step: int, *, evaluated: bool = True) -> None:
         """Forget what was logged after `step`, before a run goes on from that step's checkpoint.
+
+        Args:
+            step: of the checkpoint.
+            evaluated: False if the evaluation that belongs to the step was given up: it and the step's metrics, which
+                would hold its result, are forgotten too.
 
         Raises:
             RunFolderError: another process writes here, or the folder cannot be written.
         """
-        logs = self._open_logs()
+        metrics, trajectories = self._open_logs()
         with explained(self.path):
-            for file in logs:
-                file.truncate_after(step)
+            metrics.truncate_after(step if evaluated else step - 1)
+            trajectories.truncate_after(step)
+            if not evaluated:
+                trajectories.truncate_from(lambda row: row.get("step") == step and row.get("phase") == "eval")
         self._step = step
         self.set_status("running")
 

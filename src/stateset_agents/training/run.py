@@ -1,7 +1,8 @@
 """A run from a config file: what `grpo-train` does once the config is resolved.
 
 Invariant: a run folder is made before the model is loaded and is never overwritten; whatever ends the run early leaves
-a folder that says so and, from the first checkpoint on, can be continued.
+a folder that says so and can be continued. What a user should know goes to the terminal and, where there is one, to the
+log file.
 """
 
 from __future__ import annotations
@@ -10,24 +11,26 @@ import asyncio
 import contextlib
 import logging
 import shlex
-import signal
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..agents.multi_turn import MultiTurnAgent
-from ..checkpoints import Checkpoint, clean_stale_temporaries, latest_checkpoint, read_checkpoint, resolve_checkpoint
+from ..checkpoints import clean_stale_temporaries
 from ..config import RunConfig
-from ..core.errors import ConfigError, Interrupted, ModelError, RunFolderError
+from ..core.errors import ConfigError, Interrupted, ModelError, RunFolderError, TrainingStopped
 from ..models import preflight
 from ..tracking.logging_setup import setup_logging
-from ..tracking.progress import Progress
-from ..tracking.run_folder import RunFolder, read_metrics
+from ..tracking.progress import Progress, describe
+from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
+from .callbacks import Callback
 from .from_config import build_agent, build_environment, build_eval_environment, build_reward
-from .saving import load_run_state, model_weights
-from .train import closing_report, finish
+from .resume import begin_from, find_start, last_state, take_up
+from .signals import StopSignals
+from .train import announce, closing_report, finish
 from .trainer import RunParts, StopRequested, Trainer
 
 log = logging.getLogger(__name__)
@@ -98,7 +101,7 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
     environment = build_environment(config)
     evaluation = build_eval_environment(config)
     reward = build_reward(config, environment)
-    start = None if resume_from is None else read_checkpoint(resolve_checkpoint(resume_from))
+    start = None if resume_from is None else find_start(resume_from)
     lora = config.training.lora
     preflight(
         agent.config.model_name,
@@ -107,48 +110,62 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
         dtype=agent.config.dtype,
         device=agent.config.device,
     )
-    folder = (
-        RunFolder.open(config.output_dir)
-        if resume
-        else RunFolder.create(config.output_dir, config_yaml=config.to_yaml())
-    )
-    sinks = Sinks(_sinks(config, folder))
-    with folder, Progress() as progress:
-        if config.logging.log_file is not None:
-            setup_logging(config.logging.level, folder.path / config.logging.log_file)
+    sinks = Sinks()
+    with _folder(config, resume=resume) as folder, Progress() as progress:
+        say = _journal(config, folder, progress)
         clean_stale_temporaries(folder.checkpoints_dir)
-        parts = RunParts(folder, evaluation, (), progress, sinks, {"run": config.to_dict()})
+        announce(config.training, environment, reward, say)
+        if resume:
+            start = last_state(folder, config, environment, say)
+        sinks = Sinks(_sinks(config, folder))
+        watchers = () if config.logging.log_file is None else (_LogFile(),)
+        parts = RunParts(folder, evaluation, watchers, progress, sinks, {"run": config.to_dict()})
         trainer = Trainer(agent, environment, reward, config.training, parts)
-        scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
-        for note in (*environment.notices(), *reward.notices(scenarios)):
-            progress.say(note)
-        for name, reason in environment.unused():
-            progress.say(f"{name} has no effect: {reason}")
-        restore_signals = _listen(trainer)
-        try:
-            await trainer.prepare()
-            if resume:
-                start = _continue(trainer, folder, progress)
-            elif start is not None:
-                _begin_from(trainer, start, progress)
-            sinks.start(folder.path, config.to_dict(), trainer.steps)
-            await trainer.run()
-            saved = finish(trainer, None)
-        except StopRequested:
-            folder.set_status("interrupted")
-            raise Interrupted(_how_to_resume(trainer, folder)) from None
-        except BaseException as error:
-            with contextlib.suppress(RunFolderError):  # the first error is the one to tell
-                folder.set_status("failed", f"{type(error).__name__}: {error}")
-            sinks.close(failed=True)
-            raise
-        finally:
-            restore_signals()
+
+        def answer(text: str) -> None:
+            progress.console.show_cursor(show=True)  # a second signal would leave it hidden
+            progress.say(text)
+
+        with StopSignals(trainer.request_stop, answer):
+            try:
+                await trainer.prepare()
+                if resume:
+                    take_up(trainer, folder, start, say)
+                elif start is not None:
+                    begin_from(trainer, start, say)
+                sinks.start(folder.path, config.to_dict(), trainer.steps)
+                await trainer.run()
+                saved = finish(trainer, None)
+            except (StopRequested, asyncio.CancelledError):
+                message = _how_to_resume(trainer, folder)
+                folder.set_status("interrupted", message)
+                if config.logging.log_file is not None:
+                    log.info("%s", message)
+                sinks.close(failed=True)
+                raise Interrupted(message) from None
+            except BaseException as error:
+                with contextlib.suppress(RunFolderError):  # the first error is the one to tell
+                    folder.set_status("failed", f"{type(error).__name__}: {error}")
+                sinks.close(failed=True)
+                if config.logging.log_file is not None:  # the command tells the terminal
+                    log.info("failed: %s", error)
+                if isinstance(error, TrainingStopped):
+                    raise _located(error, config) from error
+                raise
         sinks.close()
         progress.close()
         text = closing_report(trainer, saved)
         folder.write_text("report.txt", text)
         return RunReport(text, folder.path, trainer.rows)
+
+
+def _folder(config: RunConfig, *, resume: bool) -> RunFolder:
+    """The run folder, locked for this process."""
+    if not resume:
+        return RunFolder.create(config.output_dir, config_yaml=config.to_yaml())
+    folder = RunFolder.open(config.output_dir)
+    folder.lock()
+    return folder
 
 
 def _sinks(config: RunConfig, folder: RunFolder) -> list[MetricsSink]:
@@ -161,71 +178,53 @@ def _sinks(config: RunConfig, folder: RunFolder) -> list[MetricsSink]:
     return sinks
 
 
-def _continue(trainer: Trainer, folder: RunFolder, progress: Progress) -> Checkpoint | None:
-    """Take up the run in the folder where its last good checkpoint left it."""
-    path, skipped = latest_checkpoint(folder.checkpoints_dir)
-    for reason in skipped:
-        progress.say(f"passed over: {reason}")
-    if path is None or trainer.learner is None:
-        folder.truncate(0)
-        progress.say("resumed at step 0: the run had no checkpoint yet")
-        return None
-    checkpoint = read_checkpoint(path, verify=False)
-    record = load_run_state(checkpoint, trainer.learner, adapters=trainer.config.lora is not None)
-    folder.truncate(int(record["step"]))
-    trainer.load_state_dict(record, read_metrics(folder.path))
-    progress.say(f"resumed at step {record['step']} from {path}")
-    return checkpoint
+class _LogFile(Callback):
+    """The steps as lines of the log file. The terminal shows them by itself, and gets warnings only from the log."""
+
+    def __init__(self) -> None:
+        self._total = 0
+
+    def on_run_start(self, total_steps: int, start_step: int) -> None:
+        self._total = total_steps
+
+    def on_step_end(self, metrics: Mapping[str, Any]) -> None:
+        log.info("step %d/%d  %s", metrics["step"], self._total, "  ".join(describe(metrics)))
 
 
-def _begin_from(trainer: Trainer, checkpoint: Checkpoint, progress: Progress) -> None:
-    """Start a new run from the weights of a checkpoint; its optimizer comes along where it has one."""
-    if trainer.learner is None:
-        raise ModelError("--resume-from needs a model with weights, and a stub has none")
-    adapters = trainer.config.lora is not None
-    if "trainer" in checkpoint.manifest.records and adapters == ("adapter" in checkpoint.manifest.tensors):
-        load_run_state(checkpoint, trainer.learner, adapters=adapters)
-        trainer.learner.steps = 0
-        progress.say(f"started from {checkpoint.path}: its weights and optimizer state, at step 0")
-    elif adapters:
-        raise ConfigError(
-            f"--resume-from {checkpoint.path} holds merged weights; to train new adapters on top of them, give the "
-            "folder as --model-name"
-        )
-    else:
-        trainer.learner.weights.load(model_weights(checkpoint.path))
-        progress.say(f"started from the weights of {checkpoint.path}, at step 0")
+def _journal(config: RunConfig, folder: RunFolder, progress: Progress) -> Callable[[str], None]:
+    """How to tell the user something: on the terminal, and in the log file where there is one."""
+    if config.logging.log_file is None:
+        return progress.say
+    setup_logging(config.logging.level, folder.path / config.logging.log_file)
+    for note in config.notes:
+        log.info("%s", note)
+
+    def say(text: str) -> None:
+        progress.say(text)
+        log.info("%s", text)
+
+    return say
 
 
-def _listen(trainer: Trainer) -> Any:
-    """First Ctrl-C or SIGTERM: stop between two steps. Second one: at once."""
-    loop = asyncio.get_running_loop()
-    caught: list[int] = []
-
-    def stop(number: int) -> None:
-        caught.append(number)
-        if trainer.parts.progress is not None:
-            trainer.parts.progress.say("stopping after what is under way is saved; once more to stop at once")
-        trainer.request_stop()
-        signal.signal(number, signal.SIG_DFL)
-
-    installed = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not in the main thread, or Windows
-            loop.add_signal_handler(number, stop, number)
-            installed.append(number)
-
-    def restore() -> None:
-        for number in installed:
-            if number not in caught:
-                loop.remove_signal_handler(number)
-
-    return restore
+def _located(error: TrainingStopped, config: RunConfig) -> TrainingStopped:
+    """The error with the place in the config where the reward is named, if it is the reward that failed."""
+    if "the reward: " not in str(error) or not config.rewards:
+        return error
+    return TrainingStopped(f"{error}\n  the rewards are named in {config.place('rewards')}")
 
 
 def _how_to_resume(trainer: Trainer, folder: RunFolder) -> str:
-    arguments = [a for a in sys.argv if a != "--resume"]
-    command = shlex.join([Path(arguments[0]).name, *arguments[1:], "--resume"])
-    if trainer.learner is None or not trainer.steps:
+    arguments, rest = [], iter(sys.argv[1:])
+    for argument in rest:
+        if argument == "--resume-from":
+            next(rest, None)
+        elif argument != "--resume" and not argument.startswith("--resume-from="):
+            arguments.append(argument)
+    command = shlex.join(["grpo-train", *arguments, "--resume"])
+    if trainer.learner is None and trainer.steps:
+        return (
+            f"stopped after step {trainer.steps}. A model without weights saves nothing; to begin again:\n  {command}"
+        )
+    if not trainer.steps:
         return f"stopped before the first step was done; nothing was lost. To begin again:\n  {command}"
     return f"stopped and saved at step {trainer.steps} in {folder.path}. To continue:\n  {command}"

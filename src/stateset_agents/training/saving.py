@@ -102,11 +102,31 @@ def load_run_state(checkpoint: Checkpoint, learner: Learner, *, adapters: bool) 
         raise CheckpointError(f"{checkpoint.path} is a finished model: there is no optimizer state to continue from")
     record: dict[str, Any] = checkpoint.record("trainer")
     weights = checkpoint.tensors("adapter") if adapters else model_weights(checkpoint.path)
-    try:
-        learner.load(weights, checkpoint.tensors("optimizer"), record["learner"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint.path} does not fit this model and its settings: {error}") from error
+    _require_fit(checkpoint, weights, learner)
+    learner.load(weights, checkpoint.tensors("optimizer"), record["learner"])
     return record
+
+
+def load_weights(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Give a learner the weights of a checkpoint, and nothing else.
+
+    Raises:
+        CheckpointError: the checkpoint belongs to another model.
+    """
+    weights = model_weights(checkpoint.path)
+    _require_fit(checkpoint, weights, learner)
+    learner.weights.load(weights)
+
+
+def _require_fit(checkpoint: Checkpoint, weights: Mapping[str, Any], learner: Learner) -> None:
+    for name, master in learner.weights.state().items():
+        if name not in weights:
+            raise CheckpointError(f"{checkpoint.path} is a checkpoint of another model: it has no weight {name}")
+        if weights[name].shape != master.shape:
+            raise CheckpointError(
+                f"{checkpoint.path} is a checkpoint of another model: its {name} is "
+                f"{' x '.join(map(str, weights[name].shape))}, this model's is {' x '.join(map(str, master.shape))}"
+            )
 
 
 def model_weights(folder: Path) -> dict[str, Any]:

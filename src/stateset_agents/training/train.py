@@ -5,16 +5,18 @@ Invariant: it decides nothing that a config file could not state, and takes the 
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from ..agents.multi_turn import MultiTurnAgent
+from ..config.schema import AgentSection, EnvironmentSection
 from ..config.training import TrainingConfig
+from ..config.unused import unused_keys
 from ..core.environment import Environment
 from ..core.errors import ConfigError, TrainingStopped
 from ..core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_reward
@@ -25,8 +27,6 @@ from ..tracking.run_folder import RunFolder
 from .callbacks import Callback
 from .saving import Subject, save_final
 from .trainer import RunParts, Trainer
-
-log = logging.getLogger(__name__)
 
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
@@ -86,11 +86,14 @@ async def train(
         profile = overrides.pop("profile")
     config = TrainingConfig.from_profile(profile, **overrides)
     reward = default_reward() if reward_fn is None else as_reward(reward_fn)
-    if save_path is not None and Path(save_path).exists():  # noqa: ASYNC240 - one look before anything runs
-        raise ConfigError(f"save_path {save_path} exists already; it is never overwritten: choose another one")
+    if save_path is not None:
+        _require_free(Path(save_path))
     with Progress() as progress:
-        say = (lambda _: None) if quiet else progress.say
-        _announce(config, environment, reward, default=reward_fn is None, say=say)
+        say: Callable[[str], None] = (lambda _: None) if quiet else progress.say
+        if reward_fn is None:
+            say(DEFAULT_NOTICE)
+        announce(config, environment, reward, say)
+        _announce_settings(config, agent, overrides, say)
         if not agent.initialized:
             preflight(agent.config.model_name, training=True, dtype=agent.config.dtype, device=agent.config.device)
         folder = None
@@ -109,6 +112,17 @@ async def train(
     if not quiet:
         sys.stdout.write(closing_report(trainer, saved))
     return agent
+
+
+def _require_free(path: Path) -> None:
+    """Look before a long run whether its result can be saved at its end."""
+    if path.exists():
+        raise ConfigError(f"save_path {path} exists already; it is never overwritten: choose another one")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise ConfigError(f"save_path {path} cannot be a folder: {parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"save_path {path} cannot be written: no permission to write in {parent}")
 
 
 async def run_to_end(trainer: Trainer) -> None:
@@ -135,15 +149,17 @@ def finish(trainer: Trainer, save_path: str | Path | None) -> Path | None:
     """
     subject = Subject(trainer.agent, trainer.environment, trainer.reward, trainer.parts.records)
     folder, saved = trainer.parts.folder, None
-    if folder is not None:
-        saved = save_final(folder.final_model_dir, subject, trainer.learner, replace=True)
-    if save_path is not None:
-        saved = save_final(Path(save_path), subject, trainer.learner)
-    if trainer.learner is not None:
-        trainer.learner.close()
-        engine = trainer.agent.runtime.engine
-        if hasattr(engine, "weights_changed"):
-            engine.weights_changed(trainer.steps)
+    try:
+        if folder is not None:
+            saved = save_final(folder.final_model_dir, subject, trainer.learner, replace=True)
+        if save_path is not None:
+            saved = save_final(Path(save_path), subject, trainer.learner)
+    finally:  # an agent that could not be saved is a trained one all the same
+        if trainer.learner is not None:
+            trainer.learner.close()
+            engine = trainer.agent.runtime.engine
+            if hasattr(engine, "weights_changed"):
+                engine.weights_changed(trainer.steps)
     if folder is not None:
         folder.set_status("finished", trainer.stop_reason or "")
     return saved
@@ -166,23 +182,41 @@ def closing_report(trainer: Trainer, saved: Path | None, *notes: str) -> str:
     return training_report(summary)
 
 
-def _announce(
-    config: TrainingConfig, environment: Environment, reward: RewardFunction, *, default: bool, say: Any
+def announce(
+    config: TrainingConfig, environment: Environment, reward: RewardFunction, say: Callable[[str], None]
 ) -> None:
+    """Tell what a run amounts to, and what a reader of its numbers should know."""
     plan = config.plan
+    scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
+    groups = "1 scenario" if plan.groups_per_step == 1 else f"{plan.groups_per_step} scenarios"
     say(
         f"{plan.total_steps} steps of {plan.conversations_per_step} conversations "
-        f"({plan.groups_per_step} scenarios x {config.num_generations})"
+        f"({groups} x {config.num_generations}), {len(scenarios)} scenarios in all"
     )
-    if default:
-        say(DEFAULT_NOTICE)
-    scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
-    for note in (*plan.notes, *environment.notices(), *reward.notices(scenarios)):
+    for note in (*environment.notices(), *reward.notices(scenarios)):
         say(note)
     for name, reason in environment.unused():
         say(f"{name} has no effect: {reason}")
-    if config.auto_adjust:
-        say("auto_adjust has no effect: this version does not adjust hyperparameters while it trains")
 
 
-__all__ = ["TrainingStopped", "closing_report", "finish", "run_to_end", "train"]
+def _announce_settings(
+    config: TrainingConfig, agent: MultiTurnAgent, given: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    """What a config file's notes tell, for settings that came as arguments."""
+    for note in config.plan.notes:
+        say(note)
+    truncation = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+    changed = [
+        f"{key} {getattr(agent.config, key)}" for key, off in truncation.items() if getattr(agent.config, key) != off
+    ]
+    if changed:
+        say(
+            f"Training samples at temperature {agent.config.temperature} only; {', '.join(changed)} apply to "
+            "generate_response and evaluation."
+        )
+    origins = {f"training.{name}": name for name in given}
+    for key, reason in unused_keys(AgentSection(), EnvironmentSection(), config, origins):
+        say(f"{key.removeprefix('training.')} has no effect: {reason}")
+
+
+__all__ = ["TrainingStopped", "announce", "closing_report", "finish", "run_to_end", "train"]

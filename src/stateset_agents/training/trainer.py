@@ -2,13 +2,14 @@
 
 Invariant: a step is a function of the weights, the configuration and the step's number. Conversations of step n are
 keyed by seed and n, scenarios are a function of seed and position, and the engine's replies depend on nothing else.
-Between two steps everything that the next one needs is in the learner, the counters and the callbacks' states.
+Between two steps everything that the next one needs is in the learner, the counters and the callbacks' states. A step
+whose evaluation was given up is saved with its row pending: the next part of the run evaluates first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from ..checkpoints import prune_checkpoints
 from ..checkpoints.locate import step_folder
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
-from ..core.errors import ConfigError, ModelError, TrainingStopped
+from ..core.errors import CheckpointError, ConfigError, ModelError, StatesetError, TrainingStopped
 from ..core.reward import RewardFunction
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..engines.local import LocalEngine
@@ -33,9 +34,7 @@ from .callbacks import Callback
 from .learner import Learner, StepMetrics
 from .order import ScenarioOrder
 from .saving import Subject, save_run_state
-from .stopping import EarlyStopping, FlatSteps
-
-log = logging.getLogger(__name__)
+from .stopping import Judge, require_something_to_learn
 
 T = TypeVar("T")
 
@@ -79,7 +78,7 @@ class Trainer:
         parts: folder, watchers and so on.
 
     Raises:
-        ConfigError: two callbacks have the same name.
+        ConfigError: something is no callback, or two callbacks have the same name.
     """
 
     def __init__(
@@ -96,28 +95,32 @@ class Trainer:
         self.config = config
         self.parts = parts or RunParts()
         self.rows: list[dict[str, Any]] = []
+        self.steps = 0
+        """Steps that are done: the weights moved that often."""
         self.episodes = 0
         self.learner: Learner | None = None
         self.stop_reason: str | None = None
         self.success_criterion = "nothing states a criterion"
+        for place, callback in enumerate(self.parts.callbacks):
+            if not isinstance(callback, Callback):
+                raise ConfigError(
+                    f"callbacks[{place}] is {callback!r}; it must be an instance of a subclass of Callback, "
+                    "for example DiagnosticsMonitor()"
+                )
         names = [callback.name for callback in self.parts.callbacks]
         if len(set(names)) != len(names):
             raise ConfigError(f"two callbacks have the same name: {', '.join(names)}; give one another `name`")
         self._criterion = SuccessCriterion(reward.attainable)
         self._order = ScenarioOrder(environment.episode_scenarios(), config.seed)
-        self._early = EarlyStopping(config.plan.patience_evaluations if config.early_stopping else None)
-        self._flat = FlatSteps()
+        patience = config.plan.patience_evaluations if config.early_stopping else None
+        self._judge = Judge(patience, solved=SOLVED * reward.attainable)
         self._saved_step = 0
+        self._pending: dict[str, Any] | None = None
         self._stop = asyncio.Event()
 
     def request_stop(self) -> None:
         """Stop as soon as nothing is lost by it: a rollout is given up, an update is finished."""
         self._stop.set()
-
-    @property
-    def steps(self) -> int:
-        """Steps that are done."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
 
     async def prepare(self) -> None:
         """Load the model, attach adapters, and give the learner its precision. Needed before `run`; once is enough.
@@ -165,10 +168,10 @@ class Trainer:
             callback.on_run_start(plan.total_steps, start)
         if parts.progress is not None:
             parts.progress.start(plan.total_steps, start)
-        for step in range(start, plan.total_steps):
-            await self._one_step(step)
-            if self.stop_reason:
-                break
+        if self._pending is not None:
+            await self._complete(self._pending)
+        while self.steps < plan.total_steps and not self.stop_reason:
+            await self._one_step(self.steps)
         if parts.folder is not None and self.learner is not None and self._saved_step != self.steps:
             self.save()
         for callback in parts.callbacks:
@@ -212,7 +215,8 @@ class Trainer:
         if not target.exists():
             save_run_state(target, subject, learner, self.state_dict())
         self._saved_step = self.steps
-        protect = [step_folder(folder.checkpoints_dir, self._early.best_step)] if self._early.best_step else []
+        best = self._judge.early.best_step
+        protect = [step_folder(folder.checkpoints_dir, best)] if best else []
         prune_checkpoints(folder.checkpoints_dir, self.config.keep_checkpoints, protect=protect)
 
     def state_dict(self) -> dict[str, Any]:
@@ -220,8 +224,9 @@ class Trainer:
         return {
             "step": self.steps,
             "episodes": self.episodes,
-            "early_stopping": self._early.state_dict(),
-            "flat_steps": self._flat.count,
+            "pending": self._pending,
+            "stop_reason": self.stop_reason,
+            "judge": self._judge.state_dict(),
             "callbacks": {callback.name: callback.state_dict() for callback in self.parts.callbacks},
             "sinks": self.parts.sinks.state_dict(),
             "config": self.config.fingerprint_fields(),
@@ -235,25 +240,25 @@ class Trainer:
             rows: the metrics up to its step.
 
         Raises:
-            ConfigError: the settings that decide what is learned differ from the saved ones.
+            CheckpointError: the metrics do not reach up to the checkpoint.
         """
-        now, then = self.config.fingerprint_fields(), state["config"]
-        changed = [f"{key}: {then.get(key)} then, {now[key]} now" for key in now if now[key] != then.get(key)]
-        changed = [text for text in changed if not text.startswith("num_episodes:")]
-        if changed:
-            raise ConfigError(
-                "a resumed run must have the settings it began with; these differ:",
-                *(f"  {text}" for text in changed),
-                "  undo the change, or start a new run from the checkpoint with --resume-from",
+        self.rows = [dict(row) for row in rows]
+        logged = int(self.rows[-1]["step"]) if self.rows else 0
+        expected = int(state["step"]) - (state["pending"] is not None)
+        if logged != expected:
+            raise CheckpointError(
+                f"the checkpoint was written after step {state['step']}, but the metrics end at step {logged}: "
+                "metrics.jsonl was changed or lost. Start a new run from the checkpoint with --resume-from"
             )
+        self.steps = int(state["step"])
         self.episodes = int(state["episodes"])
-        self._early.load_state_dict(state["early_stopping"])
-        self._flat.count = int(state["flat_steps"])
+        self._pending = state["pending"]
+        self.stop_reason = state["stop_reason"]
+        self._judge.load_state_dict(state["judge"])
         for callback in self.parts.callbacks:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
         self.parts.sinks.load_state_dict(state["sinks"])
-        self.rows = [dict(row) for row in rows]
         self._saved_step = self.steps
         if self.learner is not None and isinstance(self.agent.runtime.engine, LocalEngine):
             self.agent.runtime.engine.weights_changed(self.steps)
@@ -271,16 +276,33 @@ class Trainer:
             if isinstance(self.agent.runtime.engine, LocalEngine):
                 self.agent.runtime.engine.weights_changed(step + 1)
         learned = time.perf_counter()
+        self.steps = step + 1
         self.episodes += sum(len(group.trajectories) + len(group.failures) for group in groups)
         row = self._row(step, groups, measured, rolled - begin, learned - rolled)
+        self.success_criterion = self._criterion.text(t for group in groups for t in group.trajectories)
+        if self.parts.folder is not None:
+            self.parts.folder.log_trajectories(self.steps, groups)
+        if self.steps == 1:
+            require_something_to_learn(groups, trains=self.learner is not None)
+        await self._complete(row)
+
+    async def _complete(self, row: dict[str, Any]) -> None:
+        """What follows the update: evaluation, log, verdict, checkpoint."""
+        self._pending = row
+        begin = time.perf_counter()
         every = self.config.plan.eval_every_steps
-        if every and (step + 1) % every == 0:
-            row |= await self._evaluation_row(step)
-        row["seconds"] = time.perf_counter() - begin
-        self._record(row, groups)
-        self._judge(row, measured)
+        if every and self.steps % every == 0:
+            row = row | await self._evaluation_row()
+        row["seconds"] = row["rollout_seconds"] + row["train_seconds"] + time.perf_counter() - begin
+        self._pending = None
+        self._record(row)
+        try:
+            self.stop_reason = self._judge.after(row)
+        except TrainingStopped:
+            self.save()
+            raise
         every = self.config.plan.save_every_steps
-        if every and (step + 1) % every == 0:
+        if every and self.steps % every == 0:
             self.save()
 
     async def _roll_out(self, step: int) -> list[TrajectoryGroup]:
@@ -301,7 +323,10 @@ class Trainer:
         )
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`; if the run is asked to stop meanwhile, give it up, save and raise `StopRequested`."""
+        """Await `work`; if the run is asked to stop meanwhile, give it up, save and raise `StopRequested`.
+
+        What `work` itself raises is raised too, after saving what was done before it.
+        """
         task = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(self._stop.wait())
         try:
@@ -316,7 +341,13 @@ class Trainer:
             if self.steps:
                 self.save()
             raise StopRequested
-        return task.result()
+        try:
+            return task.result()
+        except StatesetError:
+            if self.steps:
+                with contextlib.suppress(StatesetError):  # the first error is the one to tell
+                    self.save()
+            raise
 
     def _row(
         self, step: int, groups: Sequence[TrajectoryGroup], measured: StepMetrics, rollout: float, train: float
@@ -335,54 +366,23 @@ class Trainer:
             "train_seconds": train,
         }
 
-    async def _evaluation_row(self, step: int) -> dict[str, Any]:
+    async def _evaluation_row(self) -> dict[str, Any]:
         result = await self.evaluate()
         for callback in self.parts.callbacks:
-            callback.on_evaluation(step + 1, result)
+            callback.on_evaluation(self.steps, result)
         if self.parts.folder is not None:
-            self.parts.folder.log_trajectories(step + 1, result.groups, phase="eval")
+            self.parts.folder.log_trajectories(self.steps, result.groups, phase="eval")
         return {f"eval_{name}": value for name, value in result.metrics().items()}
 
-    def _record(self, row: dict[str, Any], groups: Sequence[TrajectoryGroup]) -> None:
+    def _record(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        self.success_criterion = self._criterion.text(t for group in groups for t in group.trajectories)
         if self.parts.folder is not None:
-            self.parts.folder.log_trajectories(row["step"], groups)
             self.parts.folder.log_metrics(row)
         self.parts.sinks.log(row)
         if self.parts.progress is not None:
             self.parts.progress.step(row)
         for callback in self.parts.callbacks:
             callback.on_step_end(row)
-
-    def _judge(self, row: Mapping[str, Any], measured: StepMetrics) -> None:
-        """Stop early with a reason, or stop a run that learns nothing."""
-        score = row.get("eval_reward_mean")
-        if score is not None:
-            self._early.update(row["step"], score)
-            if self._early.should_stop:
-                self.stop_reason = (
-                    f"stopped early: {self._early.without_improvement} evaluations without improvement; "
-                    f"best {self._early.best:.3f} at step {self._early.best_step}"
-                )
-        if self.learner is None:
-            return
-        self._flat.update(measured.updated)
-        if self._flat.should_warn:
-            log.warning(
-                "%d steps in a row had no group with different rewards: nothing was learned from them", self._flat.count
-            )
-        if self._flat.should_stop:
-            reward = row.get("reward_mean")
-            if reward is not None and reward >= SOLVED * self.reward.attainable:
-                self.stop_reason = "stopped early: every conversation gets (nearly) the attainable reward"
-                return
-            self.save()
-            raise TrainingStopped(
-                f"{self._flat.count} steps in a row had nothing to learn from: all conversations of each group got the "
-                f"same reward (mean {'none scored' if reward is None else f'{reward:.3f}'}).\n"
-                "  raise the temperature or num_generations, refine the reward, or begin with easier scenarios"
-            )
 
     def _counter(self, name: str, total: int) -> Callable[[MultiTurnTrajectory], None]:
         done = 0

@@ -1,0 +1,173 @@
+"""Taking up a run: in its own folder, or from a checkpoint that lies elsewhere.
+
+Invariant: a continuation that would be another run is refused before a model is loaded and before anything in the
+folder is touched. What was logged after the checkpoint is forgotten, so that the continued run logs it once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import Checkpoint, latest_checkpoint, read_checkpoint, resolve_checkpoint
+from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
+from ..config import RunConfig
+from ..core.environment import Environment
+from ..core.errors import CheckpointError, ConfigError, ModelError
+from ..tracking.run_folder import RunFolder, read_metrics
+from .saving import load_run_state, load_weights
+from .trainer import Trainer
+
+Say = Callable[[str], None]
+
+_FREE = {
+    "agent.device",
+    "environment.scenarios",  # compared by what they hold, not by how they are named
+    "environment.scenarios_file",
+    "training.num_episodes",
+}
+"""Settings that a resumed run may change."""
+
+
+def last_state(folder: RunFolder, config: RunConfig, environment: Environment, say: Say) -> Checkpoint | None:
+    """The newest good checkpoint of a run, if the config is still that of the run.
+
+    Returns:
+        None for a run that has no checkpoint yet.
+
+    Raises:
+        ConfigError: settings that decide what is learned have changed; every one with both values.
+    """
+    path, passed_over = latest_checkpoint(folder.checkpoints_dir)
+    for reason in passed_over:
+        say(f"passed over: {reason}")
+    if path is None:
+        return None
+    checkpoint = read_checkpoint(path, verify=False)
+    problems = [*_changed_settings(checkpoint, config, folder.path), *_changed_scenarios(checkpoint, environment)]
+    if problems:
+        problems[-1] += (
+            "\n  a resumed run keeps its settings: change them back, or start a new run from its checkpoint with "
+            f"--resume-from {folder.path} and another --output-dir"
+        )
+        raise ConfigError(*problems)
+    return checkpoint
+
+
+def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, say: Say) -> None:
+    """Bring a prepared trainer and the folder's logs to the state of a checkpoint, or of a run that did no step.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the model.
+        RunFolderError: the logs cannot be cut.
+    """
+    if checkpoint is None or trainer.learner is None:
+        folder.truncate(0)
+        reason = "a model without weights has no checkpoints" if trainer.learner is None else "it had no checkpoint yet"
+        say(f"resumed {folder.path} at step 0: {reason}, so it begins again")
+        return
+    record = load_run_state(checkpoint, trainer.learner, adapters=trainer.config.lora is not None)
+    step = int(record["step"])
+    for later, damaged in list_checkpoints(folder.checkpoints_dir):
+        if later > step:  # passed over, and in the way of the checkpoint that this run will write
+            damaged.rename(damaged.with_name(f"damaged-{damaged.name}"))
+    folder.truncate(step, evaluated=record["pending"] is None)
+    trainer.load_state_dict(record, read_metrics(folder.path))
+    then = record["config"]["num_episodes"]
+    if then != trainer.config.num_episodes:
+        say(f"num_episodes is {trainer.config.num_episodes} instead of {then}")
+    say(f"resumed {folder.path} at step {step} of {trainer.config.plan.total_steps}")
+
+
+def find_start(path: Path) -> Checkpoint:
+    """The checkpoint that `--resume-from` means: of a run folder the newest one, which has an optimizer state.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = path.expanduser()
+    newest, _ = latest_checkpoint(path / CHECKPOINTS)
+    return read_checkpoint(newest or resolve_checkpoint(path), verify=False)
+
+
+def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
+    """Give a new run the weights of a checkpoint, and its optimizer state where it has one.
+
+    The new run's first checkpoint is written at once, so that it can be resumed when the old one is gone.
+
+    Raises:
+        CheckpointError: the checkpoint is one of another model.
+        ConfigError: it holds merged weights, and adapters are to be trained.
+        ModelError: a stub has no weights.
+    """
+    if trainer.learner is None:
+        raise ModelError("--resume-from needs a model with weights, and a stub has none")
+    adapters = trainer.config.lora is not None
+    if "trainer" in checkpoint.manifest.records and adapters == ("adapter" in checkpoint.manifest.tensors):
+        load_run_state(checkpoint, trainer.learner, adapters=adapters)
+        trainer.learner.steps = 0
+        say(f"started from {checkpoint.path}: its weights and optimizer state, at step 0")
+    elif adapters:
+        raise ConfigError(
+            f"--resume-from {checkpoint.path} holds merged weights; to train new adapters on top of them, give the "
+            "folder as --model-name"
+        )
+    else:
+        load_weights(checkpoint, trainer.learner)
+        say(f"started from {checkpoint.path}: its weights, with a fresh optimizer, at step 0")
+    trainer.save()
+
+
+def _changed_settings(checkpoint: Checkpoint, config: RunConfig, folder: Path) -> Iterator[str]:
+    """One problem for each setting that differs from the run's."""
+    if "trainer" not in checkpoint.manifest.records:
+        raise CheckpointError(f"{checkpoint.path} holds no state of a run, so no run can be resumed from it")
+    before: dict[str, Any] = {"training": checkpoint.record("trainer")["config"]}
+    after: dict[str, Any] = {"training": config.training.fingerprint_fields()}
+    if "run" in checkpoint.manifest.records:
+        run, now = checkpoint.record("run"), _as_json(config.to_dict())
+        for section in ("agent", "environment", "rewards", "combination_method"):
+            before[section], after[section] = run.get(section), now.get(section)
+    then, now = dict(_flat("", before)), dict(_flat("", _as_json(after)))
+    for key in dict.fromkeys([*then, *now]):
+        if then.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}[") for free in _FREE):
+            yield config.located(
+                key, f"{key} is {_shown(now.get(key))}, but the run in {folder} has {_shown(then.get(key))}."
+            )
+
+
+def _changed_scenarios(checkpoint: Checkpoint, environment: Environment) -> Iterator[str]:
+    then = {scenario["id"]: scenario for scenario in checkpoint.record("scenarios")["scenarios"]}
+    now = {scenario.id: _as_json(scenario.to_dict()) for scenario in environment.episode_scenarios()}
+    changes = {
+        "added": [name for name in now if name not in then],
+        "missing": [name for name in then if name not in now],
+        "changed": [name for name in now if name in then and now[name] != then[name]],
+    }
+    told = [f'{len(names)} {how} (first: "{names[0]}")' for how, names in changes.items() if names]
+    if told:
+        yield f"config error: the scenarios are not those that the run trains on: {', '.join(told)}."
+    elif list(then) != list(now):
+        yield "config error: the scenarios are in another order than the run trains on them."
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain values."""
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _flat(f"{key}.{name}" if key else str(name), item)
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        for place, item in enumerate(value):
+            yield from _flat(f"{key}[{place}]", item)
+    else:
+        yield key, value
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM: the first one asks, the second one ends.
+
+Invariant: the first signal is answered at once, also in the middle of a long computation, and loses nothing. From then
+on the system's own handlers are back, so that the second one ends the process whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+ANSWER = "stopping: what is done will be saved. Once more leaves at once, without saving"
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """While it is entered, the first Ctrl-C or SIGTERM calls `request_stop` in the running event loop.
+
+    Outside the main thread, where Python handles no signals, it does nothing.
+
+    Args:
+        request_stop: called in the event loop.
+        answer: called at once, with what to tell the user.
+    """
+
+    def __init__(self, request_stop: Callable[[], None], answer: Callable[[str], None]) -> None:
+        self._request_stop = request_stop
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
+        self._before: dict[int, Any] = {}
+        self._caught = False
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number in _SIGNALS:
+                self._before[number] = signal.signal(number, self._first)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._caught:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def _first(self, _number: int, _frame: FrameType | None) -> None:
+        self._caught = True
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+        self._loop.call_soon_threadsafe(self._request_stop)
+        try:
+            self._answer(ANSWER)
+        except RuntimeError:  # the signal came in the middle of a write to the same stream
+            os.write(2, f"\n{ANSWER}\n".encode())
