@@ -21,7 +21,7 @@ from ..core.errors import ConfigError, TrainingStopped
 from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
-from .compute import compute_dtype
+from .compute import compute_dtype, keep_freed_memory
 from .logprobs import chosen_logprobs
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
@@ -166,6 +166,7 @@ class Learner:
         self._temperature = temperature
         self._total_steps = total_steps
         self._warmup_steps = warmup_steps
+        keep_freed_memory()
         self.compute, self.note = compute_dtype(config.mixed_precision, loaded.device)
         self._reference: PackedModel | None = None
         adapters = has_lora(loaded)
