@@ -14,11 +14,14 @@ from torch import Tensor
 
 from .base import SamplingParams
 
+SMALLEST_TEMPERATURE = 1e-30
+"""Colder ones leave the range of float32 and are computed as this one: all mass is on the largest logit anyway."""
+
 
 def uniform(key: str, position: int) -> float:
-    """A number in (0, 1) made from a hash of key and position, on a grid of 2**-53."""
+    """A number in (0, 1) made from a hash of key and position: the middle of one of 2**52 equal parts."""
     digest = hashlib.blake2b(f"{key}\0{position}".encode(), digest_size=8).digest()
-    return ((int.from_bytes(digest, "little") >> 11) + 0.5) * 2.0**-53
+    return ((int.from_bytes(digest, "little") >> 12) + 0.5) * 2.0**-52
 
 
 def choose(
@@ -29,35 +32,47 @@ def choose(
     Args:
         logits: (rows, vocabulary), float32.
         params: how to sample each row.
-        noise: a number in (0, 1) for each row.
+        noise: a number in [0, 1] for each row.
         seen: ids that the repetition penalty looks at, for each row.
 
     Returns:
         Ids, and their natural-log probabilities in the untruncated distribution at the row's temperature
-        (temperature 1 for a greedy row).
+        (temperature 1 for a greedy row). A token of probability 0 is never drawn.
     """
-    temperature = torch.tensor([p.temperature or 1.0 for p in params], device=logits.device)
+    temperature = torch.tensor([_temperature(p) for p in params], device=logits.device)
     logprobs = (logits / temperature[:, None]).log_softmax(-1)
-    sampled = logprobs
+    scores, sampled = logits, logprobs
     if any(p.top_p < 1.0 or p.top_k or p.repetition_penalty != 1.0 for p in params):
-        sampled = torch.stack([_truncate(logits[i], logprobs[i], p, seen[i]) for i, p in enumerate(params)])
+        scores = torch.stack([_penalise(logits[i], p, seen[i]) for i, p in enumerate(params)])
+        cooled = (scores / temperature[:, None]).log_softmax(-1)
+        sampled = torch.stack([_truncate(cooled[i], p) for i, p in enumerate(params)])
     cumulative = sampled.exp().cumsum(-1, dtype=torch.float64)
     level = torch.tensor(noise, dtype=torch.float64, device=logits.device) * cumulative[:, -1]
-    drawn = torch.searchsorted(cumulative, level[:, None], right=True)[:, 0]
+    drawn = torch.searchsorted(cumulative, level[:, None], right=True)
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
     greedy = torch.tensor([p.temperature == 0 for p in params], device=logits.device)
-    ids = torch.where(greedy, sampled.argmax(-1), drawn.clamp(max=logits.shape[1] - 1))
+    ids = torch.where(greedy, scores.argmax(-1), torch.minimum(drawn, last)[:, 0])
+    ids = ids.clamp(max=logits.shape[1] - 1)  # logits that are not numbers end up beyond the last id
     chosen = logprobs.gather(1, ids[:, None])[:, 0]
     return ids.tolist(), chosen.tolist()
 
 
-def _truncate(logits: Tensor, logprobs: Tensor, params: SamplingParams, seen: Sequence[int]) -> Tensor:
-    """Log-probs of one row after repetition penalty (CTRL, 1909.05858), top-k and nucleus (1904.09751)."""
-    if params.repetition_penalty != 1.0 and seen:
-        ids = torch.tensor(sorted(set(seen)), device=logits.device)
-        scores = logits.clone()
-        held = scores[ids]
-        scores[ids] = torch.where(held > 0, held / params.repetition_penalty, held * params.repetition_penalty)
-        logprobs = (scores / (params.temperature or 1.0)).log_softmax(-1)
+def _temperature(params: SamplingParams) -> float:
+    return max(params.temperature, SMALLEST_TEMPERATURE) if params.temperature else 1.0
+
+
+def _penalise(logits: Tensor, params: SamplingParams, seen: Sequence[int]) -> Tensor:
+    """Logits of one row after the repetition penalty (CTRL, 1909.05858)."""
+    if params.repetition_penalty == 1.0 or not seen:
+        return logits
+    ids = torch.tensor(sorted(set(seen)), device=logits.device)
+    held = logits[ids]
+    penalised = torch.where(held > 0, held / params.repetition_penalty, held * params.repetition_penalty)
+    return logits.index_copy(0, ids, penalised)
+
+
+def _truncate(logprobs: Tensor, params: SamplingParams) -> Tensor:
+    """Log-probs of one row after top-k and nucleus (1904.09751)."""
     if params.top_k and params.top_k < logprobs.shape[0]:
         lowest = logprobs.topk(params.top_k).values[-1]
         logprobs = logprobs.masked_fill(logprobs < lowest, float("-inf"))
