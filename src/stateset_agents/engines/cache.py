@@ -6,7 +6,7 @@ is ever read. Rows of one pool lie side by side, so that rows of equal length ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,9 +14,15 @@ from torch import Tensor
 SMALLEST = 256
 """Capacity in tokens of the smallest pool; each next one is twice as large."""
 
+Spans = tuple[tuple[int, int], ...]
+"""Ranges `[start, end)` of a row that were sampled, in order."""
+
+Path = tuple[tuple[int, ...], Spans]
+"""Ids and the ranges of them that were sampled: together they name one cache content to the bit."""
+
 
 class Pool:
-    """Slots of one capacity. Tensors are (slots, kv_heads, capacity, head_dim), a key and a value for each layer."""
+    """Slots of one capacity. For each layer a key and a value tensor, (slots, kv_heads, capacity, head_dim)."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -49,39 +55,46 @@ class Pool:
             self._free.clear()
             self.slots = 0
 
-    def layer(self, index: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Key and value tensor of a layer, made on first use in the shape and type of `like` (1, kv_heads, T, dim)."""
+    def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Key and value tensor of a layer, made on first use for keys and values like these, (1, kv_heads, T, dim)."""
         if index not in self.keys:
-            shape = (self.slots, like.shape[1], self.capacity, like.shape[3])
-            self.keys[index] = like.new_zeros(shape)
-            self.values[index] = like.new_zeros(shape)
+            for store, like in ((self.keys, key), (self.values, value)):
+                store[index] = like.new_zeros(self.slots, like.shape[1], self.capacity, like.shape[3])
         return self.keys[index], self.values[index]
 
     @property
-    def tokens(self) -> int:
-        """Tokens for which memory is held."""
-        return self.slots * self.capacity
+    def taken(self) -> int:
+        """Tokens in slots that are not free."""
+        return (self.slots - len(self._free)) * self.capacity
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """Where one row's keys and values are."""
 
     pool: Pool
     index: int
+    prompts: list[Path] = field(default_factory=list)
+    """Prompts of which the slot is known to hold all entries."""
 
 
 class KeyValueCache:
-    """All pools; hands out slots and moves a row to a larger pool when it grows."""
+    """All pools; hands out slots."""
 
     def __init__(self) -> None:
         self._pools: dict[int, Pool] = {}
 
-    def take(self, tokens: int) -> Slot:
-        """A slot with room for `tokens`."""
+    @staticmethod
+    def capacity_for(tokens: int) -> int:
+        """Capacity of the slot that a row of `tokens` gets."""
         capacity = SMALLEST
         while capacity < tokens:
             capacity *= 2
+        return capacity
+
+    def take(self, tokens: int) -> Slot:
+        """A slot with room for `tokens`."""
+        capacity = self.capacity_for(tokens)
         pool = self._pools.setdefault(capacity, Pool(capacity))
         return Slot(pool, pool.take())
 
@@ -89,29 +102,19 @@ class KeyValueCache:
         """Free a slot."""
         slot.pool.give_back(slot.index)
 
-    def grow(self, slot: Slot, tokens: int, used: int) -> Slot:
-        """Make room for `tokens`, keeping the first `used` entries. Returns the slot, maybe another one."""
-        if tokens <= slot.pool.capacity:
-            return slot
-        new = self.take(tokens)
-        self.copy(slot, [new], used)
-        self.give_back(slot)
-        return new
-
     @staticmethod
-    def copy(source: Slot, targets: list[Slot], used: int) -> None:
-        """Copy the first `used` entries of a row to other rows."""
+    def copy(source: Slot, target: Slot, used: int) -> None:
+        """Copy the first `used` entries of a row to another row."""
         for layer, key in source.pool.keys.items():
             value = source.pool.values[layer]
-            for target in targets:
-                to_key, to_value = target.pool.layer(layer, key[:1])
-                to_key[target.index, :, :used] = key[source.index, :, :used]
-                to_value[target.index, :, :used] = value[source.index, :, :used]
+            to_key, to_value = target.pool.layer(layer, key[:1], value[:1])
+            to_key[target.index, :, :used] = key[source.index, :, :used]
+            to_value[target.index, :, :used] = value[source.index, :, :used]
 
     @property
-    def tokens(self) -> int:
-        """Tokens for which memory is held, over all pools."""
-        return sum(pool.tokens for pool in self._pools.values())
+    def taken(self) -> int:
+        """Tokens in slots that are not free, over all pools."""
+        return sum(pool.taken for pool in self._pools.values())
 
 
 class CachedPlan:
@@ -165,11 +168,11 @@ class CachedPlan:
         _, heads, total, _ = query.shape
         output = query.new_zeros(total, heads, value.shape[-1])
         for pool, slots, positions, places in self._single:
-            keys, values = pool.layer(layer, key)
+            keys, values = pool.layer(layer, key, value)
             keys[slots, :, positions] = key[0].transpose(0, 1)[places]
             values[slots, :, positions] = value[0].transpose(0, 1)[places]
         for pool, first, count, length, offset in self._runs:
-            keys, values = pool.layer(layer, key)
+            keys, values = pool.layer(layer, key, value)
             start = max(0, length - window) if window else 0
             rows = slice(first, first + count)
             one = query[0, :, offset : offset + count].transpose(0, 1)[:, :, None]
@@ -178,7 +181,7 @@ class CachedPlan:
             )
             output[offset : offset + count] = seen[:, :, 0]
         for slot, start, tokens, offset, mask in self._prefill:
-            keys, values = slot.pool.layer(layer, key)
+            keys, values = slot.pool.layer(layer, key, value)
             end = start + tokens
             piece = slice(offset, offset + tokens)
             keys[slot.index, :, start:end] = key[0, :, piece]
