@@ -22,6 +22,8 @@ from .trainer import Trainer
 
 Say = Callable[[str], None]
 
+STARTED_FROM = "started_from.txt"
+
 _FREE = {
     "agent.device",
     "environment.scenarios",  # compared by what they hold, not by how they are named
@@ -56,6 +58,21 @@ def last_state(folder: RunFolder, config: RunConfig, environment: Environment, s
     return checkpoint
 
 
+def remember_start(folder: RunFolder, checkpoint: Checkpoint) -> None:
+    """Note where a new run begins, for the case that it is killed before it has a checkpoint of its own."""
+    folder.write_text(STARTED_FROM, f"{checkpoint.path.absolute()}\n")
+
+
+def remembered_start(folder: RunFolder) -> Checkpoint | None:
+    """Where a run without checkpoints began; None if it began from the model.
+
+    Raises:
+        CheckpointError: that checkpoint is gone.
+    """
+    note = folder.path / STARTED_FROM
+    return find_start(Path(note.read_text(encoding="utf-8").strip())) if note.is_file() else None
+
+
 def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, say: Say) -> None:
     """Bring a prepared trainer and the folder's logs to the state of a checkpoint, or of a run that did no step.
 
@@ -63,22 +80,33 @@ def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, 
         CheckpointError: the checkpoint does not fit the model.
         RunFolderError: the logs cannot be cut.
     """
+    step = 0 if checkpoint is None else int(checkpoint.record("trainer")["step"])
+    damaged = _move_damaged(folder, after=step)
     if checkpoint is None or trainer.learner is None:
         folder.truncate(0)
-        reason = "a model without weights has no checkpoints" if trainer.learner is None else "it had no checkpoint yet"
+        reason = "none of its checkpoints is whole" if damaged else "it had no checkpoint yet"
+        if trainer.learner is None:
+            reason = "a model without weights has no checkpoints"
         say(f"resumed {folder.path} at step 0: {reason}, so it begins again")
         return
     record = load_run_state(checkpoint, trainer.learner, adapters=trainer.config.lora is not None)
-    step = int(record["step"])
-    for later, damaged in list_checkpoints(folder.checkpoints_dir):
-        if later > step:  # passed over, and in the way of the checkpoint that this run will write
-            damaged.rename(damaged.with_name(f"damaged-{damaged.name}"))
     folder.truncate(step, evaluated=record["pending"] is None)
     trainer.load_state_dict(record, read_metrics(folder.path))
     then = record["config"]["num_episodes"]
     if then != trainer.config.num_episodes:
         say(f"num_episodes is {trainer.config.num_episodes} instead of {then}")
     say(f"resumed {folder.path} at step {step} of {trainer.config.plan.total_steps}")
+
+
+def _move_damaged(folder: RunFolder, *, after: int) -> bool:
+    """Move what was passed over out of the way of the checkpoints to come. Returns whether there was any."""
+    passed_over = [path for step, path in list_checkpoints(folder.checkpoints_dir) if step > after]
+    for damaged in passed_over:
+        number, target = 1, damaged.with_name(f"damaged-{damaged.name}")
+        while target.exists():
+            number, target = number + 1, damaged.with_name(f"damaged-{damaged.name}-{number + 1}")
+        damaged.rename(target)
+    return bool(passed_over)
 
 
 def find_start(path: Path) -> Checkpoint:

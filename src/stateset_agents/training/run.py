@@ -28,7 +28,7 @@ from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
 from .callbacks import Callback
 from .from_config import build_agent, build_environment, build_eval_environment, build_reward
-from .resume import begin_from, find_start, last_state, take_up
+from .resume import begin_from, find_start, last_state, remember_start, remembered_start, take_up
 from .signals import StopSignals
 from .train import announce, closing_report, finish
 from .trainer import RunParts, StopRequested, Trainer
@@ -115,8 +115,12 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
         say = _journal(config, folder, progress)
         clean_stale_temporaries(folder.checkpoints_dir)
         announce(config.training, environment, reward, say)
+        last = None
         if resume:
-            start = last_state(folder, config, environment, say)
+            last = last_state(folder, config, environment, say)
+            start = remembered_start(folder) if last is None else None
+        elif start is not None:
+            remember_start(folder, start)
         sinks = Sinks(_sinks(config, folder))
         watchers = () if config.logging.log_file is None else (_LogFile(),)
         parts = RunParts(folder, evaluation, watchers, progress, sinks, {"run": config.to_dict()})
@@ -130,8 +134,8 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
             try:
                 await trainer.prepare()
                 if resume:
-                    take_up(trainer, folder, start, say)
-                elif start is not None:
+                    take_up(trainer, folder, last, say)
+                if start is not None:
                     begin_from(trainer, start, say)
                 sinks.start(folder.path, config.to_dict(), trainer.steps)
                 await trainer.run()

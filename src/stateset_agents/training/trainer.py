@@ -226,6 +226,7 @@ class Trainer:
             "episodes": self.episodes,
             "pending": self._pending,
             "stop_reason": self.stop_reason,
+            "success_criterion": self.success_criterion,
             "judge": self._judge.state_dict(),
             "callbacks": {callback.name: callback.state_dict() for callback in self.parts.callbacks},
             "sinks": self.parts.sinks.state_dict(),
@@ -254,6 +255,7 @@ class Trainer:
         self.episodes = int(state["episodes"])
         self._pending = state["pending"]
         self.stop_reason = state["stop_reason"]
+        self.success_criterion = state["success_criterion"]
         self._judge.load_state_dict(state["judge"])
         for callback in self.parts.callbacks:
             if callback.name in state["callbacks"]:
@@ -372,7 +374,7 @@ class Trainer:
             callback.on_evaluation(self.steps, result)
         if self.parts.folder is not None:
             self.parts.folder.log_trajectories(self.steps, result.groups, phase="eval")
-        return {f"eval_{name}": value for name, value in result.metrics().items()}
+        return result.metrics()
 
     def _record(self, row: dict[str, Any]) -> None:
         self.rows.append(row)

@@ -1,0 +1,168 @@
+"""Ctrl-C, whatever the run is doing: answered at once, nothing lost, and the resumed run ends as an undisturbed one."""
+
+import signal
+import time
+
+import pytest
+
+BLOCK = """
+import asyncio, os, time
+def wait():
+    os.mkdir("under-way")
+    end = time.monotonic() + 20
+    while not os.path.exists("go") and time.monotonic() < end:
+        time.sleep(0.01)
+async def wait_without_blocking():
+    os.mkdir("under-way")
+    await asyncio.sleep(20)
+"""
+"""Lets a command stop and say so in the middle of a phase; `wait` blocks the event loop, as computing does."""
+
+IN_ROLLOUT = """
+from stateset_agents.rollouts import episode
+play = episode.play_episode
+from stateset_agents.rollouts import groups
+async def waiting(*arguments, key, **more):
+    if key.startswith("0/1/") and not os.path.exists("under-way"):
+        await wait_without_blocking()
+    return await play(*arguments, key=key, **more)
+groups.play_episode = waiting
+"""
+IN_EVALUATION = IN_ROLLOUT.replace('"0/1/"', '"evaluation/"')
+IN_LEARNING = """
+from stateset_agents.training import learner
+step = learner.Learner.step
+def waiting(self, *arguments, **more):
+    metrics = step(self, *arguments, **more)
+    if self.steps == 2:
+        wait()
+    return metrics
+learner.Learner.step = waiting
+"""
+IN_SAVING = """
+from stateset_agents.training import trainer
+save = trainer.save_run_state
+def waiting(folder, *arguments):
+    if folder.name == "step-2":
+        wait()
+    return save(folder, *arguments)
+trainer.save_run_state = waiting
+"""
+WHILE_LOADING = """
+from stateset_agents.training import trainer
+prepare = trainer.Trainer.prepare
+async def waiting(self):
+    wait()
+    await prepare(self)
+trainer.Trainer.prepare = waiting
+"""
+PHASES = {
+    "rollout": (IN_ROLLOUT, 1),
+    "learning": (IN_LEARNING, 2),
+    "evaluation": (IN_EVALUATION, 2),
+    "saving": (IN_SAVING, 2),
+}
+"""What blocks, and the step whose state is saved."""
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_ctrl_c_in_any_phase_saves_and_resumes_to_the_same_bytes(work, phase):
+    block, saved = PHASES[phase]
+    changes = {"training__eval_every": 8, "training__eval_samples": 1} if phase == "evaluation" else {}
+    work.write(**changes)
+    assert work.train("--output-dir", "whole").code == 0
+    run = work.start("run.json", before=BLOCK + block)
+    work.until((work.path / "under-way").exists)
+    begin = time.monotonic()
+    run.send(signal.SIGINT)
+    if phase in ("learning", "saving"):  # what cannot be given up is finished
+        work.until(lambda: "stopping" in run.err.read_text())
+        (work.path / "go").touch()
+    ended = run.wait()
+    assert time.monotonic() - begin < 10
+    assert ended.code == 75, ended.err
+    assert "Traceback" not in ended.err
+    assert f"stopped and saved at step {saved} in outputs" in ended.err
+    assert (work.path / "outputs" / "checkpoints" / f"step-{saved}").is_dir()
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert f"resumed outputs at step {saved} of 4" in ended.err
+    assert work.metrics() == work.metrics("whole")
+    for part in ("final_model/model.safetensors", "checkpoints/step-4/optimizer.safetensors"):
+        assert (work.path / "outputs" / part).read_bytes() == (work.path / "whole" / part).read_bytes()
+
+
+def test_ctrl_c_while_the_model_is_loaded_loses_nothing_and_says_how_to_begin_again(work):
+    assert work.train("--output-dir", "whole").code == 0
+    run = work.start("run.json", before=BLOCK + WHILE_LOADING)
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGTERM)
+    (work.path / "go").touch()
+    ended = run.wait()
+    assert ended.code == 75, ended.err
+    assert "stopped before the first step was done; nothing was lost" in ended.err
+    assert "\n  grpo-train run.json --resume\n" in ended.err
+    assert work.status()["state"] == "interrupted"
+    assert work.train("--resume").code == 0
+    assert work.metrics() == work.metrics("whole")
+
+
+def test_the_command_that_resumes_leaves_out_where_the_run_once_started_from(work):
+    assert work.train("--output-dir", "whole").code == 0
+    for folder, flag in (("one", ["--resume-from", "whole"]), ("two", ["--resume-from=whole"])):
+        run = work.start("run.json", *flag, "--output-dir", folder, before=BLOCK + WHILE_LOADING)
+        work.until((work.path / "under-way").exists)
+        run.send(signal.SIGINT)
+        (work.path / "go").touch()
+        assert f"\n  grpo-train run.json --output-dir {folder} --resume\n" in run.wait().err
+        (work.path / "go").unlink()
+        (work.path / "under-way").rmdir()
+
+
+def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_still_be_resumed(work):
+    assert work.train("--output-dir", "whole").code == 0
+    run = work.start("run.json", before=BLOCK + IN_SAVING)
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGINT)
+    work.until(lambda: "Once more leaves at once" in run.err.read_text())
+    begin = time.monotonic()
+    run.send(signal.SIGINT)
+    ended = run.wait()
+    assert time.monotonic() - begin < 1
+    assert ended.code == -signal.SIGINT
+    assert not list((work.path / "outputs" / "checkpoints").glob("step-*"))
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert work.metrics() == work.metrics("whole")
+    assert not list((work.path / "outputs" / "checkpoints").glob(".*"))
+
+
+def test_ctrl_c_before_there_is_a_run_leaves_nothing_behind(work):
+    block = """
+from stateset_agents.training import run
+def waiting(*arguments, **more):
+    wait()
+run.preflight = waiting
+"""
+    run = work.start("run.json", before=BLOCK + block)
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGINT)
+    (work.path / "go").touch()
+    ended = run.wait()
+    assert ended.code == 75
+    assert "Traceback" not in ended.err
+
+
+def test_a_run_of_a_stub_that_was_stopped_says_that_it_begins_again(work):
+    block = IN_ROLLOUT
+    work.write(agent__model_name="stub://Yes.|No.")
+    run = work.start("run.json", before=BLOCK + block)
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGINT)
+    ended = run.wait()
+    assert ended.code == 75
+    assert "stopped after step 1. A model without weights saves nothing; to begin again" in ended.err
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert "a model without weights has no checkpoints, so it begins again" in ended.err
+    assert [row["step"] for row in work.metrics()] == [1, 2, 3, 4]

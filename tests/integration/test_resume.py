@@ -1,0 +1,330 @@
+"""A run that was stopped, however it was stopped, ends as an undisturbed one does: to the byte."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STOP_AT = """
+import os, signal
+from stateset_agents.training import trainer
+record = trainer.Trainer._record
+def stopping(self, row):
+    record(self, row)
+    if row["step"] == {step}:
+        os.kill(os.getpid(), {number})
+trainer.Trainer._record = stopping
+"""
+"""Makes a command send itself a signal right after a step was logged: a moment that a clock would not meet."""
+
+LORA = {"training__lora": {"r": 4, "alpha": 8}}
+EVALUATED = {"training__eval_every": 4, "training__eval_samples": 1, "training__early_stopping": True}
+
+
+WAIT_IN_STEP_2 = """
+import os, time
+from stateset_agents.training import trainer
+learn = trainer.Trainer._complete
+async def waiting(self, row):
+    if self.steps == 2:
+        os.mkdir("in-step-2")
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    await learn(self, row)
+trainer.Trainer._complete = waiting
+"""
+
+KILLED_WHILE_LOADING = """
+import os, signal
+from stateset_agents.training import trainer
+trainer.Trainer.prepare = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+SCENARIOS_WITHOUT_REFUND = [
+    {"id": "price", "user_responses": ["What does it cost?", "Thanks."]},
+    {"id": "order", "user_responses": ["Where is my order?", "And when does it come?"]},
+]
+
+
+def stop_at(step: int, number: int) -> str:
+    return STOP_AT.format(step=step, number=number)
+
+
+def tensors(folder: Path) -> dict[str, bytes]:
+    """Weights, adapters and optimizer slots of a checkpoint or final model."""
+    found = {file.name: file.read_bytes() for file in folder.glob("*.safetensors")}
+    assert found
+    return found
+
+
+def undisturbed(work, **changes) -> None:
+    """A run in `whole` that nothing stops."""
+    work.write(**changes)
+    ended = work.train("--output-dir", "whole")
+    assert ended.code == 0, ended.err
+
+
+def assert_same(work, run: str = "outputs") -> None:
+    assert work.metrics(run) == work.metrics("whole")
+    for part in ("final_model", "checkpoints/step-4"):
+        assert tensors(work.path / run / part) == tensors(work.path / "whole" / part)
+    assert {file.name for file in (work.path / run / "checkpoints/step-4").iterdir()} >= {"optimizer.safetensors"}
+    played = [
+        [
+            (row["step"], row["phase"], row["key"], [turn["content"] for turn in row["turns"]])
+            for row in map(json.loads, (work.path / name / "trajectories.jsonl").read_text().splitlines())
+        ]
+        for name in (run, "whole")
+    ]
+    assert played[0] == played[1]
+
+
+@pytest.mark.parametrize("changes", [{}, LORA, EVALUATED], ids=["full", "lora", "evaluated"])
+def test_a_run_that_ctrl_c_stopped_ends_as_if_nothing_had_happened(work, changes):
+    undisturbed(work, **changes)
+    assert len({json.dumps(row["loss"]) for row in work.metrics("whole")}) > 1
+    ended = work.train(before=stop_at(1, signal.SIGINT))
+    assert ended.code == 75, ended.err
+    assert work.status()["state"] == "interrupted"
+    assert [file.name for file in (work.path / "outputs" / "checkpoints").iterdir()] == ["step-1"]
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert "resumed outputs at step 1 of 4" in ended.err
+    assert work.status()["state"] == "finished"
+    assert_same(work)
+
+
+@pytest.mark.parametrize("changes", [{}, LORA], ids=["full", "lora"])
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_the_same(work, changes):
+    undisturbed(work, **changes)
+    killed = work.train(before=stop_at(3, signal.SIGKILL))
+    assert killed.code == -signal.SIGKILL
+    assert work.status()["state"] == "running"
+    assert len(work.metrics()) == 3
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert "resumed outputs at step 2 of 4" in ended.err
+    assert_same(work)
+
+
+def test_a_run_may_be_stopped_again_and_again(work):
+    undisturbed(work, training__save_every=4)
+    for step, number in ((1, signal.SIGINT), (2, signal.SIGTERM), (3, signal.SIGKILL)):
+        more = ["--resume"] if step > 1 else []
+        assert work.train(*more, before=stop_at(step, number)).code in (75, -signal.SIGKILL)
+    assert work.train("--resume").code == 0
+    assert_same(work)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again_and_says_so(work):
+    undisturbed(work)
+    assert work.train(before=stop_at(1, signal.SIGKILL)).code == -signal.SIGKILL
+    ended = work.train("--resume")
+    assert ended.code == 0
+    assert "resumed outputs at step 0: it had no checkpoint yet, so it begins again" in ended.err
+    assert_same(work)
+
+
+def test_resuming_a_finished_run_changes_nothing_and_prints_its_report_again(work):
+    undisturbed(work)
+    before = work.snapshot("whole")
+    ended = work.train("--output-dir", "whole", "--resume")
+    assert ended.code == 0
+    assert ended.out == (work.path / "whole" / "report.txt").read_text()
+    after = work.snapshot("whole")
+    assert before.pop("status.json") != after.pop("status.json")
+    assert before == after
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_moved_out_of_the_way(work):
+    undisturbed(work)
+    assert work.train(before=stop_at(4, signal.SIGKILL)).code == -signal.SIGKILL
+    checkpoints = work.path / "outputs" / "checkpoints"
+    assert not (checkpoints / "step-4").exists()
+    (checkpoints / "step-2").rename(checkpoints / "step-3")  # a later one, and then damaged
+    with (checkpoints / "step-3" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    ended = work.train("--resume")
+    assert ended.code == 0
+    assert "passed over" in ended.err
+    assert "model.safetensors" in ended.err
+    assert (checkpoints / "damaged-step-3").is_dir()
+    assert_same(work)
+
+
+def test_more_episodes_may_be_asked_for_on_resume(work):
+    undisturbed(work)
+    assert work.train("--num-episodes", "8").code == 0
+    ended = work.train("--resume")
+    assert ended.code == 0
+    assert "num_episodes is 16 instead of 8" in ended.err
+    assert "resumed outputs at step 2 of 4" in ended.err
+    assert_same(work)
+
+
+def test_changed_settings_are_refused_with_both_values_and_nothing_is_touched(work):
+    assert work.train(before=stop_at(3, signal.SIGINT)).code == 75
+    before = work.snapshot()
+    work.write(agent__temperature=0.5, training__learning_rate=2e-3, rewards=[{"type": "safety", "weight": 1.0}])
+    work.scenarios({"scenarios": [*SCENARIOS_WITHOUT_REFUND, {"id": "new", "user_responses": ["Hi"]}]})
+    ended = work.train("--resume", "--seed", "7")
+    assert ended.code == 2
+    for expected in (
+        "config error in run.json, line 5: agent.temperature is 0.5, but the run in outputs has 1.0.",
+        "training.learning_rate is 0.002, but the run in outputs has 0.001.",
+        "config error in --seed: training.seed is 7, but the run in outputs has 0.",
+        'rewards[0].type is "safety", but the run in outputs has "custom".',
+        'the scenarios are not those that the run trains on: 1 added (first: "new"), 1 missing (first: "refund").',
+        "--resume-from outputs and another --output-dir",
+    ):
+        assert expected in ended.err
+    assert "Traceback" not in ended.err
+    assert work.snapshot() == before
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(work):
+    (work.path / "empty").mkdir()
+    for folder, words in (("nowhere", "nowhere does not exist"), ("empty", "empty holds no run")):
+        ended = work.train("--resume", "--output-dir", folder)
+        assert ended.code == 3
+        assert words in ended.err
+    assert not (work.path / "nowhere").exists()
+    assert not list((work.path / "empty").iterdir())
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_nothing_is_overwritten(work):
+    assert work.train().code == 0
+    before = work.snapshot()
+    ended = work.train("--seed", "5")
+    assert ended.code == 3
+    assert "run folder error: outputs already holds a run, and a run is never overwritten" in ended.err
+    assert "--resume" in ended.err
+    assert work.snapshot() == before
+
+
+def test_two_processes_cannot_write_one_run(work):
+    first = work.start("run.json", before=WAIT_IN_STEP_2)
+    work.until(lambda: (work.path / "in-step-2").exists())
+    for arguments, words in (([], "already holds a run"), (["--resume"], f"is being written by process {first.pid}")):
+        ended = work.train(*arguments)
+        assert ended.code == 3
+        assert words in ended.err
+    (work.path / "go").touch()
+    assert first.wait().code == 0
+    assert len(work.metrics()) == 4
+
+
+def test_a_new_run_starts_from_the_weights_and_optimizer_of_another(work):
+    from safetensors.torch import load_file
+
+    undisturbed(work)
+    work.write(training__num_episodes=8, training__learning_rate=1e-9)
+    ended = work.train("--resume-from", "whole", "--output-dir", "next")
+    assert ended.code == 0, ended.err
+    assert "started from whole/checkpoints/step-4: its weights and optimizer state, at step 0" in ended.err
+    assert [row["step"] for row in work.metrics("next")] == [1, 2]
+    assert [row["episodes"] for row in work.metrics("next")] == [4, 8]
+    first, start = (
+        load_file(work.path / run / "checkpoints" / step / "optimizer.safetensors")
+        for run, step in (("next", "step-0"), ("whole", "step-4"))
+    )
+    assert all(first[name].equal(start[name]) for name in start)
+    last = load_file(work.path / "next" / "checkpoints" / "step-2" / "optimizer.safetensors")
+    assert {int(last[name]) for name in last if name.endswith("|step")} == {
+        int(start[name]) + 2 for name in start if name.endswith("|step")
+    }
+    weights = [load_file(work.path / run / "final_model" / "model.safetensors") for run in ("next", "whole")]
+    assert all(weights[0][name].allclose(weights[1][name], atol=1e-6) for name in weights[1])
+
+
+def test_a_final_model_gives_a_new_run_its_weights_alone(work):
+    undisturbed(work)
+    work.write(training__num_episodes=4)
+    ended = work.train("--resume-from", "whole/final_model", "--output-dir", "next")
+    assert ended.code == 0, ended.err
+    assert "whole/final_model: its weights, with a fresh optimizer, at step 0" in ended.err
+    start = work.path / "next" / "checkpoints" / "step-0"
+    assert (start / "model.safetensors").read_bytes() == (
+        work.path / "whole" / "final_model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_run_that_started_from_another_one_is_resumed_without_it(work):
+    undisturbed(work)
+    more = ["--resume-from", "whole", "--output-dir", "next"]
+    assert work.train(*more).code == 0
+    (work.path / "next").rename(work.path / "expected")
+    assert work.train(*more, before=stop_at(1, signal.SIGKILL)).code == -signal.SIGKILL
+    (work.path / "whole").rename(work.path / "gone")
+    ended = work.train("--output-dir", "next", "--resume")
+    assert ended.code == 0, ended.err
+    assert "resumed next at step 0 of 4" in ended.err
+    (work.path / "expected").rename(work.path / "whole")
+    assert_same(work, "next")
+
+
+def test_a_run_killed_before_it_took_its_start_takes_it_on_resume(work):
+    undisturbed(work)
+    more = ["--resume-from", "whole", "--output-dir", "next"]
+    assert work.train(*more).code == 0
+    (work.path / "next").rename(work.path / "expected")
+    assert work.train(*more, before=KILLED_WHILE_LOADING).code == -signal.SIGKILL
+    assert not list((work.path / "next" / "checkpoints").iterdir())
+    ended = work.train("--output-dir", "next", "--resume")
+    assert ended.code == 0, ended.err
+    assert "started from" in ended.err
+    assert work.metrics("next") == work.metrics("expected")
+
+
+def test_what_a_new_run_cannot_start_from_is_refused_before_its_folder_is_made(work):
+    (work.path / "half").mkdir()
+    for path, words in (("nowhere", "there is no checkpoint nowhere"), ("half", "half is no run and no checkpoint")):
+        ended = work.train("--resume-from", path, "--output-dir", "next")
+        assert ended.code == 3
+        assert words in ended.err
+        assert not (work.path / "next").exists()
+    ended = work.train("--resume-from", "whole", "--resume", "--output-dir", "next")
+    assert ended.code == 2
+    assert "give one of them" in ended.err
+
+
+def test_adapters_cannot_be_trained_on_top_of_a_checkpoint_without_them(work):
+    undisturbed(work)
+    work.write(**LORA)
+    ended = work.train("--resume-from", "whole", "--output-dir", "next")
+    assert ended.code == 2
+    assert "holds merged weights; to train new adapters on top of them, give the folder as --model-name" in ended.err
+    ended = work.train("--model-name", "whole/final_model", "--output-dir", "other")
+    assert ended.code == 0, ended.err
+
+
+def test_the_script_itself_stops_at_ctrl_c_and_prints_the_command_that_resumes(work):
+    """No launcher: the installed script, in a process group of its own as a terminal makes one."""
+    undisturbed(work)
+    rewards = work.path / "my_rewards.py"
+    rewards.write_text(
+        "import asyncio\n" + rewards.read_text().replace("text =", "await asyncio.sleep(0.1)\n    text =")
+    )
+    arguments = [str(Path(sys.executable).parent / "grpo-train"), "run.json", "--output-dir", "my runs/first"]
+    process = subprocess.Popen(
+        arguments, cwd=work.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    work.until(lambda: (work.path / "my runs/first/metrics.jsonl").exists() and work.metrics("my runs/first"))
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert out == ""
+    assert "Traceback" not in err
+    (command,) = re.findall(r"To continue:\n  (grpo-train .*)$", err, flags=re.MULTILINE)
+    assert command == "grpo-train run.json --output-dir 'my runs/first' --resume"
+    assert command in work.status("my runs/first")["message"]
+    ended = work.start(*shlex.split(command)[1:]).wait()
+    assert ended.code == 0, ended.err
+    assert_same(work, "my runs/first")
