@@ -8,7 +8,7 @@ group-relative advantage is made of. A group without any teaches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
@@ -38,8 +38,11 @@ class SuccessCriterion:
 
     def text(self, episodes: Iterable[MultiTurnTrajectory]) -> str:
         """Which criterion judged these episodes, in words."""
-        stated = {episode.success is not None for episode in episodes}
-        if stated == {True}:
+        return self.describe({episode.success is not None for episode in episodes})
+
+    def describe(self, stated: Collection[bool]) -> str:
+        """Like `text`, for a collection of whether the environment stated a criterion."""
+        if set(stated) == {True}:
             return "the environment's criterion"
         if self.attainable is None:
             return (

@@ -131,8 +131,8 @@ def describe(metrics: Mapping[str, Any]) -> list[str]:
     for key, label, form in (
         ("kl", "kl ", ".3f"),
         ("tokens_per_second", "tokens/s ", ".0f"),
-        ("eval_reward_mean", "held-out reward ", ".2f"),
-        ("eval_success_rate", "held-out success ", ".0%"),
+        ("eval_reward_mean", "evaluated reward ", ".2f"),
+        ("eval_success_rate", "evaluated success ", ".0%"),
     ):
         value = _number(metrics, key)
         if value is not None:

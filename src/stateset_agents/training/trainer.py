@@ -100,7 +100,6 @@ class Trainer:
         self.episodes = 0
         self.learner: Learner | None = None
         self.stop_reason: str | None = None
-        self.success_criterion = "nothing states a criterion"
         for place, callback in enumerate(self.parts.callbacks):
             if not isinstance(callback, Callback):
                 raise ConfigError(
@@ -111,12 +110,18 @@ class Trainer:
         if len(set(names)) != len(names):
             raise ConfigError(f"two callbacks have the same name: {', '.join(names)}; give one another `name`")
         self._criterion = SuccessCriterion(reward.attainable)
+        self._stated: set[bool] = set()
         self._order = ScenarioOrder(environment.episode_scenarios(), config.seed)
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=SOLVED * reward.attainable)
         self._saved_step = 0
         self._pending: dict[str, Any] | None = None
         self._stop = asyncio.Event()
+
+    @property
+    def success_criterion(self) -> str:
+        """What counted as success so far, in words."""
+        return self._criterion.describe(self._stated)
 
     def request_stop(self) -> None:
         """Stop as soon as nothing is lost by it: a rollout is given up, an update is finished."""
@@ -218,6 +223,7 @@ class Trainer:
         best = self._judge.early.best_step
         protect = [step_folder(folder.checkpoints_dir, best)] if best else []
         prune_checkpoints(folder.checkpoints_dir, self.config.keep_checkpoints, protect=protect)
+        self._phase("")
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and watchers, as JSON; weights and optimizer are the learner's."""
@@ -226,7 +232,7 @@ class Trainer:
             "episodes": self.episodes,
             "pending": self._pending,
             "stop_reason": self.stop_reason,
-            "success_criterion": self.success_criterion,
+            "criterion_stated": sorted(self._stated),
             "judge": self._judge.state_dict(),
             "callbacks": {callback.name: callback.state_dict() for callback in self.parts.callbacks},
             "sinks": self.parts.sinks.state_dict(),
@@ -255,7 +261,7 @@ class Trainer:
         self.episodes = int(state["episodes"])
         self._pending = state["pending"]
         self.stop_reason = state["stop_reason"]
-        self.success_criterion = state["success_criterion"]
+        self._stated = set(state["criterion_stated"])
         self._judge.load_state_dict(state["judge"])
         for callback in self.parts.callbacks:
             if callback.name in state["callbacks"]:
@@ -281,7 +287,7 @@ class Trainer:
         self.steps = step + 1
         self.episodes += sum(len(group.trajectories) + len(group.failures) for group in groups)
         row = self._row(step, groups, measured, rolled - begin, learned - rolled)
-        self.success_criterion = self._criterion.text(t for group in groups for t in group.trajectories)
+        self._stated |= {episode.success is not None for group in groups for episode in group.trajectories}
         if self.parts.folder is not None:
             self.parts.folder.log_trajectories(self.steps, groups)
         if self.steps == 1:

@@ -62,7 +62,7 @@ def test_numbers_that_are_missing_or_not_finite_are_left_out():
         progress.step({"step": 2, "reward_mean": 0.5, "eval_reward_mean": 0.61, "eval_success_rate": 0.875})
     first, second = console.file.getvalue().splitlines()
     assert first == "step 1/2  2.0 s  left 0 s"
-    assert second == "step 2/2  reward 0.50  held-out reward 0.61  held-out success 88%  left 0 s"
+    assert second == "step 2/2  reward 0.50  evaluated reward 0.61  evaluated success 88%  left 0 s"
 
 
 def test_time_left_follows_the_pace_of_the_last_ten_steps():
