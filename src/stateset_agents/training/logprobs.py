@@ -1,7 +1,7 @@
 """Log-probabilities of chosen tokens, a few rows of logits at a time.
 
-Invariant: logits exist for trained tokens only, and for at most `ROWS` of them at once in float32. The backward pass
-computes them again: with p the softmax, d log p(target) / d logit = (onehot(target) - p) / temperature.
+Invariant: logits exist for trained tokens only, and for at most `ROWS` of them at once. The backward pass computes them
+again: with p the softmax, d log p(target) / d logit = (onehot(target) - p) / temperature.
 """
 
 from __future__ import annotations
