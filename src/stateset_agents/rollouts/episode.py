@@ -14,9 +14,11 @@ import copy
 import inspect
 import logging
 import math
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from ..agents import Agent
@@ -29,6 +31,8 @@ from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
 from ..core.users import UserFailed
 
 logger = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 class _EpisodeFailed(Exception):
@@ -218,7 +222,16 @@ async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIte
 def _failed(outcome: Outcome, name: str, error: Exception) -> _EpisodeFailed:
     logger.debug("%s failed", name, exc_info=error)
     text = str(error) if isinstance(error, UserFailed) else f"{type(error).__name__}: {error}"
-    return _EpisodeFailed(outcome, f"{name}: {text}")
+    details = ", ".join([*getattr(error, "__notes__", ()), *_place(error)])
+    return _EpisodeFailed(outcome, f"{name}: {text}" + (f" ({details})" if details else ""))
+
+
+def _place(error: BaseException) -> list[str]:
+    """File and line in the code that somebody plugged in; nothing if it was not that code which raised."""
+    source = error.__cause__ if isinstance(error, UserFailed) and error.__cause__ else error
+    frames = traceback.extract_tb(source.__traceback__)
+    foreign = [frame for frame in frames if not Path(frame.filename).is_relative_to(_PACKAGE)]
+    return [f"{Path(foreign[-1].filename).name}, line {foreign[-1].lineno}"] if foreign else []
 
 
 def _environment(name: str, problem: str) -> _EpisodeFailed:

@@ -160,8 +160,13 @@ class RewardFunction(ABC):
         return words.removesuffix("_reward") or words
 
     async def _call(self, turns: Turns, context: Context | None) -> RewardResult:
-        value: Any = self.compute_reward(turns, context)
-        return as_result(await value if inspect.isawaitable(value) else value, self.label)
+        try:
+            value: Any = self.compute_reward(turns, context)
+            return as_result(await value if inspect.isawaitable(value) else value, self.label)
+        except Exception as error:
+            if not getattr(error, "__notes__", None):  # a composite's part has said already which one it is
+                error.add_note(f"reward {self.label!r}")
+            raise
 
     def _checked(self, result: RewardResult, assistant_turns: int) -> RewardResult:
         if result.turn_rewards is None or result.score is None:
