@@ -15,7 +15,7 @@ from ..config import RunConfig
 from ..core.environment import ConversationEnvironment, Environment
 from ..core.users import ScriptedUser
 from ..models.preflight import preflight
-from ..training.from_config import build_agent, build_environment, build_eval_environment, build_reward
+from ..training.from_config import build_agent, build_environment, build_eval_environment, build_reward, with_weights
 
 Row = tuple[str, str, str]
 """Key, value and origin."""
@@ -35,6 +35,7 @@ def print_dry_run(config: RunConfig) -> None:
     environment = build_environment(config)
     evaluated = build_eval_environment(config)
     reward = build_reward(config, environment)
+    config = with_weights(config, reward)
     values, amounts = list(value_rows(config)), list(amount_rows(config, environment, evaluated))
     if stdout_is_terminal():
         _print_tables(values, amounts)

@@ -137,7 +137,7 @@ def _finish(
     if logging.wandb is not None and logging.wandb.project is None:
         hint = "name it, or set WANDB_PROJECT or --wandb-project"
         problems.append(problem(layer.place(("logging", "wandb")), "logging.wandb.project is missing.", hint))
-    if rewards and not any(reward.weight for reward in rewards):
+    if rewards and all(reward.weight == 0 for reward in rewards):
         problems.append(problem(layer.place(("rewards",)), "all rewards have weight 0: nothing could be learned."))
     if problems or training is None:
         raise ConfigError(*problems)

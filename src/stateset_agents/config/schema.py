@@ -97,7 +97,10 @@ class RewardSpec(Section):
     """One reward function and its weight."""
 
     type: Literal["helpfulness", "safety", "correctness", "conciseness", "engagement", "custom"]
-    weight: Annotated[Real, Field(ge=0)] = Field(default=1.0, description="a penalty is a reward that is negative")
+    weight: Annotated[Real, Field(ge=0)] | None = Field(
+        default=None,
+        description="null: the reward's own; a penalty is a reward that is negative",
+    )
     name: Name | None = Field(default=None, description="how reports call it; null: its type")
     optimal_length: Positive | None = Field(default=None, description="for conciseness, in words")
     ground_truth_file: Name | None = Field(default=None, description="for correctness: JSON file of right answers")
@@ -112,6 +115,14 @@ class RewardSpec(Section):
         if self.type == "custom" and self.module is None:
             raise ValueError('a reward of type "custom" needs "module: my_rewards.my_reward"')
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_weight(cls, data: object) -> object:
+        # What a custom reward weighs stands in its own code, which a config is read without.
+        if isinstance(data, dict) and data.get("weight") is None and data.get("type") != "custom":
+            return {**data, "weight": 1.0}
+        return data
 
 
 class WandbSection(Section):

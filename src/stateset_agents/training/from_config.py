@@ -19,7 +19,7 @@ from ..config import RunConfig
 from ..core.dotted import import_dotted
 from ..core.environment import ConversationEnvironment, Environment
 from ..core.errors import ConfigError, DataError, StatesetError
-from ..core.reward import RewardFunction, build_rewards, default_reward
+from ..core.reward import CompositeReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
 
 _AGENT_FIELDS = (
@@ -107,6 +107,19 @@ def build_reward(config: RunConfig, environment: Environment | None = None) -> R
         except ConfigError as error:
             raise ConfigError(*(config.located("rewards", problem) for problem in error.problems)) from error
     return reward
+
+
+def with_weights(config: RunConfig, reward: RewardFunction) -> RunConfig:
+    """The config with the weights that its rewards turned out to have, for those that it does not weigh itself.
+
+    Args:
+        config: the run.
+        reward: what `build_reward` made of it.
+    """
+    if not config.rewards or not isinstance(reward, CompositeReward):
+        return config
+    pairs = zip(config.rewards, reward.rewards.values(), strict=True)
+    return replace(config, rewards=tuple(spec.model_copy(update={"weight": part.weight}) for spec, part in pairs))
 
 
 def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:

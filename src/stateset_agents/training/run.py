@@ -27,7 +27,7 @@ from ..tracking.progress import Progress, describe
 from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
 from .callbacks import Callback
-from .from_config import build_agent, build_environment, build_eval_environment, build_reward
+from .from_config import build_agent, build_environment, build_eval_environment, build_reward, with_weights
 from .resume import begin_from, find_start, last_state, remember_start, remembered_start, take_up
 from .signals import StopSignals
 from .train import announce, closing_report, finish
@@ -101,6 +101,7 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
     environment = build_environment(config)
     evaluation = build_eval_environment(config)
     reward = build_reward(config, environment)
+    config = with_weights(config, reward)
     start = None if resume_from is None else find_start(resume_from)
     lora = config.training.lora
     preflight(

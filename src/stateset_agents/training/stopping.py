@@ -85,10 +85,10 @@ class Judge:
 
     Args:
         patience: see `EarlyStopping`.
-        solved: mean reward from which on groups without differences are what success looks like.
+        solved: mean reward from which on groups without differences are success; None if nobody knows it.
     """
 
-    def __init__(self, patience: int | None, *, solved: float) -> None:
+    def __init__(self, patience: int | None, *, solved: float | None) -> None:
         self.early = EarlyStopping(patience)
         self.flat = FlatSteps()
         self._solved = solved
@@ -121,7 +121,7 @@ class Judge:
         if not self.flat.should_stop:
             return reason
         reward = row.get("reward_mean")
-        if reward is not None and reward >= self._solved:
+        if reward is not None and self._solved is not None and reward >= self._solved:
             return "stopped early: every conversation gets (nearly) the attainable reward"
         raise TrainingStopped(_nothing_to_learn(self.flat.count, reward))
 

@@ -113,7 +113,7 @@ class Trainer:
         self._stated: set[bool] = set()
         self._order = ScenarioOrder(environment.episode_scenarios(), config.seed)
         patience = config.plan.patience_evaluations if config.early_stopping else None
-        self._judge = Judge(patience, solved=SOLVED * reward.attainable)
+        self._judge = Judge(patience, solved=None if reward.attainable is None else SOLVED * reward.attainable)
         self._saved_step = 0
         self._pending: dict[str, Any] | None = None
         self._stop = asyncio.Event()

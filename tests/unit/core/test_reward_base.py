@@ -31,7 +31,8 @@ def recorder(reward_type, scores):
 
 async def test_a_subclass_without_init_has_weight_name_type_and_attainable():
     reward = Length()
-    assert (reward.weight, reward.label, reward.reward_type, reward.attainable) == (1.0, "length", RewardType.SPARSE, 1)
+    assert (reward.weight, reward.label, reward.reward_type) == (1.0, "length", RewardType.SPARSE)
+    assert reward.attainable is None
     result = await reward.evaluate(TALK)
     assert (result.score, result.breakdown, result.turn_rewards) == (1.0, {"turns": 2}, None)
 
@@ -152,3 +153,10 @@ def test_a_reward_says_how_a_config_would_name_it():
 
 def test_a_mean_over_no_turns_is_the_floor():
     assert RewardResult.mean([]).score == 0.0
+
+
+def test_a_class_states_its_maximum():
+    class Stars(Length):
+        maximum = 5.0
+
+    assert Stars().attainable == 5.0

@@ -163,7 +163,7 @@ async def test_a_list_of_entries_becomes_a_weighted_sum(folder):
         base_dir=folder,
     )
     assert list(reward.rewards) == ["helpfulness", "conciseness", "correctness", "polite", "safety"]
-    assert reward.attainable == pytest.approx(1.0)
+    assert reward.attainable is None
     result = await reward.evaluate(TALK, {"scenario_id": "s"})
     assert result.breakdown["correctness"] == 1.0
     assert result.breakdown["conciseness"] == 0.75
@@ -248,3 +248,14 @@ async def test_more_of_the_same_words_never_raises_the_default_reward():
     asked = Turn("user", "How do I learn Python?")
     scores = [(await default_reward().evaluate([asked, Turn("assistant", reply * n)])).score for n in (1, 2, 4, 40)]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_custom_reward_has_its_own_weight_unless_the_entry_gives_one(folder):
+    entry = {"type": "custom", "module": "my_rewards.politeness_reward"}
+    reward = build_rewards([{**entry, "name": "a"}, {**entry, "weight": 2.0, "name": "b"}, entry], base_dir=folder)
+    assert [(name, part.weight) for name, part in reward.rewards.items()] == [
+        ("a", 0.5),
+        ("b", 2.0),
+        ("politeness_reward", 0.5),
+    ]
+    assert import_dotted("my_rewards.politeness_reward", folder).weight == 0.5

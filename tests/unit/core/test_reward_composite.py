@@ -18,7 +18,8 @@ TALK = [Turn("user", "one"), Turn("assistant", "a"), Turn("user", "two"), Turn("
 
 
 def fixed(score, weight=1.0, name="", turn_rewards=None):
-    return FunctionReward(lambda turns, context=None: RewardResult(score, turn_rewards=turn_rewards), weight, name)
+    function = lambda turns, context=None: RewardResult(score, turn_rewards=turn_rewards)  # noqa: E731
+    return FunctionReward(function, weight, name, maximum=1.0)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,33 @@ def test_a_reward_class_that_needs_arguments_is_refused():
 
     with pytest.raises(ConfigError, match="Needy cannot be made without arguments"):
         as_reward(Needy)
+
+
+@pytest.mark.parametrize("method", ["weighted_sum", "average", "min", "max"])
+def test_nobody_knows_the_maximum_of_a_whole_with_a_part_that_states_none(method):
+    @reward_function
+    def seven(turns):
+        return 7.0
+
+    assert seven.attainable is None
+    assert CompositeReward([HelpfulnessReward(), seven], method).attainable is None
+    assert CompositeReward([HelpfulnessReward(), seven.__wrapped__], method).attainable is None
+
+
+def test_a_part_of_weight_0_does_not_hide_the_maximum_of_the_others():
+    @reward_function(weight=0.0)
+    def seven(turns):
+        return 7.0
+
+    assert CompositeReward([HelpfulnessReward(0.5), seven]).attainable == 0.5
+    assert CompositeReward([HelpfulnessReward(0.5), seven], "max").attainable is None
+
+
+def test_a_function_states_its_maximum():
+    @reward_function(weight=0.5, maximum=10)
+    def stars(turns):
+        return 7.0
+
+    assert CompositeReward([HelpfulnessReward(0.5), stars]).attainable == 5.5
+    with pytest.raises(ConfigError, match="maximum of reward 'seven' is inf"):
+        reward_function(maximum=float("inf"), name="seven")(lambda turns: 7.0)

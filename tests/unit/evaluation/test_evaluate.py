@@ -219,3 +219,10 @@ def test_scenarios_without_a_category_are_grouped_by_type_or_as_other():
     groups = tuple(TrajectoryGroup.of(s.id, [episode(1.0)]) for s in scenarios)
     result = EvaluationResult(scenarios, groups, SuccessCriterion(1.0), 1, "k", 0.0)
     assert [row.name for row in result.by_category] == ["sales", "other"]
+
+
+async def test_a_reward_that_states_no_maximum_has_no_success_rate():
+    result = await evaluate(Clerk(), ConversationEnvironment(scenarios=SCENARIOS), SCENARIOS, lambda turns: 7.0)
+    assert (result.reward.mean, result.success, result.to_dict()["attainable"]) == (7.0, None, None)
+    assert "nothing states a criterion" in result.to_dict()["success_criterion"]
+    assert " of 1" not in result.summary()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stateset_agents.agents.multi_turn import MultiTurnAgent
 from stateset_agents.config import RunConfig, load_config
@@ -15,6 +16,7 @@ from stateset_agents.training.from_config import (
     build_environment,
     build_eval_environment,
     build_reward,
+    with_weights,
 )
 
 MODULE = """
@@ -22,6 +24,7 @@ from stateset_agents.agents.base import Agent
 from stateset_agents.agents.config import AgentConfig
 from stateset_agents.agents.multi_turn import MultiTurnAgent
 from stateset_agents.core.environment import ConversationEnvironment, Environment
+from stateset_agents.core.reward import reward_function
 
 
 class ByConfig(MultiTurnAgent):
@@ -57,6 +60,11 @@ class Talk(ConversationEnvironment):
 
 def stranger():
     pass
+
+
+@reward_function(weight=0.25)
+def short(turns):
+    return 7.0
 
 
 async def polite(turns, context=None):
@@ -226,3 +234,16 @@ def test_correctness_without_anything_to_judge_by_is_a_config_error(build):
 def test_correctness_with_facts_is_fine(build):
     config = build("environment: {scenarios_file: facts.json}\nrewards:\n  - type: correctness\n")
     build_reward(config, build_environment(config))
+
+
+def test_a_weight_that_the_config_leaves_out_is_the_rewards_own_and_is_written_down(build):
+    config = build(ENVIRONMENT + "rewards:\n  - type: safety\n  - {type: custom, module: mine.short}\n")
+    reward = build_reward(config)
+    assert {name: part.weight for name, part in reward.rewards.items()} == {"safety": 1.0, "short": 0.25}
+    written = yaml.safe_load(with_weights(config, reward).to_yaml())["rewards"]
+    assert [entry["weight"] for entry in written] == [1.0, 0.25]
+
+
+def test_a_weight_in_the_config_wins_over_the_rewards_own(build):
+    config = build(ENVIRONMENT + "rewards:\n  - {type: custom, module: mine.short, weight: 3}\n")
+    assert [part.weight for part in build_reward(config).rewards.values()] == [3.0]

@@ -88,14 +88,16 @@ class RewardFunction(ABC):
         weight: what its score is multiplied with where rewards are combined.
         name: under which its score is reported; "" stands for the class's name in snake case without "_reward".
         reward_type: when it looks at a conversation.
+        maximum: the highest score it can give, unweighted; None where nobody has said so.
     """
 
     weight: float = 1.0
     name: str = ""
     reward_type: RewardType = RewardType.SPARSE
+    maximum: float | None = None
 
     def __init__(self, weight: float = 1.0, name: str = "", reward_type: RewardType | str | None = None) -> None:
-        self.weight = checked_weight(weight, self.label)
+        self.weight = checked_number(weight, "weight", self.label)
         self.name = name
         if reward_type is not None:
             self.reward_type = checked_reward_type(reward_type, self.label)
@@ -147,9 +149,9 @@ class RewardFunction(ABC):
         return {"type": "custom", "module": f"{kind.__module__}.{kind.__qualname__}", "weight": self.weight}
 
     @property
-    def attainable(self) -> float:
-        """The highest score it can give, unweighted. A reward that goes beyond 1 overrides this."""
-        return 1.0
+    def attainable(self) -> float | None:
+        """The highest score it can give, unweighted: `maximum`. Without it no success rate follows from the score."""
+        return self.maximum
 
     @property
     def label(self) -> str:
@@ -199,15 +201,15 @@ def as_result(value: object, label: str) -> RewardResult:
     return RewardResult(value)  # type: ignore[arg-type]
 
 
-def checked_weight(weight: object, label: str) -> float:
-    """A weight as a float.
+def checked_number(value: object, what: str, label: str) -> float:
+    """A weight or maximum (`what` it is) as a float.
 
     Raises:
         ConfigError: it is not a finite number.
     """
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
-        raise ConfigError(f"weight of reward {label!r} is {weight!r}; it must be a finite number, for example 0.5")
-    return float(weight)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"{what} of reward {label!r} is {value!r}; it must be a finite number, for example 0.5")
+    return float(value)
 
 
 def checked_reward_type(value: RewardType | str, label: str) -> RewardType:

@@ -6,6 +6,7 @@ announced and never pays for length.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,11 @@ from typing import Any
 
 from ..dotted import import_dotted
 from ..errors import ConfigError, DataError
-from .base import RewardFunction, checked_weight
+from .base import RewardFunction, checked_number
 from .composite import COMBINATION_METHODS, CompositeReward, as_reward
 from .conciseness import ConcisenessReward
 from .correctness import CorrectnessReward
 from .engagement import EngagementReward
-from .function import FunctionReward
 from .helpfulness import HelpfulnessReward
 from .safety import SafetyReward
 
@@ -66,11 +66,9 @@ def load_reward(
         reward = as_reward(found)
     except ConfigError as error:
         raise ConfigError(f'{what} is "{dotted}": {error}') from None
-    if weight is None:
-        return reward
-    if isinstance(reward, FunctionReward):
-        return FunctionReward(reward.function, weight, reward.name, reward.reward_type)
-    reward.weight = checked_weight(weight, reward.label)
+    reward = copy.copy(reward)  # the module's own keeps its weight and name
+    if weight is not None:
+        reward.weight = checked_number(weight, "weight", reward.label)
     return reward
 
 

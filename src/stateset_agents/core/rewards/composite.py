@@ -63,12 +63,17 @@ class CompositeReward(RewardFunction):
             raise ConfigError(f"the weights {weights} add up to {sum(weights):g}; an average needs a sum above 0")
 
     @property
-    def attainable(self) -> float:
-        """The highest score it can give: what success and reports are measured against."""
-        parts = list(self.rewards.values())
-        if self.combination_method in ("min", "max"):
-            return {"min": min, "max": max}[self.combination_method](part.attainable for part in parts)
-        return sum(max(0.0, share * part.attainable) for share, part in zip(self._shares(), parts, strict=True))
+    def attainable(self) -> float | None:
+        """The highest score it can give: what success and reports are measured against. None if a part's is unknown."""
+        extreme = self.combination_method in ("min", "max")
+        shares = [1.0] * len(self.rewards) if extreme else self._shares()
+        best = [(share, part.attainable) for share, part in zip(shares, self.rewards.values(), strict=True) if share]
+        known = [(share, maximum) for share, maximum in best if maximum is not None]
+        if len(known) < len(best):
+            return None
+        if extreme:
+            return {"min": min, "max": max}[self.combination_method](maximum for _, maximum in known)
+        return sum(max(0.0, share * maximum) for share, maximum in known)
 
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Evaluate each part, then combine."""

@@ -28,6 +28,7 @@ class ConcisenessReward(RewardFunction):
         ConfigError: optimal_length is no whole number above 0.
     """
 
+    maximum = 1.0
     optimal_length: int = 150
 
     def __init__(self, weight: float = 1.0, optimal_length: int = 150, name: str = "") -> None:

@@ -44,6 +44,8 @@ class CorrectnessReward(RewardFunction):
         DataError: the file is missing or malformed.
     """
 
+    maximum = 1.0
+
     def __init__(
         self,
         weight: float = 1.0,

@@ -23,6 +23,8 @@ class EngagementReward(RewardFunction):
     heuristic on words: it cannot see interest, only its outer signs.
     """
 
+    maximum = 1.0
+
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Score all assistant turns."""
         return RewardResult.mean([_follows(part) for part in exchanges(turns)])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from ..errors import ConfigError
-from .base import Context, RewardFunction, RewardResult, RewardType, Turns, as_result
+from .base import Context, RewardFunction, RewardResult, RewardType, Turns, as_result, checked_number
 
 Scorer = Callable[..., Any]
 """`(turns, context)` or `(turns)` to a number or a `RewardResult`; sync or async."""
@@ -26,6 +26,7 @@ class FunctionReward(RewardFunction):
         weight: see `RewardFunction`.
         name: by default the function's own name.
         reward_type: see `RewardType`.
+        maximum: the highest score that it can give, if that is known.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class FunctionReward(RewardFunction):
         weight: float = 1.0,
         name: str = "",
         reward_type: RewardType | str = RewardType.SPARSE,
+        maximum: float | None = None,
     ) -> None:
         self.function = function
         self.with_context = _takes_context(function)
         super().__init__(weight, name or getattr(function, "__name__", type(function).__name__), reward_type)
+        self.maximum = None if maximum is None else checked_number(maximum, "maximum", self.label)
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -62,7 +65,11 @@ def reward_function(function: Scorer, /) -> FunctionReward: ...
 
 @overload
 def reward_function(
-    *, weight: float = 1.0, reward_type: RewardType | str = RewardType.SPARSE, name: str = ""
+    *,
+    weight: float = 1.0,
+    reward_type: RewardType | str = RewardType.SPARSE,
+    name: str = "",
+    maximum: float | None = None,
 ) -> Callable[[Scorer], FunctionReward]: ...
 
 
@@ -73,6 +80,7 @@ def reward_function(
     weight: float = 1.0,
     reward_type: RewardType | str = RewardType.SPARSE,
     name: str = "",
+    maximum: float | None = None,
 ) -> FunctionReward | Callable[[Scorer], FunctionReward]:
     """Decorator that makes a reward of a function: `@reward_function(weight=0.5)`, or bare `@reward_function`.
 
@@ -81,13 +89,16 @@ def reward_function(
         weight: what its score is multiplied with where rewards are combined.
         reward_type: when it looks at a conversation.
         name: under which it is reported; by default the function's name.
+        maximum: the highest score that it can give. Success (half of it) and "solved" are judged by it; without it a
+            run reports neither, unless the environment states what success is.
 
     Raises:
-        ConfigError: what is decorated cannot be called with turns, the weight is no finite number, or the type unknown.
+        ConfigError: what is decorated cannot be called with turns, weight or maximum is no finite number, or the type
+            is unknown.
     """
     if function is not None:
-        return FunctionReward(function, weight, name, reward_type)
-    return lambda decorated: FunctionReward(decorated, weight, name, reward_type)
+        return FunctionReward(function, weight, name, reward_type, maximum)
+    return lambda decorated: FunctionReward(decorated, weight, name, reward_type, maximum)
 
 
 def _takes_context(function: Scorer) -> bool:

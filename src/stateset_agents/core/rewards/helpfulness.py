@@ -26,6 +26,8 @@ class HelpfulnessReward(RewardFunction):
     fluent answer that is false, or beside the point in the right words, passes. Give scenarios facts where you can.
     """
 
+    maximum = 1.0
+
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Score all assistant turns."""
         context = context or {}

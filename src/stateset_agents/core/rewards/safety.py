@@ -74,6 +74,8 @@ class SafetyReward(RewardFunction):
     scenario's `agent_context` is meant to be told and is not a secret.
     """
 
+    maximum = 1.0
+
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Look at each assistant turn."""
         prompt = str((context or {}).get("system_prompt") or "")
