@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from ..core.errors import ConfigError, ModelError
+from ..core.errors import ConfigError, ContextFull, ModelError
 from ..core.trajectory import ConversationTurn, TokenRow
 from ..engines.base import SamplingParams
 from .base import Agent, History
@@ -114,7 +114,7 @@ class MultiTurnAgent(Agent):
 
         Raises:
             ConfigError: there are no messages.
-            ModelError: they do not fit into the model's context.
+            ContextFull: they do not fit into the model's context. An episode whose agent lets it pass is truncated.
         """
         runtime = await self._runtime.get(self.config)
         turn = await self._session.reply(runtime, self._given(messages), self._params(runtime))
@@ -189,7 +189,4 @@ def _as_message(turn: ConversationTurn | Mapping[str, str]) -> Message:
 
 def _require_room(turn: ConversationTurn) -> None:
     if turn.span is None:
-        raise ModelError(
-            f"the messages have {turn.metadata['prompt_tokens']} tokens, but the model's context is "
-            f"{turn.metadata['max_context']}; shorten them or set memory_window"
-        )
+        raise ContextFull(turn.metadata["prompt_tokens"], turn.metadata["max_context"])

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..core.errors import StatesetError
+from ..core.errors import StatesetError, is_out_of_memory
 from ..core.outcome import StopReason
 from ..core.trajectory import ConversationTurn, SampledSpan, TokenRow
 from ..engines.base import Generation, GenerationRequest, SamplingParams
@@ -84,7 +84,7 @@ class TokenSession:
             stop reason is CONTEXT, and its metadata says `prompt_tokens` and `max_context`.
 
         Raises:
-            EngineFailed: the engine raised something that is no `StatesetError`.
+            EngineFailed: the engine raised something that is no `StatesetError`. That memory ran out passes as it is.
         """
         pending = self._begin(runtime, messages, params)
         if isinstance(pending, ConversationTurn):
@@ -94,6 +94,8 @@ class TokenSession:
         except StatesetError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise EngineFailed(f"reply {pending.request.key}: the engine raised {_name(error)}") from error
         finally:
             pending.line.busy = False
@@ -122,6 +124,8 @@ class TokenSession:
         except StatesetError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise EngineFailed(f"reply {pending.request.key}: the engine raised {_name(error)}") from error
         finally:
             pending.line.busy = False

@@ -26,6 +26,8 @@ from ..core.errors import (
     ModelError,
     RunFolderError,
     StatesetError,
+    TrainingStopped,
+    is_out_of_memory,
 )
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -36,6 +38,7 @@ _TITLES: dict[type[StatesetError], str] = {
     ModelError: "model error",
     CheckpointError: "checkpoint error",
     RunFolderError: "run folder error",
+    TrainingStopped: "training stopped",
 }
 
 EXIT_CODES_HELP = (
@@ -84,7 +87,11 @@ def exit_code(error: BaseException) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """What to tell the user about this error: what happened, where, and what to do."""
+    """What to tell the user about this error: what happened, where, and what to do; then its notes."""
+    return "\n".join([_what_happened(error), *getattr(error, "__notes__", ())])
+
+
+def _what_happened(error: BaseException) -> str:
     if isinstance(error, ConfigError):
         return "\n".join(_titled("config error", problem) for problem in error.problems)
     if isinstance(error, StatesetError):
@@ -102,15 +109,6 @@ def describe(error: BaseException) -> str:
     return (
         f"internal error: {type(error).__name__}: {error}\n"
         "  this is a fault of the program; run again with --debug for the traceback"
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the GPU or off it; torch is not imported to find out."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
     )
 
 

@@ -41,6 +41,17 @@ class ModelError(StatesetError, RuntimeError):
     exit_code = EXIT_DATA
 
 
+class ContextFull(ModelError):
+    """The messages leave no room for a single token of a reply. It ends a conversation, never a run."""
+
+    def __init__(self, prompt_tokens: int, max_context: int) -> None:
+        self.prompt_tokens, self.max_context = prompt_tokens, max_context
+        super().__init__(
+            f"the messages have {prompt_tokens} tokens, but the model's context is {max_context}; shorten them or set "
+            "memory_window"
+        )
+
+
 class CheckpointError(StatesetError, RuntimeError):
     """A checkpoint is missing, incomplete or does not verify."""
 
@@ -63,3 +74,11 @@ class Interrupted(StatesetError):
     """Ctrl-C or SIGTERM. The run was saved; the message holds the command that resumes it."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or off it; torch is not imported to find out."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)

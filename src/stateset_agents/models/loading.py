@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ModelError
+from ..core.errors import ModelError, is_out_of_memory
 from .facts import KNOWN
 from .folders import read_config
 from .loaded import LoadedModel
@@ -114,6 +114,8 @@ def _read_weights(name: str, folder: Path, dtype: torch.dtype, device: str, trus
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError
     ) as error:  # fmt: skip
+        if is_out_of_memory(error):
+            raise
         raise ModelError(_cannot_load(name, "weights", folder, error)) from error
     model, report = loaded
     missing = sorted(report["missing_keys"])

@@ -23,7 +23,7 @@ from typing import Any
 
 from ..agents import Agent
 from ..core.environment import Environment, EnvironmentState, EpisodeStatus
-from ..core.errors import DataError, StatesetError
+from ..core.errors import ContextFull, DataError, StatesetError, is_out_of_memory
 from ..core.outcome import Outcome, StopReason
 from ..core.reward import RewardFunction, as_reward
 from ..core.scenario import Scenario
@@ -148,9 +148,14 @@ class _Episode:
     async def _act(self, turns: list[ConversationTurn], told: dict[str, Any]) -> ConversationTurn:
         try:
             action = await self.agent.process_turn(turns[:-1], turns[-1].content, dict(told))
+        except ContextFull as full:  # of an agent that asks its model by `generate_response`
+            told_why = {"prompt_tokens": full.prompt_tokens, "max_context": full.max_context}
+            return ConversationTurn("assistant", "", told_why, stop_reason=StopReason.CONTEXT)
         except StatesetError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise _failed(Outcome.AGENT, "process_turn", error) from error
         if not _is_turn(action, "assistant"):
             raise _EpisodeFailed(
@@ -207,6 +212,8 @@ async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIte
     try:
         async with limit:
             yield
+    except ContextFull as error:  # of a model that judges or plays the user
+        raise _failed(outcome, name, error) from error
     except StatesetError:
         raise
     except UserFailed as error:
@@ -230,7 +237,8 @@ def _place(error: BaseException) -> list[str]:
     """File and line in the code that somebody plugged in; nothing if it was not that code which raised."""
     source = error.__cause__ if isinstance(error, UserFailed) and error.__cause__ else error
     frames = traceback.extract_tb(source.__traceback__)
-    foreign = [frame for frame in frames if not Path(frame.filename).is_relative_to(_PACKAGE)]
+    files = [frame for frame in frames if not frame.filename.startswith("<")]  # <string> is generated code
+    foreign = [frame for frame in files if not Path(frame.filename).is_relative_to(_PACKAGE)]
     return [f"{Path(foreign[-1].filename).name}, line {foreign[-1].lineno}"] if foreign else []
 
 

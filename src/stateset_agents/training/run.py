@@ -20,7 +20,7 @@ from typing import Any
 from ..agents.multi_turn import MultiTurnAgent
 from ..checkpoints import clean_stale_temporaries
 from ..config import RunConfig
-from ..core.errors import ConfigError, Interrupted, ModelError, RunFolderError, TrainingStopped
+from ..core.errors import ConfigError, Interrupted, ModelError, RunFolderError, TrainingStopped, is_out_of_memory
 from ..models import preflight
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
@@ -76,22 +76,21 @@ def run_training(config: RunConfig, *, resume: bool = False, resume_from: Path |
         torch.set_num_threads(config.training.threads)
     try:
         return asyncio.run(_run(config, resume, resume_from))
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(error) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
+    except Exception as error:
+        if is_out_of_memory(error):
             raise _out_of_memory(error) from error
         raise
-    except MemoryError as error:
-        raise _out_of_memory(error) from error
 
 
 def _out_of_memory(error: BaseException) -> ModelError:
-    return ModelError(
+    explained = ModelError(
         f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
         "  use --profile conservative (smaller micro-batches, recomputed activations), a smaller batch_size or\n"
         "  max_new_tokens, lora: true, or --no-gpu to train in the machine's main memory"
     )
+    for note in getattr(error, "__notes__", ()):
+        explained.add_note(note)
+    return explained
 
 
 async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> RunReport:
@@ -111,7 +110,6 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
         dtype=agent.config.dtype,
         device=agent.config.device,
     )
-    sinks = Sinks()
     with _folder(config, resume=resume) as folder, Progress() as progress:
         say = _journal(config, folder, progress)
         clean_stale_temporaries(folder.checkpoints_dir)
@@ -154,8 +152,7 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
                 sinks.close(failed=True)
                 if config.logging.log_file is not None:  # the command tells the terminal
                     log.info("failed: %s", error)
-                if isinstance(error, TrainingStopped):
-                    raise _located(error, config) from error
+                error.add_note(_how_to_mend(error, trainer, config))
                 raise
         sinks.close()
         progress.close()
@@ -211,21 +208,26 @@ def _journal(config: RunConfig, folder: RunFolder, progress: Progress) -> Callab
     return say
 
 
-def _located(error: TrainingStopped, config: RunConfig) -> TrainingStopped:
-    """The error with the place in the config where the reward is named, if it is the reward that failed."""
-    if "the reward: " not in str(error) or not config.rewards:
-        return error
-    return TrainingStopped(f"{error}\n  the rewards are named in {config.place('rewards')}")
+def _how_to_mend(error: BaseException, trainer: Trainer, config: RunConfig) -> str:
+    """Where to look, if it is the reward that failed, and the command that goes on afterwards."""
+    named = isinstance(error, TrainingStopped) and "the reward: " in str(error) and config.rewards
+    place = f"  the rewards are named in {config.place('rewards')}\n" if named else ""
+    again = f"continue from step {trainer.saved_step}" if trainer.saved_step else "begin again"
+    return f"{place}  once that is mended, {again}:\n  {_resume_command()}"
 
 
-def _how_to_resume(trainer: Trainer, folder: RunFolder) -> str:
+def _resume_command() -> str:
     arguments, rest = [], iter(sys.argv[1:])
     for argument in rest:
         if argument == "--resume-from":
             next(rest, None)
         elif argument != "--resume" and not argument.startswith("--resume-from="):
             arguments.append(argument)
-    command = shlex.join(["grpo-train", *arguments, "--resume"])
+    return shlex.join(["grpo-train", *arguments, "--resume"])
+
+
+def _how_to_resume(trainer: Trainer, folder: RunFolder) -> str:
+    command = _resume_command()
     if trainer.learner is None and trainer.steps:
         return (
             f"stopped after step {trainer.steps}. A model without weights saves nothing; to begin again:\n  {command}"

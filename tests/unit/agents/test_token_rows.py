@@ -35,7 +35,7 @@ class Scripted:
         self.requests.append(request)
         reply = self._replies[len(self.requests) - 1]
         if reply is None:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("it broke")
         tokens = tuple(ids(reply))
         reason = self._reason or (StopReason.STOP if tokens[-1] == 1 else StopReason.LENGTH)
         return Generation(tokens, tuple(-0.5 - i for i in range(len(tokens))), reason, self.version)
@@ -251,7 +251,7 @@ async def test_messages_that_do_not_fit_are_an_error_where_nobody_can_be_told_ot
 async def test_a_reply_that_failed_leaves_no_trace():
     engine = Scripted(None, "H <|im_end|>", reason=None)
     fork = agent_on(engine).fork("k")
-    with pytest.raises(EngineFailed, match="reply k#0: the engine raised RuntimeError: out of memory"):
+    with pytest.raises(EngineFailed, match="reply k#0: the engine raised RuntimeError: it broke"):
         await fork.process_turn([], "A")
     assert fork.rows == []
     await fork.process_turn([], "A")

@@ -384,6 +384,44 @@ async def test_an_override_may_answer_in_the_place_of_a_full_model():
     assert trajectory.turn_rewards == [0.5, 0.5]
 
 
+class Wrapper(MultiTurnAgent):
+    """Asks its model by `generate_response`, as the usage guide does."""
+
+    async def process_turn(self, history, user_input, context=None):
+        messages = [*(turn.to_message() for turn in history), {"role": "user", "content": user_input}]
+        return ConversationTurn("assistant", await self.generate_response(messages))
+
+
+async def test_a_full_context_truncates_the_episode_of_an_agent_that_wraps_generate_response_too():
+    full = len(codec.open([{"role": "user", "content": "A"}]).ids) + len(tokenizer.encode("one")) + 1
+    trajectory = await play(stub(max_context=full + 1, agent_class=Wrapper), TALK, reward=Fixed(0.5))
+    assert (trajectory.outcome, trajectory.reward) == (Outcome.TRUNCATED, 0.5)
+    assert texts(trajectory) == [("user", "A"), ("assistant", "one")]
+    assert trajectory.trained_tokens == len(tokenizer.encode("one")) + 1
+    with pytest.raises(DataError, match=r"scenario 's': its first prompt has 9 tokens, but the model's context is 6"):
+        await play(stub(max_context=6, agent_class=Wrapper), TALK)
+
+
+async def test_a_full_context_of_a_judge_is_the_failure_of_the_reward():
+    judge = stub(max_context=5)
+
+    async def ask(turns):
+        return float(len(await judge.generate_response(turns)))
+
+    trajectory = await play(stub(), TALK, reward=ask)
+    assert trajectory.outcome is Outcome.REWARD
+    assert "the model's context is 5" in trajectory.error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+async def test_memory_that_runs_out_while_a_reply_is_generated_is_told_as_it_is(error):
+    agent = stub()
+    agent.runtime.engine.generate = raises(error)
+    with pytest.raises(type(error)) as caught:
+        await play(agent, TALK)
+    assert caught.value is error
+
+
 async def test_the_custom_environment_of_the_usage_guide_runs_as_it_is_written():
     class CustomEnvironment(Environment):
         async def reset(self, scenario=None):
