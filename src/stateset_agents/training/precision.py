@@ -27,6 +27,7 @@ class MasterWeights:
         self.names: list[str] = []
         self.masters: list[Tensor] = []
         self._pairs: list[tuple[nn.Parameter, Tensor]] = []
+        self._frozen: list[tuple[nn.Parameter, Tensor]] = []
         self._hooks = []
         adapters = any("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
         for name, parameter in model.named_parameters():
@@ -42,6 +43,8 @@ class MasterWeights:
                 self.masters.append(master)
                 self._pairs.append((parameter, master))
                 self._hooks.append(parameter.register_post_accumulate_grad_hook(self._collector(master)))
+            elif parameter.dtype != compute:
+                self._frozen.append((parameter, parameter.data))
             parameter.data = parameter.data.to(compute)
 
     @staticmethod
@@ -65,7 +68,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the model its float32 weights back and stop collecting gradients."""
+        """Give the model its float32 weights back, frozen ones as they were, and stop collecting gradients."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -74,6 +77,9 @@ class MasterWeights:
             for parameter, master in self._pairs:
                 parameter.data = master.detach()
             self._pairs.clear()
+        for parameter, original in self._frozen:
+            parameter.data = original
+        self._frozen.clear()
 
     def state(self) -> dict[str, Tensor]:
         """Masters by parameter name."""

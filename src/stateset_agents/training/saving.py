@@ -75,18 +75,13 @@ def save_run_state(folder: Path, subject: Subject, learner: Learner, trainer: Ma
     )
 
 
-def save_final(folder: Path, subject: Subject, learner: Learner | None, *, replace: bool = False) -> Path:
-    """Write the trained agent, without what only training needs."""
+def save_final(folder: Path, subject: Subject, *, replace: bool = False) -> Path:
+    """Write the trained agent, without what only training needs. Its learner must be closed."""
     loaded = subject.agent.runtime.model
     if loaded is None:
         return write_checkpoint(folder, records=subject.to_records(), replace=replace)
-    full = None if learner is None or has_lora(loaded) else learner.full_weights()
-    return write_checkpoint(
-        folder,
-        records=subject.to_records(),
-        parts={".": lambda path: save_model_folder(loaded, path, state_dict=full)},
-        replace=replace,
-    )
+    parts = {".": lambda path: save_model_folder(loaded, path)}
+    return write_checkpoint(folder, records=subject.to_records(), parts=parts, replace=replace)
 
 
 def load_run_state(checkpoint: Checkpoint, learner: Learner, *, adapters: bool) -> dict[str, Any]:

@@ -5,12 +5,14 @@ Invariant: it decides nothing that a config file could not state, and takes the 
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 
 from ..agents.multi_turn import MultiTurnAgent
@@ -20,6 +22,7 @@ from ..config.unused import unused_keys
 from ..core.environment import Environment
 from ..core.errors import ConfigError, TrainingStopped
 from ..core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_reward
+from ..core.scenario import load_scenarios
 from ..models import preflight
 from ..tracking.progress import Progress
 from ..tracking.report import RunSummary, training_report
@@ -88,6 +91,13 @@ async def train(
     reward = default_reward() if reward_fn is None else as_reward(reward_fn)
     if save_path is not None:
         _require_free(Path(save_path))
+    if config.eval_scenarios_file is not None:
+        if eval_environment is not None:
+            raise ConfigError("eval_environment and eval_scenarios_file both say what to evaluate on: give one of them")
+        eval_environment = copy.copy(environment)
+        eval_environment.scenarios = load_scenarios(config.eval_scenarios_file)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     with Progress() as progress:
         say: Callable[[str], None] = (lambda _: None) if quiet else progress.say
         if reward_fn is None:
@@ -95,7 +105,13 @@ async def train(
         announce(config, environment, reward, say)
         _announce_settings(config, agent, overrides, say)
         if not agent.initialized:
-            preflight(agent.config.model_name, training=True, dtype=agent.config.dtype, device=agent.config.device)
+            preflight(
+                agent.config.model_name,
+                training=True,
+                lora_r=config.lora.r if config.lora else None,
+                dtype=agent.config.dtype,
+                device=agent.config.device,
+            )
         folder = None
         if output_dir is not None:
             folder = RunFolder.create(
@@ -149,17 +165,15 @@ def finish(trainer: Trainer, save_path: str | Path | None) -> Path | None:
     """
     subject = Subject(trainer.agent, trainer.environment, trainer.reward, trainer.parts.records)
     folder, saved = trainer.parts.folder, None
-    try:
-        if folder is not None:
-            saved = save_final(folder.final_model_dir, subject, trainer.learner, replace=True)
-        if save_path is not None:
-            saved = save_final(Path(save_path), subject, trainer.learner)
-    finally:  # an agent that could not be saved is a trained one all the same
-        if trainer.learner is not None:
-            trainer.learner.close()
-            engine = trainer.agent.runtime.engine
-            if hasattr(engine, "weights_changed"):
-                engine.weights_changed(trainer.steps)
+    if trainer.learner is not None:  # first of all: an agent that cannot be saved is a trained one all the same
+        trainer.learner.close()
+        engine = trainer.agent.runtime.engine
+        if hasattr(engine, "weights_changed"):
+            engine.weights_changed(trainer.steps)
+    if folder is not None:
+        saved = save_final(folder.final_model_dir, subject, replace=True)
+    if save_path is not None:
+        saved = save_final(Path(save_path), subject)
     if folder is not None:
         folder.set_status("finished", trainer.stop_reason or "")
     return saved

@@ -25,7 +25,7 @@ from ..core.reward import RewardFunction
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..engines.local import LocalEngine
 from ..evaluation import EvaluationResult, SuccessCriterion, evaluate, group_metrics
-from ..models import attach_lora
+from ..models import attach_lora, has_lora
 from ..rollouts import collect_groups
 from ..tracking.progress import Progress
 from ..tracking.run_folder import RunFolder
@@ -114,7 +114,8 @@ class Trainer:
         self._order = ScenarioOrder(environment.episode_scenarios(), config.seed)
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=None if reward.attainable is None else SOLVED * reward.attainable)
-        self._saved_step = 0
+        self.saved_step = 0
+        """The step whose state was last saved; 0 before the first time."""
         self._pending: dict[str, Any] | None = None
         self._stop = asyncio.Event()
 
@@ -131,6 +132,7 @@ class Trainer:
         """Load the model, attach adapters, and give the learner its precision. Needed before `run`; once is enough.
 
         Raises:
+            ConfigError: the agent has adapters, and the settings say nothing of any.
             ModelError: the model cannot be loaded, or is not one that this process can train.
         """
         await self.agent.initialize()
@@ -139,8 +141,13 @@ class Trainer:
             return
         if not isinstance(self.agent.runtime.engine, LocalEngine):
             raise ModelError("only a model in this process can be trained: the agent's engine is a remote one")
-        if self.config.lora is not None:
-            settings = self.config.lora
+        settings = self.config.lora
+        if settings is None and has_lora(loaded):
+            raise ConfigError(
+                "the agent has LoRA adapters from an earlier training: set lora to train them further, or load the "
+                "agent from what was saved, where they are merged"
+            )
+        if settings is not None and not has_lora(loaded):
             attach_lora(
                 loaded,
                 r=settings.r,
@@ -177,7 +184,7 @@ class Trainer:
             await self._complete(self._pending)
         while self.steps < plan.total_steps and not self.stop_reason:
             await self._one_step(self.steps)
-        if parts.folder is not None and self.learner is not None and self._saved_step != self.steps:
+        if parts.folder is not None and self.learner is not None and self.saved_step != self.steps:
             self.save()
         for callback in parts.callbacks:
             callback.on_run_end(list(self.rows))
@@ -219,7 +226,7 @@ class Trainer:
         target = step_folder(folder.checkpoints_dir, self.steps)
         if not target.exists():
             save_run_state(target, subject, learner, self.state_dict())
-        self._saved_step = self.steps
+        self.saved_step = self.steps
         best = self._judge.early.best_step
         protect = [step_folder(folder.checkpoints_dir, best)] if best else []
         prune_checkpoints(folder.checkpoints_dir, self.config.keep_checkpoints, protect=protect)
@@ -267,7 +274,7 @@ class Trainer:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
         self.parts.sinks.load_state_dict(state["sinks"])
-        self._saved_step = self.steps
+        self.saved_step = self.steps
         if self.learner is not None and isinstance(self.agent.runtime.engine, LocalEngine):
             self.agent.runtime.engine.weights_changed(self.steps)
 
