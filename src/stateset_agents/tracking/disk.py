@@ -73,4 +73,5 @@ def _explanation(path: Path, error: OSError) -> str:
             fix = "choose another path with --output-dir"
             return f"{path} cannot be a run folder: part of that path is a file, not a folder.\n  {fix}"
         case _:
-            return f"{place} cannot be used ({error.strerror or error})"
+            fix = "choose another folder with --output-dir"
+            return f"{place} cannot be used ({error.strerror or error}).\n  {fix}"
