@@ -34,6 +34,7 @@ _AGENT_FIELDS = (
     "context_compression",
     "dtype",
     "device",
+    "trust_remote_code",
 )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepMetrics:
-    """What one optimizer step measured. Means are over trained tokens.
+    """What one optimizer step measured. Means are over trained tokens; None where there were none to measure.
 
     Attributes:
         loss, kl, entropy: of the policy at the start of the step; `kl` is None without a reference.
@@ -50,12 +50,12 @@ class StepMetrics:
 
     loss: float = 0.0
     kl: float | None = None
-    entropy: float = 0.0
+    entropy: float | None = None
     grad_norm: float = 0.0
-    clip_fraction: float = 0.0
-    ratio_mean: float = 1.0
-    mismatch_mean: float = 0.0
-    mismatch_max: float = 0.0
+    clip_fraction: float | None = None
+    ratio_mean: float | None = None
+    mismatch_mean: float | None = None
+    mismatch_max: float | None = None
     trained_tokens: int = 0
     forwarded_tokens: int = 0
     unique_tokens: int = 0

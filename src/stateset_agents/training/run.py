@@ -109,6 +109,7 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
         lora_r=None if lora is None else lora.r,
         dtype=agent.config.dtype,
         device=agent.config.device,
+        trust_remote_code=agent.config.trust_remote_code,
     )
     with _folder(config, resume=resume) as folder, Progress() as progress:
         say = _journal(config, folder, progress)

@@ -111,6 +111,7 @@ async def train(
                 lora_r=config.lora.r if config.lora else None,
                 dtype=agent.config.dtype,
                 device=agent.config.device,
+                trust_remote_code=agent.config.trust_remote_code,
             )
         folder = None
         if output_dir is not None:

@@ -317,7 +317,8 @@ class Trainer:
             self.save()
             raise
         every = self.config.plan.save_every_steps
-        if every and self.steps % every == 0:
+        best = self.config.early_stopping and self._judge.early.best_step == self.steps
+        if best or (every and self.steps % every == 0):
             self.save()
 
     async def _roll_out(self, step: int) -> list[TrajectoryGroup]:
