@@ -168,6 +168,7 @@ class MultiTurnTrajectory:
         success: the environment's or scenario's criterion, or None if neither states one.
         error: what went wrong, for an outcome that is not scored.
         edited_turns: assistant turns whose text code wrote or edited (mask 0).
+        metadata: free; under "reward" what the reward added, its `unscored` the reason for a reward of None.
     """
 
     scenario_id: str
@@ -212,6 +213,9 @@ class MultiTurnTrajectory:
         }
         if self.error:
             data["error"] = self.error
+        unscored = (self.metadata.get("reward") or {}).get("unscored")
+        if unscored:
+            data["unscored"] = str(unscored)
         if self.edited_turns:
             data["edited_turns"] = self.edited_turns
         if tokens:

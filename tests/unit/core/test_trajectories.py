@@ -96,3 +96,10 @@ def test_only_scored_episodes_share_a_baseline():
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_only_episodes_that_nothing_foreign_broke_are_scored(outcome):
     assert outcome.scored is (outcome in (Outcome.OK, Outcome.TRUNCATED))
+
+
+def test_why_a_conversation_was_not_scored_is_written_down():
+    episode = trajectory()
+    episode.metadata["reward"] = {"unscored": "no ground truth", "object": object()}
+    assert json.loads(json.dumps(episode.to_dict()))["unscored"] == "no ground truth"
+    assert "unscored" not in trajectory().to_dict()
