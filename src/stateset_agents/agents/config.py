@@ -26,7 +26,8 @@ class AgentConfig:
         memory_window: how many of the latest turns of the history the agent sees; None shows it all.
         context_compression: not supported; `memory_window` is what bounds the context.
         dtype: of the weights: "auto", "float32", "bfloat16" or "float16".
-        device: where the model goes; None chooses.
+        device: where the model goes; None: the GPU if there is a CUDA one, else the CPU.
+        trust_remote_code: run Python code that comes with the model. No checkpoint records it.
     """
 
     model_name: str = DEFAULT_MODEL
@@ -40,6 +41,7 @@ class AgentConfig:
     context_compression: bool = False
     dtype: str = "auto"
     device: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -59,6 +61,8 @@ class AgentConfig:
             problems.append(f"repetition_penalty is {self.repetition_penalty!r}; it must be a number > 0 (1 is off)")
         if self.memory_window is not None and (not _whole(self.memory_window) or self.memory_window < 1):
             problems.append(f"memory_window is {self.memory_window!r}; it must be a whole number >= 1, or None")
+        if not isinstance(self.trust_remote_code, bool):
+            problems.append(f"trust_remote_code is {self.trust_remote_code!r}; it must be True or False")
         if self.context_compression:
             problems.append(
                 "context_compression is not supported; set memory_window (a number of turns) to bound the context"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,12 +22,16 @@ RECORD = "agent.json"
 MODEL = "model"
 """Subfolder of a checkpoint that may hold the model; otherwise it lies beside the record."""
 
+_NOT_RECORDED = ("device", "trust_remote_code")
+"""What the machine and its operator decide, wherever the agent was trained."""
+
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
 
 def agent_record(agent: MultiTurnAgent) -> dict[str, Any]:
-    """What `agent.json` holds: the fields of `AgentConfig`, and the class's name for the reader."""
-    return {"class": type(agent).__name__, "config": asdict(agent.config)}
+    """What `agent.json` holds: the fields of `AgentConfig` that any machine can use, and the class's name for readers."""
+    settings = {name: value for name, value in asdict(agent.config).items() if name not in _NOT_RECORDED}
+    return {"class": type(agent).__name__, "config": settings}
 
 
 def agent_from_record(
@@ -35,6 +39,7 @@ def agent_from_record(
     agent_class: Callable[..., AgentT] = MultiTurnAgent,  # type: ignore[assignment]
     *,
     weights: str | None = None,
+    device: str | None = None,
 ) -> AgentT:
     """Make an agent out of `agent_record`'s result. Its model is loaded on first use.
 
@@ -42,12 +47,13 @@ def agent_from_record(
         record: read from `agent.json`.
         agent_class: a class whose first parameter is `config` or `model_name`, or a function of a config.
         weights: folder to load instead of the recorded model name.
+        device: where the model goes; None chooses.
 
     Raises:
         CheckpointError: the record is malformed or was written by another version.
         ConfigError: `agent_class` cannot be called with a config alone.
     """
-    config = _config_of(record)
+    config = replace(_config_of(record), device=device)
     agent = agent_class(config.model_name if _takes_a_name(agent_class) else config)
     if not isinstance(agent, MultiTurnAgent):
         raise ConfigError(f"agent_class made {agent!r}, which is no MultiTurnAgent")
@@ -59,12 +65,15 @@ def agent_from_record(
 async def load_agent_from_checkpoint(
     path: str | Path,
     agent_class: Callable[..., AgentT] = MultiTurnAgent,  # type: ignore[assignment]
+    *,
+    device: str | None = None,
 ) -> AgentT:
     """Load a trained agent, ready to use.
 
     Args:
         path: a run folder, one of its `checkpoints/step-*`, its `final_model`, or a `save_path`.
         agent_class: as in `agent_from_record`.
+        device: "cpu", "cuda", "cuda:1", ...; None: the GPU if there is a CUDA one, else the CPU.
 
     Raises:
         CheckpointError: there is no checkpoint, it is incomplete or without a model, or its `agent.json` is malformed.
@@ -80,7 +89,7 @@ async def load_agent_from_checkpoint(
         raise CheckpointError(f"{file} cannot be read ({error.strerror}), so {folder} tells of no agent") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is no valid JSON: {error}") from None
-    agent = agent_from_record(record, agent_class, weights=_weights_in(folder, _config_of(record)))
+    agent = agent_from_record(record, agent_class, weights=_weights_in(folder, _config_of(record)), device=device)
     await agent.initialize()
     return agent
 
@@ -105,7 +114,7 @@ def _config_of(record: Mapping[str, Any]) -> AgentConfig:
         names = ", ".join(sorted(known))
         raise CheckpointError(f"{RECORD}: config.{unknown[0]} is unknown to this version; known: {names}")
     try:
-        return AgentConfig(**settings)
+        return AgentConfig(**{name: value for name, value in settings.items() if name not in _NOT_RECORDED})
     except ConfigError as error:
         raise CheckpointError(f"{RECORD}: {error}") from None
 

@@ -109,7 +109,8 @@ def load_runtime(config: AgentConfig, weights: str | None = None) -> AgentRuntim
         return AgentRuntime(None, codec, StubEngine.from_name(name, tokenizer, codec))
     from ..engines.local import LocalEngine
 
-    preflight(name, training=False, dtype=config.dtype, device=config.device)
-    loaded = load_model(name, dtype=config.dtype, device=config.device)
+    trusted = config.trust_remote_code
+    preflight(name, training=False, dtype=config.dtype, device=config.device, trust_remote_code=trusted)
+    loaded = load_model(name, dtype=config.dtype, device=config.device, trust_remote_code=trusted)
     tokenizer = loaded.tokenizer
     return AgentRuntime(loaded, ChatCodec(tokenizer, model_stop_ids=loaded.stop_ids), LocalEngine(loaded))

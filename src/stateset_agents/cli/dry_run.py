@@ -56,6 +56,7 @@ def print_dry_run(config: RunConfig) -> None:
         lora_r=config.training.lora.r if config.training.lora else None,
         dtype=config.agent.dtype,
         device=config.agent.device,
+        trust_remote_code=config.agent.trust_remote_code,
     )
     print(f"memory: {needed if needed is not None else 'none for a model without weights'}")
 

@@ -55,7 +55,11 @@ class AgentSection(Section):
     tools: list[ToolSpec] | None = Field(default=None, description="for type tool: what the agent may call")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="kind of weights")
     device: Annotated[str, AfterValidator(_device)] | None = Field(
-        default=None, description="cpu, mps, cuda or cuda:N; null: the best that is there"
+        default=None, description="cpu, cuda, cuda:N or mps; null: the GPU if there is a CUDA one, else the CPU"
+    )
+
+    trust_remote_code: bool = Field(
+        default=False, description="run Python code that comes with the model; only if you have read it"
     )
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ class ModelFacts:
         hidden: width of the residual stream.
         layers: number of transformer layers.
         kv_elements_per_token: numbers that the key-value cache keeps for one token, over all layers.
+        model_type: transformers' name of the architecture.
     """
 
     parameters: int
@@ -36,6 +37,7 @@ class ModelFacts:
     hidden: int = 0
     layers: int = 0
     kv_elements_per_token: int = 0
+    model_type: str = ""
 
     @classmethod
     def of(cls, config: Mapping[str, Any], parameters: int, dtype: str) -> ModelFacts:
@@ -46,16 +48,29 @@ class ModelFacts:
         heads = _number(text, "num_attention_heads", "n_head") or 1
         kv_heads = _number(text, "num_key_value_heads") or heads
         head_dim = _number(text, "head_dim") or hidden // heads
-        return cls(parameters, dtype, hidden, layers, 2 * layers * kv_heads * head_dim)
+        model_type = str(config.get("model_type") or "")
+        return cls(parameters, dtype, hidden, layers, 2 * layers * kv_heads * head_dim, model_type)
 
 
 KNOWN: Mapping[str, ModelFacts] = {
-    TINY: ModelFacts(106_816, "float32", 64, 2, 2 * 2 * 2 * 16),
-    EMBEDDED: ModelFacts(134_515_008, "float32", 576, 30, 2 * 30 * 3 * 64),
+    TINY: ModelFacts(106_816, "float32", 64, 2, 2 * 2 * 2 * 16, "llama"),
+    EMBEDDED: ModelFacts(134_515_008, "float32", 576, 30, 2 * 30 * 3 * 64, "llama"),
     # Published sizes of models that the documents name, so that the check needs no network.
-    "openai/gpt-oss-120b": ModelFacts(116_829_156_672, "bfloat16", 2880, 36, 2 * 36 * 8 * 64),
-    "openai/gpt-oss-20b": ModelFacts(20_914_757_184, "bfloat16", 2880, 24, 2 * 24 * 8 * 64),
+    "openai/gpt-oss-120b": ModelFacts(116_829_156_672, "bfloat16", 2880, 36, 2 * 36 * 8 * 64, "gpt_oss"),
+    "openai/gpt-oss-20b": ModelFacts(20_914_757_184, "bfloat16", 2880, 24, 2 * 24 * 8 * 64, "gpt_oss"),
 }
+
+NOT_DRIVEN: Mapping[str, str] = {
+    "gpt_oss": "attention sinks",
+    "gemma2": "capped attention scores",
+    "mamba": "a state in place of attention",
+    "mamba2": "a state in place of attention",
+    "falcon_mamba": "a state in place of attention",
+    "jamba": "layers with a state",
+    "qwen3_next": "layers with a state",
+}
+"""Architectures that the local engine cannot drive, and what they have that it lacks. Others are found out by its check
+of the loaded weights; these are refused before anything is downloaded."""
 
 
 def facts_of_folder(folder: Path, config: Mapping[str, Any]) -> ModelFacts:

@@ -6,10 +6,12 @@ and only warns; here that is an error, as is a tokenizer without a chat template
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelError, is_out_of_memory
+from .devices import choose_device
 from .facts import KNOWN
 from .folders import read_config
 from .loaded import LoadedModel
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+_warned: set[Path] = set()
+
 
 def load_model(
     name: str, *, dtype: str = "auto", device: str | None = None, trust_remote_code: bool = False
@@ -33,7 +38,7 @@ def load_model(
         name: `tiny`, `smollm2-135m-instruct`, a model folder, or a name on the hub.
         dtype: "float32", "bfloat16", "float16", or "auto": float32 for small models on a CPU, where they are trained
             from float32 masters anyway, otherwise the dtype in which the weights are stored.
-        device: "cpu", "cuda", "cuda:1", ...; None means the first GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", ...; None means the first CUDA GPU if there is one.
         trust_remote_code: whether to run code that comes with the model. Only ever from the operator's own config.
 
     Raises:
@@ -44,13 +49,15 @@ def load_model(
 
     if is_stub(name):
         raise ModelError(f"{name} has no weights: it replies from a script, and nothing can be trained or loaded")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    preflight(name, training=False, dtype=dtype, device=device, context_tokens=0)
+    device = choose_device(device)
+    preflight(name, training=False, dtype=dtype, device=device, context_tokens=0, trust_remote_code=trust_remote_code)
     on_gpu = not device.startswith("cpu")
     if name == TINY:
         return load_tiny(_torch_dtype(choose_dtype(dtype, KNOWN[TINY], on_gpu=on_gpu)), torch.device(device))
     source = find_source(name, trust_remote_code=trust_remote_code)
     wanted = _torch_dtype(choose_dtype(dtype, source.facts, on_gpu=on_gpu))
+    if trust_remote_code:
+        _warn_of_code(name, source.folder)
     tokenizer = _read_tokenizer(name, source.folder, trust_remote_code)
     model = _read_weights(name, source.folder, wanted, device, trust_remote_code)
     return LoadedModel.of(name, model, tokenizer, source.identity())
@@ -125,6 +132,14 @@ def _read_weights(name: str, folder: Path, dtype: torch.dtype, device: str, trus
             f"{', '.join(missing[:3])} among them"
         )
     return model
+
+
+def _warn_of_code(name: str, folder: Path) -> None:
+    if "auto_map" in read_config(folder) and folder not in _warned:
+        _warned.add(folder)
+        log.warning(
+            "TRUST_REMOTE_CODE IS ON: Python files that came with %s (%s) are run with all your rights", name, folder
+        )
 
 
 def _cannot_load(name: str, what: str, folder: Path, error: Exception) -> str:

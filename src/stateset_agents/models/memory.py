@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .devices import choose_device
+
 GIB = 1024**3
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")
@@ -42,11 +44,14 @@ def size(count: float) -> str:
 
 
 def memory_of(device: str | None) -> Memory:
-    """Memory of `device`; None means the first GPU if there is one, otherwise RAM."""
+    """Memory of `device`; None means the first CUDA GPU if there is one, otherwise RAM.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
     import torch
 
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     if device.startswith("cuda"):
         free, total = torch.cuda.mem_get_info(device)
         return Memory(torch.cuda.get_device_name(device), free, total)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.errors import ModelError
-from .facts import KNOWN, ModelFacts
+from .facts import KNOWN, NOT_DRIVEN, ModelFacts
 from .memory import GIB, Memory, memory_of, size
 from .names import EMBEDDED, TINY, is_stub
 from .sources import find_source
@@ -22,6 +22,7 @@ _FULL_STATE_BYTES = 16  # float32 master, gradient and the two Adam moments, for
 _COMPUTE_COPY_BYTES = 2  # bf16 copy beside the masters
 _LORA_WIDTHS_PER_LAYER = 18  # in + out widths of all linear layers of one block, in units of the hidden size
 _PROCESS_BYTES = GIB
+_NAMED_WITH = "--model-name, agent.model_name or GRPO_DEFAULT_MODEL"
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -63,8 +64,9 @@ def preflight(
     device: str | None = None,
     context_tokens: int = 16 * 1024,
     memory: Memory | None = None,
+    trust_remote_code: bool = False,
 ) -> MemoryEstimate | None:
-    """Compare what a model needs with what the machine has.
+    """Compare what a model needs with what the engine can do and the machine has.
 
     Args:
         name: any model name.
@@ -74,22 +76,25 @@ def preflight(
         device: as in `load_model`.
         context_tokens: tokens of all conversations that are in flight at once.
         memory: what there is; measured if None.
+        trust_remote_code: as in `load_model`.
 
     Returns:
         The estimate; None for `stub://...`, which needs nothing.
 
     Raises:
-        ModelError: it does not fit, or there is no such model.
+        ModelError: it does not fit, the engine cannot drive it, or there is no such model.
     """
     if is_stub(name):
         return None
-    facts = KNOWN.get(name) or find_source(name).facts
+    facts = KNOWN.get(name) or find_source(name, trust_remote_code=trust_remote_code).facts
     memory = memory or memory_of(device)
     needed = estimate(
         facts, training=training, lora_r=lora_r, dtype=dtype, memory=memory, context_tokens=context_tokens
     )
     if needed.total > memory.free:
         raise ModelError(_does_not_fit(name, facts, needed, memory, training, lora_r, dtype, context_tokens))
+    if facts.model_type in NOT_DRIVEN:
+        raise ModelError(f"{name} {_not_driven(facts)} Name another model with {_NAMED_WITH}.")
     return needed
 
 
@@ -150,8 +155,14 @@ def _does_not_fit(
         <= memory.free
     ]
     lines.append(f"What would fit: {', '.join([*fitting, 'stub://echo (no weights, nothing is trained)'])}.")
-    lines.append("Name another model with --model-name, agent.model_name or GRPO_DEFAULT_MODEL.")
+    if facts.model_type in NOT_DRIVEN:
+        lines.append(f"On a larger machine it would be refused too: it {_not_driven(facts)}")
+    lines.append(f"Name another model with {_NAMED_WITH}.")
     return " ".join(lines)
+
+
+def _not_driven(facts: ModelFacts) -> str:
+    return f"is a {facts.model_type} model, whose {NOT_DRIVEN[facts.model_type]} the engine does not compute."
 
 
 def _count(parameters: int) -> str:

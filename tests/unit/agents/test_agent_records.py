@@ -115,3 +115,17 @@ async def test_a_checkpoint_without_a_record_is_named(tmp_path):
     write_checkpoint(tmp_path / "d", parts={".": lambda path: (path / "agent.json").write_text("{")})
     with pytest.raises(CheckpointError, match=r"agent.json is no valid JSON"):
         await load_agent_from_checkpoint(tmp_path / "d")
+
+
+def test_the_machine_that_trained_decides_nothing_about_the_one_that_loads():
+    config = AgentConfig("stub://", device="cuda:3", trust_remote_code=True)
+    record = through_json(MultiTurnAgent(config))
+    assert not {"device", "trust_remote_code"} & set(record["config"])
+    record["config"] |= {"device": "cuda:3", "trust_remote_code": True}
+    assert agent_from_record(record).config == AgentConfig("stub://")
+    assert agent_from_record(record, device="cpu").config.device == "cpu"
+
+
+async def test_the_caller_chooses_the_device(tmp_path):
+    checkpoint(tmp_path / "final_model", MultiTurnAgent(CONFIG))
+    assert (await load_agent_from_checkpoint(tmp_path, device="cpu")).config.device == "cpu"

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BloomConfig
 
+from stateset_agents.agents import AgentConfig, load_runtime
 from stateset_agents.core.errors import ModelError
 from stateset_agents.models import LoadedModel, load_model, load_tokenizer, save_model_folder
 from stateset_agents.models.loaded import UNBOUNDED
@@ -189,6 +191,27 @@ def test_code_that_comes_with_an_unknown_architecture_ends_in_an_error(folder, t
     with pytest.raises(ModelError, match="brings its own Python code"):
         load_model(str(folder))
     assert not canary.exists()
+
+
+def test_code_that_the_operator_trusts_is_announced_once(folder, caplog):
+    (folder / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n\n\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    edit_json(
+        folder / "config.json",
+        model_type="own",
+        architectures=["OwnModel"],
+        auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+    )
+    config = AgentConfig(str(folder), device="cpu")
+    with pytest.raises(ModelError, match=r"set agent.trust_remote_code: true in your config"):
+        load_runtime(config)
+    trusted = replace(config, trust_remote_code=True)
+    models = [load_runtime(trusted).model for _ in range(2)]
+    assert [type(loaded.model).__name__ for loaded in models] == ["OwnModel", "OwnModel"]
+    assert caplog.text.count("TRUST_REMOTE_CODE IS ON") == 1
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])

@@ -5,6 +5,7 @@ import torch
 
 from stateset_agents.core.errors import ModelError
 from stateset_agents.models import load_model, preflight, save_model_folder
+from stateset_agents.models.devices import choose_device
 from stateset_agents.models.facts import KNOWN, ModelFacts, facts_of_folder
 from stateset_agents.models.folders import read_config
 from stateset_agents.models.memory import GIB, Memory, cgroup_limits, ram, size
@@ -133,3 +134,45 @@ def test_sizes_are_written_for_a_reader():
 def test_numbers_that_are_not_finite_are_found_by_name(values, found):
     assert first_non_finite({"ids": torch.tensor([2**62]), "w": torch.tensor(values)}) == found
     assert first_non_finite({"w": torch.tensor([1.0, float("nan")]).to(torch.float8_e5m2)}) == "w holds NaN"
+
+
+HUGE = Memory("RAM", 4000 * GIB, 4000 * GIB)
+
+
+@pytest.mark.parametrize("name", ["openai/gpt-oss-120b", "openai/gpt-oss-20b"])
+def test_a_model_that_the_engine_cannot_drive_is_refused_before_it_is_downloaded(name):
+    with pytest.raises(ModelError, match=f"{name} is a gpt_oss model, whose attention sinks the engine does not comp"):
+        preflight(name, training=False, memory=HUGE)
+    with pytest.raises(
+        ModelError, match=r"does not fit here.*On a larger machine it would be refused too: it is a gpt_"
+    ):
+        preflight(name, training=False, memory=Memory("RAM", GIB, GIB))
+
+
+def test_the_architecture_of_a_folder_is_read_from_its_config(tmp_path):
+    folder = save_model_folder(load_model("tiny"), tmp_path)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "llama"', '"model_type": "gemma2"'))
+    with pytest.raises(ModelError, match="is a gemma2 model, whose capped attention scores"):
+        preflight(str(folder), training=False)
+
+
+def test_a_device_that_is_not_there_is_a_model_error_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(ModelError, match=f'device is "{device}", but .*; take cpu'):
+            preflight("tiny", training=True, device=device)
+        with pytest.raises(ModelError, match=f'device is "{device}"'):
+            load_model("tiny", device=device)
+    with pytest.raises(ModelError, match='device is "tpu", but there is none of that name here; take cpu'):
+        choose_device("tpu")
+
+
+def test_no_device_means_the_first_cuda_gpu_or_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (choose_device(None), choose_device("cpu")) == ("cpu", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (choose_device(None), choose_device("cuda:1")) == ("cuda", "cuda:1")
+    with pytest.raises(ModelError, match=r'device is "cuda:2", but .*take cpu or cuda:0 or cuda:1'):
+        choose_device("cuda:2")
