@@ -6,7 +6,6 @@ Invariant: it decides nothing that a config file could not state, and takes the 
 from __future__ import annotations
 
 import copy
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..config.schema import AgentSection, EnvironmentSection
 from ..config.training import TrainingConfig
 from ..config.unused import unused_keys
 from ..core.environment import Environment
-from ..core.errors import ConfigError, TrainingStopped
+from ..core.errors import ConfigError, RunFolderError, TrainingStopped
 from ..core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_reward
 from ..core.scenario import load_scenarios
 from ..models import preflight
@@ -135,11 +134,11 @@ def _require_free(path: Path) -> None:
     """Look before a long run whether its result can be saved at its end."""
     if path.exists():
         raise ConfigError(f"save_path {path} exists already; it is never overwritten: choose another one")
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not parent.is_dir():
-        raise ConfigError(f"save_path {path} cannot be a folder: {parent} is a file")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"save_path {path} cannot be written: no permission to write in {parent}")
+    try:
+        path.mkdir(parents=True)
+        path.rmdir()
+    except OSError as error:
+        raise RunFolderError(f"save_path {path} cannot be written ({error.strerror}); choose another one") from error
 
 
 async def run_to_end(trainer: Trainer) -> None:

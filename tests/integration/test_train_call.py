@@ -1,0 +1,525 @@
+"""`train(...)`, in every form in which the documents call it."""
+
+import asyncio
+import json
+import math
+import random
+import re
+import uuid
+
+import pytest
+import torch
+
+from stateset_agents import ConversationEnvironment, MultiTurnAgent, train
+from stateset_agents.core.agent import AgentConfig, load_agent_from_checkpoint
+from stateset_agents.core.environment import Environment, EnvironmentState, EpisodeStatus
+from stateset_agents.core.errors import ConfigError, RunFolderError, TrainingStopped
+from stateset_agents.core.reward import (
+    CompositeReward,
+    RewardFunction,
+    RewardResult,
+    RewardType,
+    SafetyReward,
+    reward_function,
+)
+from stateset_agents.core.trajectory import ConversationTurn
+from stateset_agents.training.callbacks import Callback
+from stateset_agents.training.diagnostics import DiagnosticsMonitor
+from stateset_agents.training.train import train as train_of_its_module
+
+SMALL = {
+    "num_generations": 2,
+    "batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-3,
+    "mixed_precision": False,
+    "eval_every": 0,
+}
+SCENARIOS = [
+    {"id": "price", "user_responses": ["What does it cost?", "Thanks."]},
+    {"user_responses": ["Hi!", "How are you?", "Thanks!"]},
+]
+
+
+async def vowels(turns, context=None):
+    text = "".join(turn.content for turn in turns if turn.role == "assistant").lower()
+    return sum(letter in "aeiou" for letter in text) / (len(text) + 1)
+
+
+class VowelReward(RewardFunction):
+    async def compute_reward(self, turns, context=None):
+        return RewardResult(score=await vowels(turns), breakdown={"vowels": 1.0}, metadata={"turns": len(turns)})
+
+
+@reward_function(weight=0.5, reward_type=RewardType.IMMEDIATE)
+async def immediate_vowels(turns, context=None):
+    return await vowels(turns)
+
+
+@reward_function(weight=0.5)
+def plain_vowels(turns):
+    text = "".join(turn.content for turn in turns if turn.role == "assistant").lower()
+    return text.count("e") / (len(text) + 1)
+
+
+def tiny(cls=MultiTurnAgent, **settings) -> MultiTurnAgent:
+    return cls(AgentConfig(model_name="tiny", temperature=1.0, max_new_tokens=6, **settings))
+
+
+def environment(**more) -> ConversationEnvironment:
+    return ConversationEnvironment(scenarios=SCENARIOS, **more)
+
+
+def weights(agent: MultiTurnAgent) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in agent.runtime.model.model.state_dict().items()}
+
+
+def moved(before: dict[str, torch.Tensor], agent: MultiTurnAgent) -> bool:
+    return any(not tensor.equal(before[name]) for name, tensor in weights(agent).items())
+
+
+def a_reward_as(form: str):
+    return {
+        "function": vowels,
+        "class": VowelReward,
+        "object": VowelReward(weight=0.5),
+        "decorated": immediate_vowels,
+        "decorated without await": plain_vowels,
+        "list": [VowelReward(weight=0.7), immediate_vowels],
+        "composite": CompositeReward([VowelReward(weight=0.4), SafetyReward(weight=0.3), plain_vowels]),
+    }[form]
+
+
+REWARD_FORMS = ["function", "class", "object", "decorated", "decorated without await", "list", "composite"]
+
+
+@pytest.mark.parametrize("form", REWARD_FORMS)
+async def test_whatever_can_be_a_reward_trains(form):
+    agent = tiny()
+    await agent.initialize()
+    before = weights(agent)
+    trained = await train(
+        agent, environment(), reward_fn=a_reward_as(form), num_episodes=4, config_overrides=SMALL, quiet=True
+    )
+    assert trained is agent
+    assert moved(before, agent)
+
+
+@pytest.mark.parametrize("form", [5, "helpfulness", lambda: 1.0, {"type": "safety"}, []])
+async def test_what_is_no_reward_is_refused_before_anything_is_loaded(form):
+    agent = tiny()
+    with pytest.raises(ConfigError):
+        await train(agent, environment(), reward_fn=form, quiet=True)
+    assert not agent.initialized
+
+
+async def test_positional_and_keyword_forms_of_the_documents(capsys):
+    agent, env = tiny(), environment()
+    assert train is train_of_its_module
+    one = {"config_overrides": SMALL | {"num_episodes": 4}}
+    for profile in ("conservative", "balanced", "aggressive", "experimental"):
+        await train(agent, env, profile=profile, **one)
+    await train(agent=agent, environment=env, num_episodes=4, profile="balanced", config_overrides=SMALL)
+    await train(agent, env, 4, "balanced", config_overrides=SMALL)
+    assert capsys.readouterr().out.count("GRPO Agent Framework - Training Complete") == 6
+    response = await agent.generate_response([{"role": "user", "content": "Hello!"}])
+    assert isinstance(response, str)
+    assert await agent.generate_response(messages=[{"role": "user", "content": "Hello!"}])
+
+
+async def test_an_agent_made_from_a_model_name_needs_no_initialize():
+    agent = MultiTurnAgent.from_model("tiny", max_new_tokens=6)
+    assert not agent.initialized
+    env = ConversationEnvironment(scenarios=[{"user_responses": ["Hi!", "How are you?", "Thanks!"]}])
+    trained = await train(agent, env, num_episodes=2, config_overrides=SMALL, quiet=True)
+    assert isinstance(await trained.generate_response([{"role": "user", "content": "Hello!"}]), str)
+
+
+async def test_the_documented_overrides_are_accepted_and_unknown_ones_refused_with_a_suggestion(capsys):
+    overrides = {"learning_rate": 1e-5, "num_generations": 4, "max_grad_norm": 0.5, "early_stopping": True}
+    small = {"batch_size": 4, "gradient_accumulation_steps": 1, "eval_samples": 1, "mixed_precision": False}
+    await train(tiny(), environment(), num_episodes=4, config_overrides=overrides | {"patience": 30} | small)
+    assert "Early stopping waits 3 evaluations" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r'(?s)learning_rat .*did you mean "learning_rate"'):
+        await train(tiny(), environment(), config_overrides={"learning_rat": 1e-5})
+    with pytest.raises(ConfigError, match=r"(?s)num_generations is 1.*group of one"):
+        await train(tiny(), environment(), config_overrides={"num_generations": 1})
+    with pytest.raises(ConfigError, match='profile is "fast"'):
+        await train(tiny(), environment(), profile="fast")
+
+
+async def test_auto_adjust_is_accepted_and_said_to_have_no_effect(capsys):
+    await train(
+        agent=tiny(),
+        environment=environment(),
+        reward_fn=vowels,
+        num_episodes=4,
+        profile="balanced",
+        auto_adjust=True,
+        config_overrides=SMALL,
+    )
+    assert "auto_adjust has no effect: this version" in capsys.readouterr().err
+
+
+async def test_without_a_reward_the_default_is_used_and_announced(capsys):
+    await train(tiny(), environment(), num_episodes=4, config_overrides=SMALL)
+    err = capsys.readouterr().err
+    assert "no reward was given: using the default, 0.5 helpfulness" in err
+    await train(tiny(), environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL)
+    assert "no reward was given" not in capsys.readouterr().err
+
+
+async def test_what_a_run_amounts_to_and_what_has_no_effect_is_said_at_its_start(capsys):
+    await train(
+        tiny(top_p=0.9, top_k=50),
+        environment(persona="You are a user."),
+        num_episodes=5,
+        reward_fn=vowels,
+        config_overrides=SMALL | {"multi_gpu": True},
+    )
+    lines = capsys.readouterr().err.splitlines()
+    for expected in (
+        "2 steps of 4 conversations (2 scenarios x 2), 2 scenarios in all",
+        "8 episodes will be held: num_episodes = 5, rounded up to 2 whole steps of 4.",
+        "Training samples at temperature 1.0 only; top_p 0.9, top_k 50 apply to generate_response and evaluation.",
+        "multi_gpu has no effect: this version trains on one device",
+        "persona has no effect: a scripted user says its lines as they are written; a simulated user would use it",
+    ):
+        assert expected in lines
+
+
+async def test_quiet_prints_nothing(capsys):
+    await train(tiny(), environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL, quiet=True)
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_the_closing_report_has_the_documented_shape(tmp_path, capsys):
+    path = tmp_path / "my_trained_agent"
+    await train(tiny(), environment(), num_episodes=40, config_overrides=SMALL, save_path=path)
+    out = capsys.readouterr().out
+    assert re.match(
+        r"GRPO Agent Framework - Training Complete\n"
+        r"={38}\n"
+        r"Episodes: 40\n"
+        r"Final Reward: \d\.\d{3} ± \d\.\d{3}\n"
+        r"Success Rate: \d+\.\d%\n"
+        r"Average Episode Length: 2\.5 turns\n"
+        r"\n"
+        r"Training Health: (HEALTHY|WARNING)\n"
+        r"- Reward diversity: \d\.\d{3} \((good|low)\)\n"
+        r"- Gradient stability: \d\.\d{3} \((stable|unstable)\)\n"
+        r"(- .+\n)+"
+        r"\n"
+        rf"Agent saved to: {re.escape(str(path))}\n",
+        out,
+    ), out
+
+
+class Watcher(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_run_start(self, total_steps, start_step):
+        self.seen.append(("start", total_steps, start_step))
+
+    def on_step_end(self, metrics):
+        self.seen.append(("step", metrics["step"], math.isfinite(metrics["reward_mean"])))
+
+    def on_evaluation(self, step, result):
+        self.seen.append(("evaluation", step, len(result.groups)))
+
+    def on_run_end(self, metrics):
+        self.seen.append(("end", len(metrics)))
+
+
+async def test_callbacks_watch_a_run_and_the_monitor_tells_its_health():
+    watcher, monitor = Watcher(), DiagnosticsMonitor()
+    assert monitor.get_health_status().status == "UNKNOWN"
+    overrides = SMALL | {"eval_every": 8, "eval_samples": 1}
+    await train(
+        tiny(),
+        environment(),
+        num_episodes=12,
+        reward_fn=vowels,
+        callbacks=[watcher, monitor],
+        config_overrides=overrides,
+        quiet=True,
+    )
+    assert watcher.seen == [
+        ("start", 3, 0),
+        ("step", 1, True),
+        ("evaluation", 2, 2),
+        ("step", 2, True),
+        ("step", 3, True),
+        ("end", 3),
+    ]
+    health = monitor.get_health_status()
+    assert f"Training health: {health.status}" in ("Training health: HEALTHY", "Training health: WARNING")
+    assert health.gradient_stability is not None
+
+
+@pytest.mark.parametrize("callback", [print, DiagnosticsMonitor, object()])
+async def test_what_is_no_callback_is_refused(callback):
+    with pytest.raises(ConfigError, match=r"callbacks\[0\] is .*; it must be an instance of a subclass of Callback"):
+        await train(tiny(), environment(), reward_fn=vowels, callbacks=[callback], quiet=True)
+
+
+async def test_an_error_of_a_callback_ends_the_run():
+    class Broken(Callback):
+        def on_step_end(self, metrics):
+            raise LookupError("my own fault")
+
+    with pytest.raises(LookupError, match="my own fault"):
+        await train(
+            tiny(),
+            environment(),
+            num_episodes=4,
+            reward_fn=vowels,
+            callbacks=[Broken()],
+            config_overrides=SMALL,
+            quiet=True,
+        )
+
+
+class CustomAgent(MultiTurnAgent):
+    """As the usage guide has it."""
+
+    def __init__(self, model_name):
+        config = AgentConfig(model_name=model_name, system_prompt="Custom system prompt...", temperature=0.7)
+        super().__init__(config)
+        self.custom_state = {}
+
+    async def process_turn(self, history, user_input, context=None):
+        self.custom_state["turn_count"] = self.custom_state.get("turn_count", 0) + 1
+        turn = await super().process_turn(history, user_input, context)
+        turn.metadata["custom_state"] = self.custom_state.copy()
+        return turn
+
+
+async def test_an_override_of_process_turn_is_what_training_calls_with_a_state_of_its_own_for_each_episode(tmp_path):
+    agent = CustomAgent("tiny")
+    agent.config.max_new_tokens = 6
+    await train(
+        agent,
+        environment(),
+        num_episodes=4,
+        reward_fn=vowels,
+        config_overrides=SMALL,
+        output_dir=tmp_path / "run",
+        quiet=True,
+    )
+    lines = (tmp_path / "run" / "trajectories.jsonl").read_text().splitlines()
+    counts = [
+        [
+            turn["metadata"]["custom_state"]["turn_count"]
+            for turn in json.loads(line)["turns"]
+            if turn["role"] == "assistant"
+        ]
+        for line in lines
+    ]
+    assert sorted(counts) == [[1, 2], [1, 2], [1, 2, 3], [1, 2, 3]]
+    assert agent.custom_state == {}
+
+
+async def test_an_agent_that_writes_every_reply_itself_cannot_be_trained_and_the_message_says_why():
+    class Parrot(MultiTurnAgent):
+        async def process_turn(self, history, user_input, context=None):
+            await super().process_turn(history, user_input, context)
+            return ConversationTurn("assistant", user_input)
+
+    with pytest.raises(TrainingStopped, match=r"(?s)nothing can be trained: .*process_turn returns a text of its own"):
+        await train(tiny(Parrot), environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL, quiet=True)
+
+
+class CustomEnvironment(Environment):
+    """As the usage guide has it, with its missing method."""
+
+    async def reset(self, scenario=None):
+        return EnvironmentState(
+            episode_id=str(uuid.uuid4()),
+            turn_count=0,
+            status=EpisodeStatus.ONGOING,
+            context={"custom_data": scenario},
+        )
+
+    async def step(self, state, action):
+        new_state = state.copy()
+        new_state.turn_count += 1
+        response = ConversationTurn(role="user", content="Custom response based on action")
+        reward = self.calculate_custom_reward(action)
+        done = new_state.turn_count >= self.max_turns
+        return new_state, response, reward, done
+
+    async def get_initial_prompt(self, scenario=None):
+        return "Custom initial prompt"
+
+    def calculate_custom_reward(self, action):
+        return len(set(action.content)) / 100
+
+
+class SimulatedEnvironment(Environment):
+    """As the overview has it: no `super().__init__()`, and nothing but `step`."""
+
+    def __init__(self, simulator):
+        self.simulator = simulator
+
+    async def step(self, state, action):
+        return self.simulator(state, action)
+
+
+@pytest.mark.parametrize("kind", ["custom", "simulated"])
+async def test_environments_of_the_documents_train(kind):
+    def simulator(state, action):
+        after = state.copy()
+        after.turn_count += 1
+        return after, ConversationTurn("user", "And then?"), len(set(action.content)) / 50, after.turn_count >= 3
+
+    env = CustomEnvironment() if kind == "custom" else SimulatedEnvironment(simulator)
+    monitor = DiagnosticsMonitor()
+    agent = tiny()
+    await agent.initialize()
+    before = weights(agent)
+    await train(agent, env, num_episodes=4, reward_fn=vowels, callbacks=[monitor], config_overrides=SMALL, quiet=True)
+    (row,) = monitor.rows
+    assert moved(before, agent)
+    assert row["length_mean"] == (10 if kind == "custom" else 3)
+    assert row["failed"] == 0
+    assert row["reward_max"] > 0.2  # step rewards are added to the reward's score
+
+
+async def test_what_save_path_holds_loads_with_transformers_and_as_an_agent_with_equal_logits(tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = tmp_path / "deep" / "my_agent"
+    agent = CustomAgent("tiny")
+    agent.config.max_new_tokens = 6
+    await train(
+        agent, environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL, save_path=path, quiet=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    ids = torch.tensor([tokenizer("What does the plan cost?").input_ids])
+    loaded = await load_agent_from_checkpoint(str(path), agent_class=CustomAgent)
+    assert type(loaded) is CustomAgent
+    assert loaded.config.system_prompt == "Custom system prompt..."
+    with torch.no_grad():
+        expected = agent.runtime.model.model(ids).logits
+        assert AutoModelForCausalLM.from_pretrained(path)(ids).logits.equal(expected)
+        assert loaded.runtime.model.model(ids).logits.equal(expected)
+        fresh = MultiTurnAgent.from_model("tiny")
+        await fresh.initialize()
+        assert not fresh.runtime.model.model(ids).logits.equal(expected)
+    plain = await load_agent_from_checkpoint(path)
+    assert type(plain) is MultiTurnAgent
+
+
+@pytest.mark.parametrize("lora", [False, True])
+async def test_a_run_folder_and_its_final_model_load_as_the_agent_does_after_training(tmp_path, lora):
+    from transformers import AutoModelForCausalLM
+
+    agent = tiny()
+    await train(
+        agent,
+        environment(),
+        num_episodes=8,
+        reward_fn=vowels,
+        config_overrides=SMALL | {"lora": lora},
+        output_dir=tmp_path / "run",
+        quiet=True,
+    )
+    ids = torch.tensor([[5, 6, 7, 8]])
+    for place in ("run", "run/checkpoints/step-2", "run/final_model"):
+        loaded = await load_agent_from_checkpoint(tmp_path / place, agent_class=MultiTurnAgent)
+        with torch.no_grad():
+            logits = loaded.runtime.model.model(ids).logits
+            assert logits.allclose(agent.runtime.model.model(ids).logits, atol=1e-5)
+    with torch.no_grad():
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "final_model")(ids).logits.equal(logits)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("there", "there exists already; it is never overwritten"),
+        ("file/below", r"file/below cannot be written \(Not a directory\)"),
+        ("/proc/x/y", "/proc/x/y cannot be written"),
+    ],
+)
+async def test_a_save_path_that_cannot_be_used_is_refused_before_training(tmp_path, monkeypatch, place, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    agent = tiny()
+    with pytest.raises((ConfigError, RunFolderError), match=words):
+        await train(agent, environment(), reward_fn=vowels, save_path=place, quiet=True)
+    assert not agent.initialized
+
+
+async def test_the_same_agent_may_be_trained_again_and_evaluations_see_the_new_weights():
+    agent = tiny()
+    await train(agent, environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL, quiet=True)
+    once = weights(agent)
+    await train(agent, environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL, quiet=True)
+    assert moved(once, agent)
+
+
+def test_an_agent_lives_through_several_event_loops():
+    agent = tiny()
+    for _ in range(2):
+        asyncio.run(train(agent, environment(), 4, reward_fn=vowels, config_overrides=SMALL, quiet=True))
+        assert isinstance(asyncio.run(agent.generate_response([{"role": "user", "content": "Hi"}])), str)
+
+
+async def test_training_a_stub_plays_scores_and_says_that_nothing_was_trained(tmp_path, capsys):
+    agent = MultiTurnAgent.from_model("stub://Hello.|Goodbye.")
+    await train(agent, environment(), num_episodes=4, config_overrides=SMALL, save_path=tmp_path / "stub")
+    out = capsys.readouterr().out
+    assert "no weights: nothing was trained" in out
+    assert "Training Health: UNKNOWN" in out
+    loaded = await load_agent_from_checkpoint(tmp_path / "stub")
+    assert await loaded.generate_response([{"role": "user", "content": "Hi"}]) == "Hello."
+
+
+@pytest.mark.parametrize("wrong", ["agent", "environment"])
+async def test_agents_and_environments_of_other_kinds_are_refused(wrong):
+    given = {"agent": tiny(), "environment": environment()} | {wrong: "tiny"}
+    with pytest.raises(ConfigError, match=r"train\(agent.*got 'tiny'; pass an? "):
+        await train(**given)
+
+
+async def test_the_users_own_random_numbers_do_not_change_what_is_sampled_or_learned():
+    async def run(noise: bool) -> tuple[dict[str, torch.Tensor], list[float]]:
+        async def noisy(turns, context=None):
+            if noise:
+                random.seed(len(turns))
+                torch.manual_seed(7)
+                torch.rand(3), random.random()
+            return await vowels(turns)
+
+        monitor, agent = DiagnosticsMonitor(), tiny()
+        await train(
+            agent,
+            environment(),
+            8,
+            reward_fn=noisy,
+            callbacks=[monitor],
+            config_overrides=SMALL | {"lora": True},
+            quiet=True,
+        )
+        return weights(agent), [row["reward_mean"] for row in monitor.rows]
+
+    torch.manual_seed(1)
+    one, rewards = await run(noise=False)
+    other, same = await run(noise=True)
+    assert rewards == same
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+async def test_evaluations_do_not_change_what_is_learned():
+    learned = []
+    for every in (0, 4):
+        agent = tiny()
+        await train(
+            agent, environment(), 8, reward_fn=vowels, config_overrides=SMALL | {"eval_every": every}, quiet=True
+        )
+        learned.append(weights(agent))
+    assert all(learned[0][name].equal(learned[1][name]) for name in learned[0])
