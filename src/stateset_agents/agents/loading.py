@@ -29,7 +29,7 @@ AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
 
 def agent_record(agent: MultiTurnAgent) -> dict[str, Any]:
-    """What `agent.json` holds: the fields of `AgentConfig` that any machine can use, and the class's name for readers."""
+    """What `agent.json` holds: the fields of `AgentConfig` that hold on any machine, and the class's name."""
     settings = {name: value for name, value in asdict(agent.config).items() if name not in _NOT_RECORDED}
     return {"class": type(agent).__name__, "config": settings}
 

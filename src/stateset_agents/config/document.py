@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from ..core.errors import ConfigError
-from .yaml_strict import ParsedYaml, Path, YamlProblem, parse_yaml
+from ..core.yaml_strict import ParsedYaml, Path, YamlProblem, parse_yaml
 
 MAX_BYTES = 1_000_000
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from ..core.yaml_strict import Path
 from .document import Document
 from .environ import Override
 from .problems import NamedPlaces, dotted, explain_all
 from .schema import ConfigFile
-from .yaml_strict import Path
 
 _WHOLE_VALUES = {("training", "lora"), ("training", "overrides", "lora")}
 """Mappings that a higher layer replaces instead of filling up."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from .yaml_strict import Path
+from ..core.secrets import is_secret
+from ..core.yaml_strict import Path
 
-_SECRET_WORDS = {"key", "apikey", "token", "secret", "password", "passwd", "pwd", "credential", "credentials", "auth"}
 _MISSING = object()
 
 _HINTS = {
@@ -61,11 +60,6 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def is_secret(name: str) -> bool:
-    """Whether a key or variable of this name holds a secret, judged by its name."""
-    return not _SECRET_WORDS.isdisjoint(re.split(r"[^a-z]+", name.lower()))
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str | None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..core.errors import ConfigError, DataError
 from ..core.reward import DEFAULT_NOTICE
+from ..core.yaml_strict import Path as KeyPath
 from .data_files import candidates, find_data_file
 from .document import Document, read_document
 from .environ import Override, environment_defaults, environment_overrides, unknown_variables
@@ -27,7 +28,6 @@ from .schema import AgentSection, CombinationMethod, EnvironmentSection, Logging
 from .training import TrainingConfig
 from .unused import refused, unused_keys
 from .variables import READ_AT_START, Expansion, check_variable_names
-from .yaml_strict import Path as KeyPath
 
 DEFAULT_OUTPUT_DIR = "./outputs"
 DEFAULT_COMBINATION: CombinationMethod = "weighted_sum"

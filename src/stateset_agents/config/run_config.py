@@ -13,12 +13,13 @@ from typing import Any
 
 import yaml
 
-from .problems import is_secret, problem
+from ..core.secrets import is_secret
+from ..core.yaml_strict import Path as KeyPath
+from ..core.yaml_strict import StrictDumper
+from .problems import problem
 from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection, RewardSpec
 from .training import TrainingConfig
 from .variables import apply_environment_variables
-from .yaml_strict import Path as KeyPath
-from .yaml_strict import StrictDumper
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.secrets import is_secret
+from ..core.yaml_strict import Path
 from .document import Document
-from .problems import dotted, is_secret, problem
-from .yaml_strict import Path
+from .problems import dotted, problem
 
 _REFERENCE = re.compile(
     r"(?P<escaped>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\$\{)"

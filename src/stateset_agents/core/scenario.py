@@ -10,12 +10,12 @@ Who sees what: the user and the rewards see `context`, `topic` and `initial_stat
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .data_file import read_data_file
 from .errors import DataError
 from .facts import unmatchable_facts
 
@@ -185,7 +185,7 @@ def load_scenarios(path: str | Path) -> list[Scenario]:
             the entry, and the line where parsing failed.
     """
     path = Path(path)
-    data = _parse(path)
+    data = read_data_file(path, "scenarios file", '{"scenarios": [...]}')
     if isinstance(data, Mapping):
         unknown = [key for key in data if key != "scenarios"]
         if unknown:
@@ -197,58 +197,6 @@ def load_scenarios(path: str | Path) -> list[Scenario]:
     scenarios = as_scenarios(data, where=where)
     require_user_turns(scenarios, where=where)
     return scenarios
-
-
-def _parse(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"scenarios file {path} does not exist (looked in {path.parent.resolve()})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"scenarios file {path} is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise DataError(f"scenarios file {path} cannot be read: {error.strerror}") from None
-    if not text.strip():
-        raise DataError(f'scenarios file {path} is empty; it must be {{"scenarios": [...]}}')
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return _parse_yaml(path, text)
-    try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-def _parse_yaml(path: Path, text: str) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            seen: set[Any] = set()
-            for key, _ in node.value:
-                name = str(key.value)
-                if name in seen:
-                    problem = f"the key {name!r} appears twice in one mapping"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add(name)
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader: no tag constructs an object
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"the key {repeated!r} appears twice in one object ({', '.join(names)}); keep one of them")
-    return data
 
 
 def _check_responses(where: str, values: Mapping[str, Any]) -> Iterable[str]:

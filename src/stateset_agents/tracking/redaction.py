@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..core.secrets import is_secret
+
 MASK = "***"
 
-# `TOKENIZERS_PARALLELISM`, `max_new_tokens` and a bare `key` are no secrets: the word is the last part of the name.
-_SECRET_NAME = re.compile(r"(^|[_\-.])(token|secret|password|passwd|passphrase|credentials?|apikey)$|[_\-.]key$")
 _TOKEN_FORMS = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}"
     r"|xox[abpr]-[A-Za-z0-9-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
@@ -22,11 +22,6 @@ _TOKEN_FORMS = re.compile(
     re.IGNORECASE,
 )
 _SHORTEST_SECRET = 8
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a variable or a config key of this name holds a secret, such as `WANDB_API_KEY` or `auth-token`."""
-    return _SECRET_NAME.search(name.lower()) is not None
 
 
 class Redactor:
@@ -46,7 +41,7 @@ class Redactor:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Redactor:
         """A redactor for every secret of the environment, by default that of this process."""
         variables = os.environ if environment is None else environment
-        return cls(value for name, value in variables.items() if is_secret_name(name))
+        return cls(value for name, value in variables.items() if is_secret(name))
 
     def add(self, secret: str) -> None:
         """Replace this value too, for example an auth token that came as a flag."""
@@ -71,4 +66,4 @@ def redact_config(config: Mapping[str, Any], redactor: Redactor | None = None) -
             return redact_config(value, clean)
         return clean(value) if isinstance(value, str) else value
 
-    return {key: MASK if value and is_secret_name(key) else walk(value) for key, value in config.items()}
+    return {key: MASK if value and is_secret(key) else walk(value) for key, value in config.items()}

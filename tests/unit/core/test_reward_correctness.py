@@ -160,3 +160,9 @@ def test_scenarios_that_will_go_unscored_are_named_before_the_run():
 def test_a_correctness_reward_without_ground_truth_has_none_in_its_config():
     assert CorrectnessReward().to_config() == {"type": "correctness", "weight": 1.0}
     assert CorrectnessReward(ground_truth="x").to_config()["ground_truth"] == "x"
+
+
+def test_ground_truth_in_yaml_is_what_it_looks_like(tmp_path):
+    file = tmp_path / "truth.yaml"
+    file.write_text("ground_truth: {'012': 12:30, other: no}\n", encoding="utf-8")
+    assert load_ground_truth(file) == {"012": "12:30", "other": "no"}

@@ -11,10 +11,10 @@ which are asked for. Whatever else the file holds is refused, all problems at on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..data_file import read_data_file
 from ..errors import ConfigError, DataError
 from ..facts import Fact, unmatchable_facts
 
@@ -23,24 +23,13 @@ GroundTruth = Fact | Mapping[str, Fact]
 
 
 def load_ground_truth(path: str | Path) -> dict[str, GroundTruth]:
-    """Read a ground-truth file (JSON).
+    """Read a ground-truth file (JSON or YAML).
 
     Raises:
         DataError: it is missing, unreadable, does not parse or holds something else. Names file, line or entry.
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except FileNotFoundError:
-        raise DataError(f"ground-truth file {path} does not exist (looked in {path.parent.resolve()})") from None
-    except OSError as error:
-        raise DataError(f"ground-truth file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"ground-truth file {path} is not UTF-8 text (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    data = read_data_file(path, "ground-truth file", '{"ground_truth": {scenario id: answer, ...}}')
     if not isinstance(data, dict) or list(data) != ["ground_truth"] or not isinstance(data["ground_truth"], dict):
         raise DataError(f'{path} must be {{"ground_truth": {{scenario id: answer, ...}}}} and nothing else')
     return checked_ground_truth(data["ground_truth"], str(path), DataError)
@@ -73,11 +62,3 @@ def checked_ground_truth(
 
 def _is_fact(fact: object) -> bool:
     return isinstance(fact, str) or (isinstance(fact, (list, tuple)) and all(isinstance(w, str) for w in fact))
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise DataError(f"the key {next(n for n in names if names.count(n) > 1)!r} appears twice; keep one of them")
-    return data

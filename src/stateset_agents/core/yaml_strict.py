@@ -1,7 +1,7 @@
-"""YAML as a config file means it: YAML 1.2 scalars, every key with its line, nothing executable.
+"""YAML as the person who wrote it means it: YAML 1.2 scalars, every key with its line, nothing executable.
 
 Invariant: a scalar becomes what it looks like to a person. `no`, `on`, `12:30` and `2024-01-15` stay text, `5e-6` is a
-number. Tags are refused, duplicate keys are refused, and an alias cannot expand beyond `MAX_NODES` values.
+number. Tags are refused, duplicate keys are refused, and an alias cannot expand beyond a bound.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class ParsedYaml:
         problems: (line, message) of what parses but is not acceptable, such as a duplicate key.
     """
 
-    def __init__(self, root: yaml.Node | None) -> None:
+    def __init__(self, root: yaml.Node | None, max_nodes: int = MAX_NODES) -> None:
+        self._max_nodes = max_nodes
         self.lines: dict[Path, int] = {}
         self.texts: dict[Path, str] = {}
         self.problems: list[tuple[int, str]] = []
@@ -84,8 +85,8 @@ class ParsedYaml:
             raise YamlProblem(line, "an alias refers to the value that contains it")
         if len(inside) >= MAX_DEPTH:
             raise YamlProblem(line, f"values are nested more than {MAX_DEPTH} deep")
-        if self._count > MAX_NODES:
-            raise YamlProblem(line, f"more than {MAX_NODES:,} values (do aliases multiply them?)")
+        if self._count > self._max_nodes:
+            raise YamlProblem(line, f"more than {self._max_nodes:,} values (do aliases multiply them?)")
         inside = (*inside, id(node))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, inside)
@@ -131,8 +132,8 @@ class ParsedYaml:
         return text
 
 
-def parse_yaml(text: str) -> ParsedYaml:
-    """Read one YAML document.
+def parse_yaml(text: str, *, max_nodes: int = MAX_NODES) -> ParsedYaml:
+    """Read one YAML document of at most `max_nodes` values.
 
     Raises:
         YamlProblem: the text does not parse, has tags, more than one document, or is nested or multiplied too far.
@@ -140,12 +141,12 @@ def parse_yaml(text: str) -> ParsedYaml:
     try:
         # The loader class derives from SafeLoader and composes nodes only: nothing is constructed by tag.
         root = yaml.compose(text, Loader=_StrictLoader)
-        return ParsedYaml(root)
+        return ParsedYaml(root, max_nodes)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "it does not parse"
         if "but found another document" in problem:
-            problem = 'a config file holds one document: remove the second "---"'
+            problem = 'a file holds one document: remove the second "---"'
         elif r"'\t'" in problem:
             problem = "a tab character cannot indent YAML: use spaces"
         raise YamlProblem(mark.line + 1 if mark else 1, f"not valid YAML: {problem}") from None

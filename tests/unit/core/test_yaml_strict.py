@@ -5,7 +5,7 @@ import math
 import pytest
 import yaml
 
-from stateset_agents.config.yaml_strict import MAX_NODES, StrictDumper, YamlProblem, parse_yaml
+from stateset_agents.core.yaml_strict import MAX_NODES, StrictDumper, YamlProblem, parse_yaml
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""JSON and YAML files of data: scenarios, ground truth.
+
+Invariant: a value is what it looks like. In YAML `012`, `no` and `12:30` are text, as in a config; a key that is given
+twice is refused in both; whatever is wrong is a DataError that names the file and, where there is one, the line.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+
+MAX_VALUES = 5_000_000
+
+
+def read_data_file(path: Path, what: str, shape: str) -> Any:
+    """The values in a data file; YAML by its suffix `.yaml` or `.yml`, otherwise JSON.
+
+    Args:
+        path: the file.
+        what: what kind of file it is, for messages: "scenarios file".
+        shape: what it should hold, for messages.
+
+    Raises:
+        DataError: it is missing, unreadable, empty or does not parse.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{what} {path} does not exist (looked in {path.parent.resolve()})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} {path} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise DataError(f"{what} {path} cannot be read: {error.strerror}") from None
+    if not text.strip():
+        raise DataError(f"{what} {path} is empty; it must be {shape}")
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return _parse_yaml(path, text)
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{path}: not valid JSON: values are nested too deep") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _parse_yaml(path: Path, text: str) -> Any:
+    from .yaml_strict import YamlProblem, parse_yaml
+
+    try:
+        parsed = parse_yaml(text, max_nodes=MAX_VALUES)
+    except YamlProblem as problem:
+        raise DataError(f"{path}, line {problem.line}: {problem}") from None
+    if parsed.problems:
+        raise DataError("\n".join(f"{path}, line {line}: {message}" for line, message in parsed.problems))
+    return parsed.data
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"the key {repeated!r} appears twice in one object ({', '.join(names)}); keep one of them")
+    return data
