@@ -114,7 +114,7 @@ class KeyValueCache:
     @property
     def taken(self) -> int:
         """Tokens in slots that are not free, over all pools."""
-        return sum(pool.taken for pool in self._pools.values())
+        return sum(pool.taken for pool in list(self._pools.values()))
 
 
 class CachedPlan:

@@ -241,11 +241,12 @@ class LocalEngine:
 
     def _end_active(self, error: BaseException, others: Sequence[Row] = ()) -> None:
         """Give the error to every row in the batch. The cache may be half written, so it goes; the engine stays."""
-        for row in (*self._active, *others):
-            row.deliver(0, 0.0, None, error)
+        rows = [*self._active, *others]
         self._active.clear()
         self._memory.clear()
         self._wake.notify_all()
+        for row in rows:
+            row.deliver(0, 0.0, None, error)
 
     def _admit(self) -> None:
         while self._forget:
