@@ -30,7 +30,8 @@ class LoadedModel:
         model: a Hugging Face causal LM in eval mode. LoRA layers are put into it in place.
         tokenizer: has a chat template and a padding token.
         identity: JSON-able: `name`, and `revision` (hub) or `sha256` of each weight file (everything else).
-        max_context: longest sequence that the model was built for, prompt and reply together, in tokens.
+        max_context: longest sequence that the model was built for, prompt and reply together, in tokens; with LongRoPE
+            the length up to which it was trained at first.
         stop_ids: ids that end a reply according to the model's generation config and config, ascending.
     """
 
@@ -76,9 +77,23 @@ def _max_context(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     for key in _LENGTH_KEYS:
         length = getattr(text_config, key, None)
         if isinstance(length, int) and length > 0:
-            return length
+            return min(length, _longrope_bound(text_config))
     length = tokenizer.model_max_length
     return int(length) if length < _SANE_TOKENIZER_LENGTH else UNBOUNDED
+
+
+def _longrope_bound(text_config: Any) -> int:
+    """Length at which LongRoPE changes the rotation of all positions, of every row that shares a pass with a longer one.
+
+    Beyond it what a token means would depend on its neighbours, and on the length that its own row will have.
+    """
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    bounds = [
+        int(part["original_max_position_embeddings"])
+        for part in (rope, *rope.values())
+        if isinstance(part, dict) and part.get("rope_type") == "longrope"
+    ]
+    return min(bounds, default=UNBOUNDED)
 
 
 def _stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
