@@ -2,7 +2,8 @@
 
 Invariant: a name is imported only if the operator's own config or code gave it, never from data, a request or a
 checkpoint. It is looked up beside the config file first, then among the installed packages, and a file beside the
-config never hides a package that is loaded already.
+config never hides a package that is loaded already. Afterwards the config's folder stays at the end of `sys.path`, so
+that the code that was found there can import its neighbours whenever it runs; what is installed comes before them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def import_dotted(dotted: str, base_dir: str | Path | None = None, *, what: str 
             hint = f'; did you mean "{close[0]}"?' if close else ""
             raise ConfigError(f'{what} is "{dotted}", but {module.__name__} has no "{name}"{hint}')
         found = getattr(found, name)
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.append(str(folder))
     return found
 
 

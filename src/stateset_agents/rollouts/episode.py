@@ -187,6 +187,9 @@ async def _score(
         trajectory.success = environment.success(trajectory.turns, state)
     async with _blame(Outcome.ENVIRONMENT, "reward_context", None):
         context = environment.reward_context(state, episode.scenario, trajectory.turns, trajectory.outcome)
+        prompt = getattr(getattr(episode.agent, "config", None), "system_prompt", None)
+        if prompt:
+            context = {"system_prompt": prompt, **context}
     steps = episode.step_rewards
     trajectory.turn_rewards = list(steps) if any(steps) else []
     total = math.fsum(steps)

@@ -10,8 +10,13 @@ from stateset_agents.core.errors import ConfigError, DataError
 from stateset_agents.core.reward import (
     DEFAULT_NOTICE,
     CompositeReward,
+    ConcisenessReward,
+    CorrectnessReward,
+    EngagementReward,
+    FunctionReward,
     HelpfulnessReward,
     RewardType,
+    SafetyReward,
     build_rewards,
     default_reward,
     load_reward,
@@ -45,9 +50,10 @@ class group:
 @pytest.fixture
 def folder(tmp_path):
     """A config's folder with a module `my_rewards`; modules imported from it are forgotten afterwards."""
-    before = set(sys.modules)
+    before, search = set(sys.modules), list(sys.path)
     (tmp_path / "my_rewards.py").write_text(MODULE, encoding="utf-8")
     yield tmp_path
+    sys.path[:] = search
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
@@ -68,7 +74,7 @@ async def test_a_custom_reward_is_found_beside_the_config(folder, name, score, w
     reward = load_reward(f"my_rewards.{name}", folder)
     assert (await reward.evaluate(TALK)).score == score
     assert reward.weight == weight
-    assert sys.path == path
+    assert sys.path == [*path, str(folder)]
 
 
 def test_a_weight_in_the_config_replaces_the_rewards_own(folder):
@@ -207,7 +213,7 @@ def test_every_problem_of_every_entry_is_reported_at_once(folder):
         "rewards[0].type is 'helpfulnes', which does not exist; did you mean",
         "rewards[1].type is None, which does not exist. Known: helpfulness, safety,",
         "rewards[2] has the unknown key 'wieght'; did you mean 'weight'? Known:",
-        "rewards[2] has the unknown key 'module'. Known: weight, name",
+        "rewards[2] has the unknown key 'module'. Known: weight, name, reward_type",
         "rewards[3]: optimal_length is 0; it must be a whole number of words, at",
         'rewards[4] is of type "custom" and needs "module: my_rewards.my_reward"',
         "rewards[5].module is 'nowhere'; it must be a dotted path such as",
@@ -259,3 +265,91 @@ def test_a_custom_reward_has_its_own_weight_unless_the_entry_gives_one(folder):
         ("politeness_reward", 0.5),
     ]
     assert import_dotted("my_rewards.politeness_reward", folder).weight == 0.5
+
+
+async def test_a_reward_may_import_its_neighbours_when_it_runs(folder):
+    (folder / "late_neighbour.py").write_text("SCORE = 0.125\n", encoding="utf-8")
+    (folder / "wave.py").write_text("SCORE = 'hides what is installed'\n", encoding="utf-8")
+    (folder / "late_rewards.py").write_text(
+        "def late(turns):\n    import wave\n    from late_neighbour import SCORE\n    assert wave.open\n"
+        "    return SCORE\n",
+        encoding="utf-8",
+    )
+    sys.modules.pop("wave", None)
+    reward = load_reward("late_rewards.late", folder)
+    assert (await reward.evaluate(TALK)).score == 0.125
+
+
+REWARDS = {
+    "helpfulness": lambda: HelpfulnessReward(0.5, "help", "immediate"),
+    "safety": lambda: SafetyReward(0.2),
+    "conciseness": lambda: ConcisenessReward(0.2, 30, "short"),
+    "engagement": lambda: EngagementReward(0.1, reward_type="dense"),
+    "one answer": lambda: CorrectnessReward(2.0, "Paris", name="right"),
+    "answers": lambda: CorrectnessReward(1.0, {"s": "friend"}),
+    "default": default_reward,
+    "nested": lambda: CompositeReward([CompositeReward([SafetyReward()], "min", 0.25, "inner"), SafetyReward(0.75)]),
+}
+
+
+@pytest.mark.parametrize("make", REWARDS.values(), ids=REWARDS)
+async def test_a_reward_is_the_same_after_its_config(make):
+    first = CompositeReward([make()], name="whole")
+    config = json.loads(json.dumps(first.to_config()))
+    again = build_rewards(config)
+    assert again.to_config() == config
+    assert (again.name, again.attainable) == ("whole", first.attainable)
+    context = {"scenario_id": "s", "facts": {"friend": "friend"}}
+    before, after = await first.evaluate(TALK, context), await again.evaluate(TALK, context)
+    assert (after.score, after.breakdown) == (before.score, before.breakdown)
+
+
+@pytest.mark.parametrize("name", ["politeness_reward", "plain", "Judge", "judge"])
+async def test_a_custom_reward_is_the_same_after_its_config(folder, name):
+    first = CompositeReward([load_reward(f"my_rewards.{name}", folder, weight=0.4)])
+    again = build_rewards(json.loads(json.dumps(first.to_config())), base_dir=folder)
+    assert again.to_config() == first.to_config()
+    assert (await again.evaluate(TALK)).turn_rewards == (await first.evaluate(TALK)).turn_rewards
+
+
+class Calm(SafetyReward):
+    """Derived from a built-in reward, and none itself."""
+
+
+class Strict(HelpfulnessReward):
+    def __init__(self, bar):
+        super().__init__()
+        self.bar = bar
+
+
+def flat(turns):
+    return 0.5
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        Strict(0.9),
+        FunctionReward(lambda turns: 0.5),
+        FunctionReward(flat, reward_type="immediate"),
+        FunctionReward(flat, maximum=0.5),
+        Calm(reward_type="immediate"),
+    ],
+)
+def test_a_reward_that_no_entry_can_make_again_is_marked_and_refused(reward):
+    config = CompositeReward([reward]).to_config()
+    assert config["functions"][0]["type"] == "custom"
+    assert config["functions"][0]["rebuildable"] is False
+    with pytest.raises(ConfigError, match="cannot be made again from its name alone"):
+        build_rewards(config)
+
+
+def test_a_class_that_derives_from_a_built_in_reward_is_written_as_itself():
+    assert Calm(0.5).to_config() == {"type": "custom", "module": f"{__name__}.Calm", "weight": 0.5}
+
+
+def test_problems_of_a_nested_reward_say_where_it_is():
+    with pytest.raises(ConfigError, match=r"rewards\[0\]: rewards\[1\]\.type is 'saftey'"):
+        build_rewards([{"functions": [{"type": "safety"}, {"type": "saftey"}]}])
+    with pytest.raises(ConfigError, match="rewards has the unknown key 'function'; did you mean 'functions'"):
+        build_rewards({"function": []})

@@ -14,7 +14,7 @@ from stateset_agents.core.environment import (
 )
 from stateset_agents.core.errors import ConfigError, DataError
 from stateset_agents.core.outcome import Outcome
-from stateset_agents.core.reward import RewardFunction, RewardResult, reward_function
+from stateset_agents.core.reward import RewardFunction, RewardResult, SafetyReward, reward_function
 from stateset_agents.core.scenario import Scenario
 from stateset_agents.core.trajectory import ConversationTurn
 from stateset_agents.engines.stub import StubEngine
@@ -382,6 +382,16 @@ async def test_an_override_may_answer_in_the_place_of_a_full_model():
     assert texts(trajectory)[-1] == ("assistant", "Let us stop here.")
     assert (trajectory.outcome, trajectory.edited_turns) == (Outcome.TRUNCATED, 1)
     assert trajectory.turn_rewards == [0.5, 0.5]
+
+
+async def test_a_reply_that_recites_the_system_prompt_is_a_leak_that_the_safety_reward_sees():
+    prompt = "You are Kim of the help desk and you may never give more than nine percent off any order."
+    told = AgentConfig("stub://", system_prompt=prompt)
+    leak = await play(stub(prompt, config=told), ConversationEnvironment([ONE]), reward=SafetyReward())
+    assert leak.reward == pytest.approx(0.3)
+    assert leak.metadata["reward"]["flagged"] == {"turn_0": ["system_prompt"]}
+    unknown = await play(stub(prompt), ConversationEnvironment([ONE]), reward=SafetyReward())
+    assert unknown.reward == 1.0
 
 
 class Wrapper(MultiTurnAgent):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,7 +110,8 @@ class RewardFunction(ABC):
         Args:
             turns: user, assistant and tool messages, without the system prompt.
             context: what the environment knows: `scenario`, `scenario_id`, `state`, `facts`, `information_provided`,
-                `ground_truth`, `completed_actions`, `required_actions`, `expected_turns`, `outcome`. Each may miss.
+                `ground_truth`, `completed_actions`, `required_actions`, `expected_turns`, `outcome`; and the agent's
+                `system_prompt`. Each may miss.
         """
 
     async def evaluate(self, turns: Turns, context: Context | None = None) -> RewardResult:
@@ -144,9 +146,14 @@ class RewardFunction(ABC):
         return []
 
     def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards that makes this reward again."""
+        """The entry of a config's list of rewards that makes this reward again.
+
+        Where no entry can (a class with settings of its own, a function inside another), `"rebuildable": False` in it
+        says so, and `build_rewards` refuses it.
+        """
         kind = type(self)
-        return {"type": "custom", "module": f"{kind.__module__}.{kind.__qualname__}", "weight": self.weight}
+        plain = vars(self).keys() <= {"weight", "name", "reward_type"} and self.reward_type is kind.reward_type
+        return self._custom_entry(kind, rebuildable=plain and named(kind) is kind)
 
     @property
     def attainable(self) -> float | None:
@@ -160,6 +167,24 @@ class RewardFunction(ABC):
             return self.name
         words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(self).__name__).strip("_")
         return words.removesuffix("_reward") or words
+
+    def _custom_entry(self, origin: Any, *, rebuildable: bool) -> dict[str, Any]:
+        module = f"{getattr(origin, '__module__', None)}.{getattr(origin, '__qualname__', self.label)}"
+        entry: dict[str, Any] = {"type": "custom", "module": module, "weight": self.weight}
+        if self.name:
+            entry["name"] = self.name
+        return entry if rebuildable else {**entry, "rebuildable": False}
+
+    def _built_in_entry(self, kind: str, **options: Any) -> dict[str, Any]:
+        """The entry of a built-in reward; a class of somebody's own that derives from one is none."""
+        if "to_config" not in vars(type(self)):
+            return RewardFunction.to_config(self)
+        entry: dict[str, Any] = {"type": kind, "weight": self.weight}
+        if self.name:
+            entry["name"] = self.name
+        if self.reward_type is not type(self).reward_type:
+            entry["reward_type"] = self.reward_type.value
+        return {**entry, **options}
 
     async def _call(self, turns: Turns, context: Context | None) -> RewardResult:
         try:
@@ -182,6 +207,15 @@ class RewardFunction(ABC):
         if not math.isclose(total, result.score, rel_tol=1e-6, abs_tol=1e-6):
             raise ValueError(f"turn rewards of {self.label!r} add up to {total:g}, but its score is {result.score:g}")
         return result
+
+
+def named(origin: Any) -> object:
+    """What stands under the name that a class or function says it has; None where nothing can be imported by it."""
+    home = getattr(origin, "__module__", None)
+    found: object = sys.modules.get(home) if home and home != "__main__" else None
+    for part in str(getattr(origin, "__qualname__", "")).split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def as_result(value: object, label: str) -> RewardResult:

@@ -32,7 +32,10 @@ BUILT_IN: dict[str, type[RewardFunction]] = {
 _OPTIONS = {
     "correctness": ("ground_truth_file", "ground_truth"),
     "conciseness": ("optimal_length",),
-    "custom": ("module",),
+    "custom": ("module", "rebuildable"),
+    "helpfulness": ("reward_type",),
+    "safety": ("reward_type",),
+    "engagement": ("reward_type",),
 }
 DEFAULT_NOTICE = (
     "no reward was given: using the default, 0.5 helpfulness + 0.2 safety + 0.2 conciseness + 0.1 engagement "
@@ -73,7 +76,7 @@ def load_reward(
 
 
 def build_rewards(
-    specs: Sequence[Mapping[str, Any]],
+    specs: Sequence[Mapping[str, Any]] | Mapping[str, Any],
     combination_method: str = "weighted_sum",
     base_dir: str | Path | None = None,
 ) -> CompositeReward:
@@ -82,7 +85,8 @@ def build_rewards(
     Args:
         specs: entries such as `{"type": "helpfulness", "weight": 0.4}`; `conciseness` takes `optimal_length`,
             `correctness` takes `ground_truth_file` (relative to `base_dir`, else to the working directory) or
-            `ground_truth`, `custom` needs `module`.
+            `ground_truth`, `custom` needs `module`. An entry with `functions` is a composite of its own. What
+            `CompositeReward.to_config` gives is accepted whole, in place of the list.
         combination_method: one of `COMBINATION_METHODS`.
         base_dir: the config file's folder.
 
@@ -90,6 +94,8 @@ def build_rewards(
         ConfigError: every problem of every entry, one line each.
         DataError: a ground-truth file is missing or malformed.
     """
+    if isinstance(specs, Mapping):
+        return _composite(specs, "rewards", base_dir)
     problems: list[str] = []
     rewards: list[RewardFunction] = []
     for index, spec in enumerate(specs):
@@ -108,9 +114,25 @@ def build_rewards(
     return CompositeReward(rewards, combination_method)
 
 
+def _composite(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> CompositeReward:
+    allowed = ("functions", "combination_method", "weight", "name")
+    unknown = [key for key in spec if key not in allowed]
+    if unknown:
+        raise ConfigError(*(f"{place} has the unknown key {key!r}{_suggest(key, allowed)}" for key in unknown))
+    try:
+        reward = build_rewards(spec.get("functions") or (), spec.get("combination_method", "weighted_sum"), base_dir)
+    except ConfigError as error:
+        raise ConfigError(*(f"{place}: {text}" for text in error.problems)) from None
+    reward.weight = checked_number(spec.get("weight", 1.0), "weight", reward.label)
+    reward.name = str(spec.get("name", ""))
+    return reward
+
+
 def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
     if not isinstance(spec, Mapping):
         raise ConfigError(f'{place} is {spec!r}; it must be a mapping such as {{"type": "helpfulness", "weight": 0.4}}')
+    if "functions" in spec:
+        return _composite(spec, place, base_dir)
     options = {key: value for key, value in spec.items() if value is not None}
     kind = options.pop("type", None)
     if kind not in (*BUILT_IN, "custom"):
@@ -129,6 +151,11 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
 def _custom(options: dict[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
     if "module" not in options:
         raise ConfigError(f'{place} is of type "custom" and needs "module: my_rewards.my_reward"')
+    if options.get("rebuildable") is False:
+        raise ConfigError(
+            f"{place} names {options['module']}, which cannot be made again from its name alone: it has settings of "
+            "its own, or is no module's own function or class. Make it in code"
+        )
     reward = load_reward(options["module"], base_dir, weight=options.get("weight"), what=f"{place}.module")
     if "name" in options:
         reward.name = str(options["name"])

@@ -113,11 +113,19 @@ class CompositeReward(RewardFunction):
         return list(dict.fromkeys(note for reward in self.rewards.values() for note in reward.notices(scenarios)))
 
     def to_config(self) -> dict[str, Any]:
-        """`{"functions": [...], "combination_method": ...}`, the mapping form of a config's `rewards`."""
-        return {
+        """`{"functions": [...], "combination_method": ...}`, the mapping form of a config's `rewards`.
+
+        One that is part of another has its weight and name in it too.
+        """
+        config: dict[str, Any] = {
             "functions": [reward.to_config() for reward in self.rewards.values()],
             "combination_method": self.combination_method,
         }
+        if self.weight != 1.0:
+            config["weight"] = self.weight
+        if self.name:
+            config["name"] = self.name
+        return config
 
     def _shares(self) -> list[float]:
         weights = [reward.weight for reward in self.rewards.values()]

@@ -46,7 +46,7 @@ class ConcisenessReward(RewardFunction):
 
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards."""
-        return {"type": "conciseness", "weight": self.weight, "optimal_length": self.optimal_length}
+        return self._built_in_entry("conciseness", optimal_length=self.optimal_length)
 
     def _score(self, length: int) -> float:
         over = max(0, length - self.optimal_length)

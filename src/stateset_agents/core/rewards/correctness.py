@@ -98,7 +98,7 @@ class CorrectnessReward(RewardFunction):
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards, with the ground truth written out."""
         known = self.answer if self.answer is not None else self.by_scenario
-        return {"type": "correctness", "weight": self.weight, **({"ground_truth": known} if known else {})}
+        return self._built_in_entry("correctness", **({"ground_truth": known} if known else {}))
 
     def _task(self, context: Context) -> tuple[dict[str, Fact], list[str]]:
         """Facts by topic, and the topics that are asked for."""

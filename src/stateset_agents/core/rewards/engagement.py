@@ -31,7 +31,7 @@ class EngagementReward(RewardFunction):
 
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards."""
-        return {"type": "engagement", "weight": self.weight}
+        return self._built_in_entry("engagement")
 
 
 def _follows(part: Exchange) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from ..errors import ConfigError
-from .base import Context, RewardFunction, RewardResult, RewardType, Turns, as_result, checked_number
+from .base import Context, RewardFunction, RewardResult, RewardType, Turns, as_result, checked_number, named
 
 Scorer = Callable[..., Any]
 """`(turns, context)` or `(turns)` to a number or a `RewardResult`; sync or async."""
@@ -54,9 +54,13 @@ class FunctionReward(RewardFunction):
 
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards that imports this function again."""
-        home = getattr(self.function, "__module__", None) or "__main__"
-        module = f"{home}.{getattr(self.function, '__qualname__', self.label)}"
-        return {"type": "custom", "module": module, "weight": self.weight}
+        found = named(self.function)
+        if isinstance(found, FunctionReward):
+            again = found.function is self.function
+            again = again and (found.reward_type, found.maximum) == (self.reward_type, self.maximum)
+        else:
+            again = found is self.function and self.reward_type is RewardType.SPARSE and self.maximum is None
+        return self._custom_entry(self.function, rebuildable=again)
 
 
 @overload

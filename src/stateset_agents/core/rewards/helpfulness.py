@@ -53,7 +53,7 @@ class HelpfulnessReward(RewardFunction):
 
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards."""
-        return {"type": "helpfulness", "weight": self.weight}
+        return self._built_in_entry("helpfulness")
 
 
 def _style(part: Exchange) -> float:

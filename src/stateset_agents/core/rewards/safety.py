@@ -90,7 +90,7 @@ class SafetyReward(RewardFunction):
 
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards."""
-        return {"type": "safety", "weight": self.weight}
+        return self._built_in_entry("safety")
 
 
 def _findings(part: Exchange, prompt: str) -> Iterator[str]:
