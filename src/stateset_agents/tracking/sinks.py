@@ -133,9 +133,18 @@ class WandbSink:
         self._id: str | None = None
         self._run: Any = None
 
+    @staticmethod
+    def check() -> Any:
+        """Import the package.
+
+        Raises:
+            ConfigError: it is not installed.
+        """
+        return _import("wandb", extra="wandb", key="logging.wandb")
+
     def start(self, folder: Path, config: Mapping[str, Any], start_step: int) -> None:
         """Begin or take up a record; see `MetricsSink.start`."""
-        wandb = _import("wandb", extra="wandb", key="logging.wandb")
+        wandb = self.check()
         try:
             self._run = wandb.init(
                 project=self.project,
@@ -187,9 +196,18 @@ class TensorBoardSink:
         self.log_dir = Path(log_dir)
         self._writer: Any = None
 
+    @staticmethod
+    def check() -> Any:
+        """Import the package.
+
+        Raises:
+            ConfigError: it is not installed.
+        """
+        return _import("tensorboardX", extra="tensorboard", key="logging.tensorboard")
+
     def start(self, folder: Path, config: Mapping[str, Any], start_step: int) -> None:
         """Open an event file; see `MetricsSink.start`. `log_dir` is taken as it is, not inside `folder`."""
-        tensorboard = _import("tensorboardX", extra="tensorboard", key="logging.tensorboard")
+        tensorboard = self.check()
         purge = start_step + 1 if start_step else None
         try:
             self._writer = tensorboard.SummaryWriter(logdir=str(self.log_dir), purge_step=purge, flush_secs=10)

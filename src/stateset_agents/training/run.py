@@ -111,6 +111,7 @@ async def _run(config: RunConfig, resume: bool, resume_from: Path | None) -> Run
         device=agent.config.device,
         trust_remote_code=agent.config.trust_remote_code,
     )
+    _require_packages(config)
     with _folder(config, resume=resume) as folder, Progress() as progress:
         say = _journal(config, folder, progress)
         clean_stale_temporaries(folder.checkpoints_dir)
@@ -169,6 +170,14 @@ def _folder(config: RunConfig, *, resume: bool) -> RunFolder:
     folder = RunFolder.open(config.output_dir)
     folder.lock()
     return folder
+
+
+def _require_packages(config: RunConfig) -> None:
+    """What a sink needs must be there before anything is made."""
+    if config.logging.wandb is not None and config.logging.wandb.project is not None:
+        WandbSink.check()
+    if config.logging.tensorboard is not None:
+        TensorBoardSink.check()
 
 
 def _sinks(config: RunConfig, folder: RunFolder) -> list[MetricsSink]:
