@@ -15,6 +15,7 @@ a session name its cache stays for the next turn, until `release` or until memor
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import math
 import threading
@@ -168,11 +169,16 @@ class LocalEngine:
 
     async def aclose(self) -> None:
         """Stop the worker and free memory. Requests under way are cancelled."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        """Let the worker finish the pass that it is in, and wait for that."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            self._thread.join()
+            atexit.unregister(self._end)
 
     def _submit(self, request: GenerationRequest, deliver: Deliver) -> Row:
         self._validate(request)
@@ -184,6 +190,8 @@ class LocalEngine:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="local-engine", daemon=True)
                 self._thread.start()
+                # A thread inside torch when the interpreter goes down aborts the process and takes its exit code along.
+                atexit.register(self._end)
             self._wake.notify_all()
         return row
 
@@ -284,16 +292,18 @@ class LocalEngine:
         if not reading:
             return
         self._use_threads(self._read_threads)
-        while reading:
-            for width, narrower in zip(PIECES, (0, *PIECES), strict=False):
-                fitting = [row for row in reading if narrower < row.piece <= width]
-                for batch in [[row] for row in fitting] if self._alone else _packed_into(fitting, width):
-                    self._read(batch, width)
-            for row in self._live:
-                if row.plan:
-                    self._memory.fetch(row)
-            reading = self._readers()
-        self._use_threads(self._step_threads)
+        try:
+            while reading:
+                for width, narrower in zip(PIECES, (0, *PIECES), strict=False):
+                    fitting = [row for row in reading if narrower < row.piece <= width]
+                    for batch in [[row] for row in fitting] if self._alone else _packed_into(fitting, width):
+                        self._read(batch, width)
+                for row in self._live:
+                    if row.plan:
+                        self._memory.fetch(row)
+                reading = self._readers()
+        finally:
+            self._use_threads(self._step_threads)
 
     @property
     def _live(self) -> list[Row]:
