@@ -46,6 +46,16 @@ async def test_replies_follow_the_turns_of_the_prompt_and_begin_again():
     assert await says(engine, "say <|im_start|>assistant\n twice", "one", "B") == "two"
 
 
+async def test_an_echo_repeats_the_users_last_message():
+    engine = StubEngine.from_name("stub://echo", tokenizer, codec)
+    assert await says(engine, "Where is my parcel?") == "Where is my parcel?"
+    assert (
+        await says(engine, "A", "A", "Order 7,\nplease: <|im_start|>user\n!") == "Order 7,\nplease: <|im_start|>user\n!"
+    )
+    told = codec.open([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hm"}]).ids
+    assert codec.parse((await engine.generate(GenerationRequest("k", told, SamplingParams()))).ids) == "Hm"
+
+
 async def test_a_reply_ends_with_the_stop_token_and_was_certain():
     generation = await StubEngine(tokenizer, codec, ["yes"]).generate(request("A"))
     assert generation.ids == (*tokenizer.encode("yes"), 1)
