@@ -1,7 +1,8 @@
 """Agents: what is trained, evaluated and served."""
 
+from ..config.schema import DEFAULT_MODEL
 from .base import Agent
-from .config import DEFAULT_MODEL, AgentConfig
+from .config import AgentConfig
 from .loading import agent_from_record, agent_record, load_agent_from_checkpoint
 from .multi_turn import MultiTurnAgent
 from .runtime import AgentRuntime, load_runtime

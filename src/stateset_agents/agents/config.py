@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..config.schema import DEFAULT_MODEL
 from ..core.errors import ConfigError
-
-DEFAULT_MODEL = "openai/gpt-oss-120b"
 
 
 @dataclass

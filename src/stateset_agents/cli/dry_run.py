@@ -120,7 +120,7 @@ def _longest(environment: Environment) -> int:
 
 
 def _evaluation(config: RunConfig, environment: Environment, evaluated: Environment | None) -> str:
-    when = _every(config.training.plan.eval_every_steps, "never" if evaluated is None else "before and after training")
+    when = _every(config.training.plan.eval_every_steps, "never")
     held = "training" if evaluated is None else "held-out"
     count = len((evaluated or environment).episode_scenarios())
     return (

@@ -7,6 +7,7 @@ every config error answer without loading torch.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,7 +151,13 @@ def train(
                 "--resume continues the run in --output-dir, --resume-from starts a new run from a checkpoint: "
                 "give one of them"
             )
-        config = load_config(find_config(config_file), overrides=overrides, output_dir=output_dir)
+        file = find_config(config_file)
+        config = load_config(file, overrides=overrides, output_dir=output_dir)
+        if file != config_file:
+            note = f"{config_file} is not here: using the one that comes with the package."
+            config = replace(config, notes=(note, *config.notes))
+        # Before torch is loaded: it reads CUDA_VISIBLE_DEVICES only once.
+        config.apply_environment_variables()
         if dry_run:
             from .dry_run import print_dry_run
 
@@ -163,7 +170,6 @@ def find_config(name: Path) -> Path:
     """The file itself, or the one of that name that comes with the package, such as `configs/my_agent.yaml`."""
     if name.exists() or name.is_absolute() or not (shipped_root() / name).is_file():
         return name
-    logger.info("%s is not here: using the one that comes with the package.", name)
     return shipped_root() / name
 
 
@@ -173,8 +179,6 @@ def run(config: RunConfig, *, resume: bool, resume_from: Path | None) -> Any:
     Returns:
         The run's report; its text is what the command prints.
     """
-    # Before torch is loaded: it reads CUDA_VISIBLE_DEVICES only once.
-    config.apply_environment_variables()
     setup_logging(config.logging.level)
     for note in config.notes:
         logger.info("%s", note)

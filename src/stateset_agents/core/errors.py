@@ -6,7 +6,6 @@ plugs in raises whatever it likes; the boundary that called it (rollout, config 
 
 from __future__ import annotations
 
-EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_DATA = 3
 EXIT_INTERNAL = 70

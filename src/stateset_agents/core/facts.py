@@ -119,8 +119,7 @@ def provided_topics(
     """Whether the assistant provided each topic.
 
     A topic with a fact is provided when an assistant turn states the fact. A topic without one is a keyword check
-    (each word of its name, "pricing" counting as "price", occurs in one assistant turn), which is easy to fool: whoever
-    reports it should say so (`topics_without_facts`).
+    (each word of its name, "pricing" counting as "price", occurs in one assistant turn), which is easy to fool.
 
     Args:
         turns: the conversation; only assistant turns are read.
@@ -137,11 +136,6 @@ def provided_topics(
         by_keyword = bool(keywords) and any(keywords <= words for words in spoken)
         provided[topic] = topic in stated if topic in facts else by_keyword
     return provided
-
-
-def topics_without_facts(facts: Mapping[str, Fact] | None, topics: Iterable[str]) -> list[str]:
-    """The topics that `provided_topics` can only look for by keyword."""
-    return [topic for topic in topics if topic not in (facts or {})]
 
 
 def unmatchable_facts(facts: Mapping[str, Fact]) -> list[str]:

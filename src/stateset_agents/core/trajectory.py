@@ -14,11 +14,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from .outcome import Outcome, StopReason
-
-Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass

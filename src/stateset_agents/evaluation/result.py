@@ -80,12 +80,12 @@ class EvaluationResult:
         """The scored episodes."""
         return [episode for group in self.groups for episode in group.trajectories]
 
-    @property
+    @cached_property
     def rewards(self) -> dict[str, list[float]]:
         """The scored rewards of each scenario."""
         return {group.scenario_id: group.rewards for group in self.groups}
 
-    @property
+    @cached_property
     def successes(self) -> dict[str, list[bool]]:
         """Success of each scenario's scored episodes, as far as a criterion judges them."""
         judged: dict[str, list[bool]] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .loaded import LoadedModel
 from .loading import load_model, load_tokenizer
-from .lora import attach_lora, base_policy, has_lora, load_parameters, trainable_parameters
+from .lora import attach_lora, base_policy, has_lora, trainable_parameters
 from .names import EMBEDDED, TINY, is_stub
 from .preflight import MemoryEstimate, preflight
 from .saving import merged_state_dict, save_model_folder
@@ -22,7 +22,6 @@ __all__ = [
     "has_lora",
     "is_stub",
     "load_model",
-    "load_parameters",
     "load_tokenizer",
     "merged_state_dict",
     "preflight",

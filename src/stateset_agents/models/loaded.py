@@ -83,7 +83,7 @@ def _max_context(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _longrope_bound(text_config: Any) -> int:
-    """Length at which LongRoPE changes the rotation of all positions, of every row that shares a pass with a longer one.
+    """Length at which LongRoPE changes the rotation of all positions, in every row of a pass.
 
     Beyond it what a token means would depend on its neighbours, and on the length that its own row will have.
     """

@@ -8,7 +8,7 @@ linear layers are replaced in place, nothing is wrapped around the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from ..core.errors import ModelError
 from .loaded import LoadedModel
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Parameter
 
 ADAPTER = "policy"
@@ -120,31 +119,6 @@ def base_policy(loaded: LoadedModel) -> Iterator[LoadedModel]:
 def trainable_parameters(loaded: LoadedModel) -> dict[str, Parameter]:
     """Parameters with gradients, by name: adapters after `attach_lora`, otherwise all; tied ones appear once."""
     return {name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
-
-
-def load_parameters(loaded: LoadedModel, tensors: Mapping[str, Tensor]) -> None:
-    """Copy saved values into the trainable parameters, each exactly once.
-
-    Raises:
-        ModelError: names or shapes are not those of this model.
-    """
-    import torch
-
-    own = trainable_parameters(loaded)
-    if own.keys() != tensors.keys():
-        differing = sorted(own.keys() ^ tensors.keys())
-        raise ModelError(
-            f"the saved parameters are not those of {loaded.name}: {len(differing)} names differ, {differing[0]} first"
-        )
-    for name, parameter in own.items():
-        if parameter.shape != tensors[name].shape:
-            raise ModelError(
-                f"the saved parameter {name} has shape {tuple(tensors[name].shape)}, "
-                f"{loaded.name} has {tuple(parameter.shape)}; was another LoRA rank used?"
-            )
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
 
 
 def _head_name(loaded: LoadedModel) -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..checkpoints.locate import CHECKPOINTS, FINAL_MODEL
 from ..core.errors import RunFolderError
 from ..core.trajectory import TrajectoryGroup
 from .disk import explained, replace_text, sync_folder
@@ -34,8 +35,6 @@ from .status import STATUS, RunStatus, State, read_status, timestamp, write_stat
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
-CHECKPOINTS = "checkpoints"
-FINAL_MODEL = "final_model"
 LOCK = "run.lock"
 
 OWN_NAMES = (STATUS, CONFIG, METRICS, TRAJECTORIES, CHECKPOINTS, FINAL_MODEL)

@@ -239,7 +239,8 @@ def test_a_dry_run_on_a_terminal_prints_a_table(folder, monkeypatch):
     assert ["steps", *"4 of 16 episodes (2 scenarios x 8)".split()] in words
 
 
-def test_a_dry_run_makes_what_the_config_names_and_counts_it(folder):
+def test_a_dry_run_makes_what_the_config_names_and_counts_it(folder, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     held_out = [{"id": f"held-{i}", "user_responses": ["Hi"], "facts": {"price": "$4"}} for i in range(3)]
     (folder / "held.json").write_text(json.dumps(held_out))
     (folder / "my_rewards.py").write_text("async def polite(turns, context=None):\n    return 1.0\n")
@@ -262,6 +263,24 @@ def test_a_dry_run_makes_what_the_config_names_and_counts_it(folder):
     assert "canary" not in result.output
 
 
+def test_a_run_that_evaluates_never_says_so_whatever_it_could_evaluate_on(folder):
+    (folder / "held.json").write_text(json.dumps([{"user_responses": ["Hi"]}]))
+    training = "training: {num_episodes: 64, eval_scenarios_file: held.json, eval_every: 0}\n"
+    (folder / "run.yaml").write_text(CONFIG.replace("training: {num_episodes: 64}\n", training))
+    assert "evaluation: never" in call("run.yaml", "--dry-run").stdout.splitlines()
+
+
+def test_a_dry_run_sets_the_configs_environment_variables_before_it_imports_what_is_named(folder, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    (folder / "env_rewards.py").write_text(
+        "import os\nassert os.environ['CLI_DRY_RUN'] == 'here'\n\n\ndef fine(turns):\n    return 1.0\n"
+    )
+    more = "environment_variables: {CLI_DRY_RUN: here}\nrewards:\n  - {type: custom, module: env_rewards.fine}\n"
+    (folder / "run.yaml").write_text(CONFIG + more)
+    result = call("run.yaml", "--dry-run")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_a_custom_reward_that_is_none_ends_with_2(folder):
     (folder / "my_rewards.py").write_text("polite = 5\n")
     (folder / "run.yaml").write_text(CONFIG + "rewards:\n  - {type: custom, module: my_rewards.polite}\n")
@@ -273,6 +292,7 @@ def test_a_custom_reward_that_is_none_ends_with_2(folder):
 def test_a_config_that_comes_with_the_package_is_found_from_any_folder(folder):
     result = call("configs/tutoring.yaml", "--dry-run", "--model-name", "stub://echo")
     assert result.exit_code == 0
+    assert "note: configs/tutoring.yaml is not here: using the one that comes with the package." in result.stdout
     assert "scenarios: 6, each visited about 10.0 times" in result.stdout.splitlines()
 
 

@@ -1,6 +1,7 @@
 """Evaluation: real environment, real rewards, an agent without a model; numbers by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -226,3 +227,17 @@ async def test_a_reward_that_states_no_maximum_has_no_success_rate():
     assert (result.reward.mean, result.success, result.to_dict()["attainable"]) == (7.0, None, None)
     assert "nothing states a criterion" in result.to_dict()["success_criterion"]
     assert " of 1" not in result.summary()
+
+
+async def test_each_episode_is_judged_once_however_many_rows_are_asked_for():
+    class Counting(SuccessCriterion):
+        def succeeded(self, episode):
+            judged.append(episode.key)
+            return super().succeeded(episode)
+
+    judged = []
+    result = replace(await run(), criterion=Counting(2.0))
+    assert len(result.by_scenario) == 3
+    assert result.by_category
+    assert result.pass_rates(1)
+    assert sorted(judged) == sorted(episode.key for episode in result.episodes)
