@@ -30,10 +30,8 @@ async def talk(agent: MultiTurnAgent, key: str = "0"):
 
 
 async def make_agent(kind: type[MultiTurnAgent] = MultiTurnAgent, **settings) -> MultiTurnAgent:
-    agent = kind.from_model(
-        "tiny", system_prompt="Be brief.", temperature=TEMPERATURE, max_new_tokens=24, dtype="float32", device="cpu",
-        top_p=0.9, top_k=40, repetition_penalty=1.3, **settings,
-    )  # fmt: skip
+    common = {"system_prompt": "Be brief.", "max_new_tokens": 24, "dtype": "float32", "device": "cpu"}
+    agent = kind.from_model("tiny", temperature=TEMPERATURE, **common, **settings)
     await agent.initialize()
     return agent
 
@@ -41,9 +39,9 @@ async def make_agent(kind: type[MultiTurnAgent] = MultiTurnAgent, **settings) ->
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("window", [None, 2])
 async def test_what_was_sampled_is_what_is_trained(kit, window, lora):
-    """Three turns, kept caches, truncation set for serving; with a window the third reply has a row of its own.
+    """Three turns, kept caches; with a window the third reply has a row of its own.
 
-    Mutation: a predictor one place off is 2 nats away, truncated sampling 0.1 nats a token.
+    Mutation: a predictor one place off is 2 nats away.
     """
     agent = await make_agent(memory_window=window)
     loaded = agent.runtime.model
@@ -66,6 +64,16 @@ async def test_what_was_sampled_is_what_is_trained(kit, window, lora):
         assert isinstance(agent.runtime.engine, LocalEngine)
         agent.runtime.engine.weights_changed(step + 1)
     await agent.aclose()
+
+
+async def test_truncation_that_is_set_for_serving_does_not_reach_training():
+    """The learner knows the whole distribution only. Mutation: top-p in training samples other replies."""
+    replies = []
+    for truncation in ({}, {"top_p": 0.5, "top_k": 5, "repetition_penalty": 1.5}):
+        agent = await make_agent(**truncation)
+        replies.append([t.rows for t in (await talk(agent))[0].trajectories])
+        await agent.aclose()
+    assert replies[0] == replies[1]
 
 
 async def test_an_unlike_temperature_shows_as_a_mismatch(kit):
