@@ -56,3 +56,14 @@ def test_a_row_is_kept_as_it_was_when_the_step_ended():
     monitor.on_step_end(row)
     row["step"] = 2
     assert monitor.rows == [{"step": 1}]
+
+
+def test_flat_groups_at_the_attainable_reward_are_success_and_otherwise_a_problem():
+    """Mutation: a monitor that does not pass on what is attainable."""
+    verdicts = []
+    for attainable in (1.0, None):
+        monitor = DiagnosticsMonitor(attainable)
+        for row in rows():
+            monitor.on_step_end(row | {"reward_mean": 0.96, "reward_diversity": 0.01, "zero_variance_share": 0.9})
+        verdicts.append(monitor.get_health_status().status)
+    assert verdicts[0] != verdicts[1]
