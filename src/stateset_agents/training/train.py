@@ -157,29 +157,29 @@ async def run_to_end(trainer: Trainer) -> None:
         raise
 
 
-def finish(trainer: Trainer, save_path: str | Path | None) -> Path | None:
+def finish(trainer: Trainer, save_path: str | Path | None) -> str | Path | None:
     """Give the agent its final weights and save it where it was asked for.
 
     Returns:
-        Where the agent is, or None if nothing was saved.
+        Where the agent is, in the caller's words; None if nothing was saved.
     """
     subject = Subject(trainer.agent, trainer.environment, trainer.reward, trainer.parts.records)
-    folder, saved = trainer.parts.folder, None
+    folder = trainer.parts.folder
     if trainer.learner is not None:  # first of all: an agent that cannot be saved is a trained one all the same
         trainer.learner.close()
         engine = trainer.agent.runtime.engine
         if hasattr(engine, "weights_changed"):
             engine.weights_changed(trainer.steps)
     if folder is not None:
-        saved = save_final(folder.final_model_dir, subject, replace=True)
+        save_final(folder.final_model_dir, subject, replace=True)
     if save_path is not None:
-        saved = save_final(Path(save_path), subject)
+        save_final(Path(save_path), subject)
     if folder is not None:
         folder.set_status("finished", trainer.stop_reason or "")
-    return saved
+    return save_path if folder is None or save_path is not None else folder.final_model_dir
 
 
-def closing_report(trainer: Trainer, saved: Path | None, *notes: str) -> str:
+def closing_report(trainer: Trainer, saved: str | Path | None, *notes: str) -> str:
     """The documented text at the end of a run."""
     if trainer.learner is None:
         notes = (*notes, "This agent has no weights: nothing was trained.")
