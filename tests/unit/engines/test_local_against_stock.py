@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stateset_agents.core.errors import ModelError
-from stateset_agents.engines import self_check
+from stateset_agents.engines import packed, self_check
 from stateset_agents.engines.base import GenerationRequest, SamplingParams
 from stateset_agents.engines.packed import PackedModel
 from stateset_agents.engines.self_check import check_model
@@ -161,6 +161,14 @@ async def test_what_it_would_get_wrong_is_refused(kit, name):
             with pytest.raises(ModelError, match=f"{type(loaded.model).__name__} can't be driven.*{words}"):
                 await engine.generate(GenerationRequest("k", (5, 6), SamplingParams(max_new_tokens=2)))
         assert engine.cached_tokens == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sinks_are_found_by_their_effect_too(kit, monkeypatch):
+    monkeypatch.setattr(packed, "UNSUPPORTED", ())
+    loaded = family_of(kit, "GptOss", REFUSED["GptOss"][1])
+    with pytest.raises(ModelError, match="of their spread"):
+        check_model(PackedModel(loaded.model))
 
 
 def test_a_window_that_attention_is_not_told_is_refused(kit):

@@ -173,6 +173,24 @@ async def test_closing_cancels_whoever_waits_and_ends_the_thread(kit):
     await engine.aclose()
 
 
+async def test_closing_cancels_requests_that_came_during_the_last_pass(kit):
+    loaded = kit.tiny()
+    async with kit.engine(loaded) as engine:
+        await engine.generate(short_one(kit))
+        began, go_on = threading.Event(), threading.Event()
+        loaded.model.base_model.register_forward_pre_hook(lambda *_: (began.set(), go_on.wait(10)) and None)
+        tasks = [asyncio.ensure_future(engine.generate(short_one(kit, "at work")))]
+        await asyncio.to_thread(began.wait)
+        tasks.append(asyncio.ensure_future(engine.generate(short_one(kit, "waiting"))))
+        closing = asyncio.ensure_future(engine.aclose())
+        while not engine._closed:
+            await asyncio.sleep(1e-3)
+        go_on.set()
+        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+        await closing
+
+
 async def test_an_engine_that_never_worked_is_closed_too(kit):
     await LocalEngine(kit.tiny()).aclose()
 
