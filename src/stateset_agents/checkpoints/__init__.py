@@ -9,6 +9,7 @@ from __future__ import annotations
 from .locate import (
     CHECKPOINTS,
     FINAL_MODEL,
+    PROGRESS,
     clean_stale_temporaries,
     latest_checkpoint,
     list_checkpoints,
@@ -23,6 +24,7 @@ from .writer import write_checkpoint
 __all__ = [
     "CHECKPOINTS",
     "FINAL_MODEL",
+    "PROGRESS",
     "Checkpoint",
     "FileEntry",
     "Manifest",

@@ -17,10 +17,12 @@ from ..core.errors import CheckpointError
 from .disk import explained, sync_folder
 from .manifest import Manifest
 from .paths import MANIFEST, OLD, TEMPORARY, TRASH, old_beside, process_is_alive
-from .reader import read_checkpoint
+from .reader import Checkpoint, read_checkpoint
 
 CHECKPOINTS = "checkpoints"
 FINAL_MODEL = "final_model"
+PROGRESS = "progress"
+"""Record of a final model: the step after which it was saved."""
 
 _STEP = re.compile(r"step-(\d+)")
 _UNFINISHED = re.compile(r"(?:\.tmp|\.trash)-.+-(\d+)")
@@ -68,7 +70,8 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
     Args:
         path: a checkpoint (`checkpoints/step-N`, `final_model`, a `save_path`), a folder of `step-N`, or a run folder:
-            its `final_model` if that is complete, otherwise its newest good checkpoint.
+            its `final_model` if that is complete and no checkpoint is of a later step (as after a finished run was
+            resumed with more episodes and stopped), otherwise its newest good checkpoint.
 
     Returns:
         A folder that was verified.
@@ -83,19 +86,33 @@ def resolve_checkpoint(path: str | Path) -> Path:
         return read_checkpoint(path).path
     passed_over = []
     final = path / FINAL_MODEL
+    finished = None
     if final.exists() or old_beside(final.absolute()).exists():
         try:
-            return read_checkpoint(final).path
+            finished = read_checkpoint(final)
         except CheckpointError as error:
             passed_over.append(str(error))
     inner = path / CHECKPOINTS
+    if finished is not None and not _is_behind(finished, inner):
+        return finished.path
     found, skipped = latest_checkpoint(inner if inner.is_dir() else path)
     passed_over += skipped
     for reason in passed_over:
         log.warning("passed over: %s", reason)
     if found is not None:
         return found
+    if finished is not None:
+        return finished.path
     raise CheckpointError(_nothing_there(path, passed_over))
+
+
+def _is_behind(final: Checkpoint, checkpoints_dir: Path) -> bool:
+    """Whether there is a checkpoint of a later step than the final model's."""
+    saved = list_checkpoints(checkpoints_dir)
+    if not saved or PROGRESS not in final.manifest.records:
+        return False
+    step: int = final.record(PROGRESS)["step"]
+    return saved[-1][0] > step
 
 
 def prune_checkpoints(checkpoints_dir: str | Path, keep: int, *, protect: Iterable[str | Path] = ()) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agents.loading import agent_record
 from ..agents.multi_turn import MultiTurnAgent
-from ..checkpoints import Checkpoint, write_checkpoint
+from ..checkpoints import PROGRESS, Checkpoint, write_checkpoint
 from ..core.environment import Environment
 from ..core.errors import CheckpointError
 from ..core.reward import RewardFunction
@@ -75,13 +75,14 @@ def save_run_state(folder: Path, subject: Subject, learner: Learner, trainer: Ma
     )
 
 
-def save_final(folder: Path, subject: Subject, *, replace: bool = False) -> Path:
-    """Write the trained agent, without what only training needs. Its learner must be closed."""
+def save_final(folder: Path, subject: Subject, step: int, *, replace: bool = False) -> Path:
+    """Write the trained agent after `step` steps, without what only training needs. Its learner must be closed."""
     loaded = subject.agent.runtime.model
+    records = subject.to_records() | {PROGRESS: {"step": step}}
     if loaded is None:
-        return write_checkpoint(folder, records=subject.to_records(), replace=replace)
+        return write_checkpoint(folder, records=records, replace=replace)
     parts = {".": lambda path: save_model_folder(loaded, path)}
-    return write_checkpoint(folder, records=subject.to_records(), parts=parts, replace=replace)
+    return write_checkpoint(folder, records=records, parts=parts, replace=replace)
 
 
 def load_run_state(checkpoint: Checkpoint, learner: Learner, *, adapters: bool) -> dict[str, Any]:

@@ -171,9 +171,9 @@ def finish(trainer: Trainer, save_path: str | Path | None) -> str | Path | None:
         if hasattr(engine, "weights_changed"):
             engine.weights_changed(trainer.steps)
     if folder is not None:
-        save_final(folder.final_model_dir, subject, replace=True)
+        save_final(folder.final_model_dir, subject, trainer.steps, replace=True)
     if save_path is not None:
-        save_final(Path(save_path), subject)
+        save_final(Path(save_path), subject, trainer.steps)
     if folder is not None:
         folder.set_status("finished", trainer.stop_reason or "")
     return save_path if folder is None or save_path is not None else folder.final_model_dir

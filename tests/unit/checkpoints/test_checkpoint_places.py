@@ -152,3 +152,12 @@ def test_a_linked_step_is_not_a_checkpoint_of_this_run(tmp_path):
     folder = write_steps(tmp_path / "a", 1)
     (folder / "step-2").symlink_to(folder / "step-1")
     assert [step for step, _ in list_checkpoints(folder)] == [1]
+
+
+def test_a_run_that_went_on_after_its_final_model_is_known_by_its_later_checkpoint(tmp_path: Path) -> None:
+    """Fails when a complete final model always wins: it would be the one from before the run was resumed."""
+    write_checkpoint(tmp_path / "final_model", records={"progress": {"step": 4}})
+    write_checkpoint(tmp_path / "checkpoints" / "step-4", records={"trainer": {}})
+    assert resolve_checkpoint(tmp_path) == tmp_path / "final_model"
+    write_checkpoint(tmp_path / "checkpoints" / "step-9", records={"trainer": {}})
+    assert resolve_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-9"
