@@ -23,7 +23,7 @@ trainer.Trainer._record = stopping
 """
 """Makes a command send itself a signal right after a step was logged: a moment that a clock would not meet."""
 
-LORA = {"training__lora": {"r": 4, "alpha": 8}}
+LORA = {"training__lora": {"r": 4, "alpha": 8}, "training__lr_schedule": "linear"}
 EVALUATED = {"training__eval_every": 4, "training__eval_samples": 1, "training__early_stopping": True}
 
 
