@@ -137,6 +137,14 @@ def test_restore_gives_the_model_its_float32_weights_and_its_gradients_back():
     assert dtypes(model) == {torch.float32}
 
 
+def test_the_base_under_adapters_comes_back_to_the_bit():
+    """Mutation: a base that stays in half precision is not the model that was loaded any more."""
+    loaded = attach_lora(load_model("tiny", dtype="float32", device="cpu"), r=2)
+    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
+    MasterWeights(loaded.model, BF16).restore()
+    assert all(torch.equal(p, before[name]) for name, p in loaded.model.named_parameters())
+
+
 def test_load_is_the_inverse_of_state_and_reaches_the_model():
     """Mutation: load without publish leaves the sampler with old weights."""
     one, other = MasterWeights(one_weight(0.05), BF16), one_weight(0.9)
