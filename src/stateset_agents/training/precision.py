@@ -7,6 +7,7 @@ is below half its last bit, so bf16 weights alone would not move.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,32 +32,31 @@ class MasterWeights:
         self._hooks = []
         adapters = any("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
         for name, parameter in model.named_parameters():
-            own = parameter.requires_grad and (adapters or compute == torch.float32)
-            if parameter.requires_grad:
-                self.names.append(name)
-            if own:
+            if not parameter.requires_grad:
+                if parameter.dtype != compute:
+                    self._frozen.append((parameter, parameter.data))
+                parameter.data = parameter.data.to(compute)
+                continue
+            self.names.append(name)
+            if adapters or compute == torch.float32:
                 parameter.data = parameter.data.float()
                 self.masters.append(parameter)
                 continue
-            if parameter.requires_grad:
-                master = parameter.detach().float().clone()
-                self.masters.append(master)
-                self._pairs.append((parameter, master))
-                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._collector(master)))
-            elif parameter.dtype != compute:
-                self._frozen.append((parameter, parameter.data))
+            master = parameter.detach().float().clone()
+            self.masters.append(master)
+            self._pairs.append((parameter, master))
+            self._hooks.append(parameter.register_post_accumulate_grad_hook(self._collector(master)))
             parameter.data = parameter.data.to(compute)
 
     @staticmethod
     def _collector(master: Tensor) -> Callable[[Tensor], None]:
         def collect(parameter: Tensor) -> None:
-            if parameter.grad is None:
-                return
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad += parameter.grad
+            gradient: Any = parameter.grad
             parameter.grad = None
+            if master.grad is None:
+                master.grad = gradient.float()
+            else:
+                master.grad += gradient
 
         return collect
 
