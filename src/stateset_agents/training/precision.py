@@ -24,7 +24,6 @@ class MasterWeights:
     """
 
     def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
-        self._model = model
         self.names: list[str] = []
         self.masters: list[Tensor] = []
         self._pairs: list[tuple[nn.Parameter, Tensor]] = []
@@ -72,11 +71,9 @@ class MasterWeights:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        if self._pairs:
-            self._model.float()
-            for parameter, master in self._pairs:
-                parameter.data = master.detach()
-            self._pairs.clear()
+        for parameter, master in self._pairs:
+            parameter.data = master.detach()
+        self._pairs.clear()
         for parameter, original in self._frozen:
             parameter.data = original
         self._frozen.clear()
