@@ -16,6 +16,7 @@ Reading needs no lock and changes nothing. The first write takes the lock and cu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -253,6 +254,13 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close it; a run of this process that an error ends, and that nobody has said so of, did not go on."""
+        status = self.status if error is not None and self._last_beat > float("-inf") else None
+        if status is not None and status.state == "running":
+            with contextlib.suppress(RunFolderError):  # the first error is the one to tell
+                self.set_status(
+                    "failed" if isinstance(error, Exception) else "interrupted", f"{type(error).__name__}: {error}"
+                )
         self.close()
 
     def _begin(self, config_yaml: str) -> None:

@@ -151,6 +151,29 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint_and_goes_on(tmp_pa
     assert (read_status(tmp_path).state, read_status(tmp_path).step) == ("finished", 3)
 
 
+@pytest.mark.parametrize(("error", "state"), [(OSError("gone"), "failed"), (KeyboardInterrupt(), "interrupted")])
+def test_an_error_that_leaves_a_running_run_is_its_status(tmp_path, error, state):
+    with pytest.raises(type(error)), RunFolder.create(tmp_path, config_yaml=CONFIG):
+        raise error
+    assert (read_status(tmp_path).state, read_status(tmp_path).message) == (state, f"{type(error).__name__}: {error}")
+    before = (tmp_path / "status.json").read_bytes()
+    with pytest.raises(ValueError, match="elsewhere"), RunFolder.open(tmp_path):
+        raise ValueError("elsewhere")
+    assert (tmp_path / "status.json").read_bytes() == before
+
+
+def test_a_step_whose_evaluation_was_given_up_keeps_its_conversations_and_loses_its_metrics(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        for step in (1, 2):
+            run.log_trajectories(step, [a_group()])
+            run.log_trajectories(step, [a_group()], phase="eval")
+            run.log_metrics({"step": step})
+        run.truncate(2, evaluated=False)
+    assert read_metrics(tmp_path) == [{"step": 1}]
+    places = [(row["step"], row["phase"]) for row in read_trajectories(tmp_path)]
+    assert places == [(1, "train")] * 3 + [(1, "eval")] * 3 + [(2, "train")] * 3
+
+
 def test_truncating_to_step_0_starts_the_logs_afresh(tmp_path):
     with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
         run.log_metrics({"step": 1})
