@@ -32,6 +32,12 @@ async def settled(engine, tokens=0):
     raise AssertionError(f"{engine.cached_tokens} tokens are still held, not {tokens}")
 
 
+async def grown(engine, tokens):
+    """Wait until at least so many tokens are held."""
+    while engine.cached_tokens < tokens:
+        await asyncio.sleep(1e-3)
+
+
 def slowed(loaded, seconds):
     """Each pass of the model takes at least so long."""
     return loaded.model.base_model.register_forward_pre_hook(lambda *_: time.sleep(seconds))
@@ -46,8 +52,7 @@ async def test_a_cancelled_task_frees_its_place_at_once(kit):
     loaded = kit.tiny()
     async with kit.engine(loaded) as engine:
         tasks = [asyncio.ensure_future(engine.generate(long_one(kit, f"{i}", f"{i}"))) for i in range(20)]
-        await asyncio.sleep(0.05)
-        assert engine.cached_tokens >= 20 * 256
+        await asyncio.wait_for(grown(engine, 20 * 256), 20)
         for task in tasks:
             task.cancel()
         assert all(
@@ -178,12 +183,17 @@ async def test_closing_cancels_requests_that_came_during_the_last_pass(kit):
     async with kit.engine(loaded) as engine:
         await engine.generate(short_one(kit))
         began, go_on = threading.Event(), threading.Event()
-        loaded.model.base_model.register_forward_pre_hook(lambda *_: (began.set(), go_on.wait(10)) and None)
+
+        def hold(*_):
+            began.set()
+            go_on.wait(10)
+
+        loaded.model.base_model.register_forward_pre_hook(hold)
         tasks = [asyncio.ensure_future(engine.generate(short_one(kit, "at work")))]
         await asyncio.to_thread(began.wait)
         tasks.append(asyncio.ensure_future(engine.generate(short_one(kit, "waiting"))))
         closing = asyncio.ensure_future(engine.aclose())
-        while not engine._closed:
+        while not engine._closed:  # noqa: ASYNC110 - another thread sets it
             await asyncio.sleep(1e-3)
         go_on.set()
         results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
