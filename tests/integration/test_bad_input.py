@@ -207,10 +207,26 @@ def test_a_first_prompt_longer_than_the_context(work):
     work.scenarios([GOOD, {"id": "endless", "user_responses": ["word " * 4000, "Thanks."]}])
     ended = work.train()
     assert ended.code == 3
-    assert "data error: scenario 'endless': its first prompt has" in ended.err
-    assert "the model's context is 4096" in ended.err
+    assert "data error: 1 of 2 scenarios leave no room for a reply: the first prompt of" in ended.err
+    assert '"endless" has 12010 tokens, but the model\'s context is 4096' in ended.err
     assert "shorten system_prompt, agent_context or the first user turn" in ended.err
     assert "Traceback" not in ended.err
+    assert "indexing errors" not in ended.err
+    work.scenarios([GOOD, {"id": "endless", "user_responses": ["word", "Thanks."]}])
+    assert work.train("--resume").code == 0
+
+
+def test_an_agent_of_ones_own_whose_first_prompt_is_too_long_stops_when_it_is_played(work):
+    (work.path / "my_agents.py").write_text(
+        "from stateset_agents import MultiTurnAgent\n"
+        "class Chatty(MultiTurnAgent):\n"
+        "    async def process_turn(self, history, user_input, context=None):\n"
+        "        return await super().process_turn(history, user_input * 4000, context)\n"
+    )
+    work.write(agent={"type": "custom", "class": "my_agents.Chatty", "model_name": "tiny", "max_new_tokens": 6})
+    ended = work.train()
+    assert ended.code == 3
+    assert "data error: scenario 'price': its first prompt has" in ended.err
 
 
 def test_an_output_folder_that_cannot_be_made(work):

@@ -130,6 +130,18 @@ class MultiTurnAgent(Agent):
             else:
                 _require_room(piece)
 
+    def prompt_tokens(self, user_input: str, context: Mapping[str, Any] | None = None) -> int:
+        """Length of the prompt with which a conversation begins, in tokens.
+
+        Args:
+            user_input: the opening.
+            context: as in `process_turn`.
+
+        Raises:
+            ModelError: the agent is not initialized.
+        """
+        return len(self.runtime.codec.open(self._compose([{"role": "user", "content": user_input}], context)).ids)
+
     def settle(self, turns: Sequence[ConversationTurn]) -> int:
         """See `Agent.settle`."""
         return self._session.settle(turns)

@@ -33,6 +33,7 @@ from ..tracking.sinks import Sinks
 from .callbacks import Callback
 from .learner import Learner, StepMetrics
 from .order import ScenarioOrder
+from .room import require_room
 from .saving import Subject, save_run_state
 from .stopping import Judge, require_something_to_learn
 
@@ -133,9 +134,12 @@ class Trainer:
 
         Raises:
             ConfigError: the agent has adapters, and the settings say nothing of any.
+            DataError: a scenario leaves no room for a reply.
             ModelError: the model cannot be loaded, or is not one that this process can train.
         """
         await self.agent.initialize()
+        evaluation = self.parts.evaluation
+        require_room(self.agent, [self.environment, *([] if evaluation is None else [evaluation])])
         loaded = self.agent.runtime.model
         if loaded is None or self.learner is not None:
             return
