@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stateset_agents.engines import local
 from stateset_agents.engines.base import GenerationRequest, SamplingParams
+from stateset_agents.models import attach_lora
 
 LENGTHS = (1, 2, 5, 30, 63, 64, 65, 128, 255, 256, 257, 258, 300, 511, 512, 513, 520, 577, 640, 700)
 TURNS = [(1, 12), (2, 1), (25, 300), (7, 40)]
@@ -206,3 +207,19 @@ async def test_the_same_ids_sampled_and_read_are_two_prompts(kit):
     async with kit.engine(loaded) as engine:
         assert kit.said([await engine.generate(read), await engine.generate(sampled)]) == expected
         assert kit.said(await kit.together(engine, [sampled, read])) == expected[::-1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_with_adapters_too(kit, dtype):
+    loaded = kit.tiny(dtype)
+    attach_lora(loaded, r=4, alpha=8)
+    loaded.model.eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in loaded.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0.0, 0.3, generator=generator)
+    requests = mixed(kit, 20)
+    expected = kit.said(await kit.alone(loaded, requests))
+    assert expected != kit.said(await kit.alone(kit.tiny(dtype), requests))
+    async with kit.engine(loaded) as engine:
+        assert kit.said(await kit.together(engine, requests)) == expected
