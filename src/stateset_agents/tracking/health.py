@@ -21,6 +21,8 @@ NORM_FACTOR = 3.0
 """A gradient norm further than this factor from the run's median is an outlier."""
 STABLE_SHARE = 0.75
 """Share of steps that may not be outliers."""
+FELL = 0.05
+"""Share of the attainable reward by which it must have fallen at least; less is the luck of a few conversations."""
 SAME_REWARD_SHARE = 0.5
 """Share of groups that may have equal rewards."""
 FAILED_SHARE = 0.05
@@ -96,7 +98,7 @@ def assess(rows: Sequence[Mapping[str, Any]], attainable: float | None = None) -
 
     _judge_episodes(rows, critical, warnings)
     spread = _end_means(rows, "reward_std")[1]
-    if start is not None and end is not None and spread is not None and end < start - spread / 2:
+    if start is not None and end is not None and spread is not None and end < start - max(spread / 2, FELL * scale):
         warnings.append(f"The reward fell from {start:.3f} to {end:.3f}: lower the learning rate or raise beta")
 
     status = HealthStatus.CRITICAL if critical else HealthStatus.WARNING if warnings else HealthStatus.HEALTHY

@@ -181,6 +181,13 @@ def test_a_reward_that_fell_by_more_than_half_its_spread_is_a_warning():
     assert assess([row(1, reward_mean=0.5), row(2, reward_mean=0.41)], 1.0).issues == ()
 
 
+def test_a_small_fall_is_the_luck_of_a_few_conversations():
+    rows = [{"step": 1, "reward_mean": 0.439, "reward_std": 0.02}, {"step": 2, "reward_mean": 0.43, "reward_std": 0.0}]
+    assert assess(rows, 1.0).issues == ()
+    rows[-1]["reward_mean"] = 0.38
+    assert assess(rows, 1.0).issues == ("The reward fell from 0.439 to 0.380: lower the learning rate or raise beta",)
+
+
 def test_diversity_is_measured_against_the_attainable_reward():
     assert assess(rows(reward_diversity=0.1), 1.0).diversity_word == "good"
     assert assess(rows(reward_diversity=0.1), 10.0).diversity_word == "low"
