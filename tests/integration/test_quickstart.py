@@ -1,6 +1,10 @@
 """The quickstart, with a random model in the real one's place: what it measures, writes and says."""
 
+import contextlib
+import io
 import json
+import shlex
+import signal
 
 import pytest
 
@@ -24,7 +28,7 @@ def test_it_evaluates_trains_evaluates_again_and_shows_both(tmp_path, monkeypatc
     assert quickstart.main(["--model", "tiny", "--episodes", "16", "--samples", "2"]) == 0
     run = tmp_path / "runs" / "quickstart"
     out, err = capsys.readouterr()
-    assert out == (run / "report.txt").read_text() + "\n"
+    assert out == (run / "report.txt").read_text()
     parts = [
         "GRPO Agent Framework - Training Complete",
         "Agent saved to: runs/quickstart/final_model",
@@ -38,7 +42,7 @@ def test_it_evaluates_trains_evaluates_again_and_shows_both(tmp_path, monkeypatc
     assert [out.index(part) for part in parts] == sorted(out.index(part) for part in parts)
     stages = [
         "1/3  tiny on 3 held-out scenarios, untrained",
-        "2/3  training: 1 steps of 16",
+        "2/3  training",
         "step 1/1",
         "3/3  the same",
     ]
@@ -64,14 +68,47 @@ def test_a_second_quickstart_takes_the_next_folder_and_a_named_one_that_holds_a_
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_an_interrupted_quickstart_says_where_it_got_to(tmp_path, monkeypatch, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+def test_an_interrupted_quickstart_is_continued_by_the_command_that_it_prints(tmp_path, monkeypatch, three_held_out):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", "tiny", "--episodes", "32", "--samples", "1"]
+    assert quickstart.main([*arguments, "--output-dir", "whole"]) == 0
 
-    monkeypatch.setattr("stateset_agents.training.trainer.evaluate", interrupted)
-    assert quickstart.main(["--model", "tiny", "--output-dir", str(tmp_path / "run")]) == 75
-    assert capsys.readouterr().err.endswith("interrupted: what was done so far is in the run folder\n")
+    from stateset_agents.training.trainer import Trainer
+
+    with monkeypatch.context() as patch:
+        record = Trainer._record
+
+        def interrupted(self, row):
+            record(self, row)
+            if row["step"] == 1:
+                signal.raise_signal(signal.SIGINT)
+
+        patch.setattr(Trainer, "_record", interrupted)
+        handler = signal.getsignal(signal.SIGINT)
+        stderr = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(stderr):
+                assert quickstart.main([*arguments, "--output-dir", "run"]) == 75
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, handler if number == signal.SIGINT else signal.SIG_DFL)
+    assert "stopped and saved at step 1 in run. To continue:" in stderr.getvalue()
     assert read_status(tmp_path / "run").state == "interrupted"
+    command = shlex.split(stderr.getvalue().strip().splitlines()[-1])
+    assert command[1:3] == ["-m", "stateset_agents.examples.quickstart"]
+    assert quickstart.main(command[3:]) == 0
+    whole, resumed = (json.loads((tmp_path / name / "quickstart.json").read_text()) for name in ("whole", "run"))
+    for data in (whole, resumed, *(data[side] for data in (whole, resumed) for side in ("before", "after"))):
+        del data["seconds"]
+    assert whole == resumed
+    models = [(tmp_path / name / "final_model" / "model.safetensors").read_bytes() for name in ("whole", "run")]
+    assert models[0] == models[1]
+
+
+def test_resume_needs_a_folder(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        quickstart.main(["--resume"])
+    assert "--resume continues the run in --output-dir: name it" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path, capsys):

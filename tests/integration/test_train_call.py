@@ -9,6 +9,7 @@ import uuid
 
 import pytest
 import torch
+import yaml
 
 from stateset_agents import ConversationEnvironment, MultiTurnAgent, train
 from stateset_agents.core.agent import AgentConfig, load_agent_from_checkpoint
@@ -523,3 +524,66 @@ async def test_evaluations_do_not_change_what_is_learned():
         )
         learned.append(weights(agent))
     assert all(learned[0][name].equal(learned[1][name]) for name in learned[0])
+
+
+def metrics_of(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if "seconds" not in key and "second" not in key} for row in rows]
+
+
+class Stopper(Callback):
+    """Gives the run up after its second step, as Ctrl-C under `asyncio.run` does."""
+
+    def on_step_end(self, metrics):
+        if metrics["step"] == 2:
+            asyncio.current_task().cancel()
+
+
+async def test_a_cancelled_call_saves_and_resumes_to_the_same_bytes(tmp_path, capsys):
+    def call(folder, **more):
+        settings = {"num_episodes": 16, "reward_fn": VowelReward, "config_overrides": SMALL}
+        return train(tiny(), environment(), output_dir=tmp_path / folder, **settings | more)
+
+    await call("whole")
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(call("run", callbacks=[Stopper()]))
+    err = capsys.readouterr().err
+    assert f"stopped and saved at step 2 in {tmp_path / 'run'}. To continue:" in err
+    assert f"train(..., output_dir='{tmp_path / 'run'}', resume=True)" in err
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
+    changed = {"config_overrides": SMALL | {"learning_rate": 1e-4}}
+    with pytest.raises(ConfigError, match=r"training.learning_rate is 0.0001, but the run in .* has 0.001"):
+        await call("run", resume=True, **changed)
+    with pytest.raises(ConfigError, match="rewards"):
+        await call("run", resume=True, reward_fn=SafetyReward())
+    await call("run", resume=True)
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
+    models = [(tmp_path / name / "final_model" / "model.safetensors").read_bytes() for name in ("run", "whole")]
+    assert models[0] == models[1]
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["agent"]["model_name"] == "tiny"
+    assert written["training"]["learning_rate"] == 1e-3
+
+
+async def test_a_new_run_starts_from_the_weights_of_another(tmp_path):
+    settings = {"num_episodes": 8, "reward_fn": VowelReward, "config_overrides": SMALL, "quiet": True}
+    first = await train(tiny(), environment(), output_dir=tmp_path / "one", **settings)
+    barely = {"config_overrides": SMALL | {"learning_rate": 1e-12, "weight_decay": 0.0}}
+    second = await train(
+        tiny(), environment(), output_dir=tmp_path / "two", resume_from=tmp_path / "one", **settings | barely
+    )
+    then, now = weights(first), weights(second)
+    assert all(torch.allclose(then[name], now[name], atol=1e-6) for name in then)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"resume": True}, "resume continues the run in output_dir: give it"),
+        ({"resume": True, "resume_from": "x", "output_dir": "y"}, "give one of them"),
+    ],
+)
+async def test_resume_without_a_run_is_refused(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        await train(tiny(), environment(), reward_fn=vowels, quiet=True, **arguments)

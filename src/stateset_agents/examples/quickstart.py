@@ -11,14 +11,18 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .shipped import shipped
+
+if TYPE_CHECKING:
+    from ..training.trainer import Trainer
 
 DEFAULT_FOLDER = "runs/quickstart"
 
@@ -71,7 +75,9 @@ async def quickstart(
     model: str | None = None,
     samples: int | None = None,
     reward: Any = None,
+    resume: bool = False,
     quiet: bool = False,
+    again: str = "",
 ) -> QuickstartResult:
     """Evaluate, train, evaluate again.
 
@@ -82,75 +88,83 @@ async def quickstart(
         model: model name; None takes the config's.
         samples: conversations per held-out scenario; None takes the config's number.
         reward: what to train for instead of the config's rewards (evaluations always use the config's).
+        resume: continue the run in `folder`; the untrained model is evaluated again, with the same result.
         quiet: no progress.
+        again: how to continue when it is interrupted, as the user would type it.
 
     Raises:
-        StatesetError: see `training.run.run_training`.
+        StatesetError: see `training.execution.execute`.
     """
     from ..config import Override, load_config
-    from ..evaluation import compare
-    from ..evaluation.statistics import mean_interval, paired_difference
-    from ..tracking.progress import Progress
-    from ..tracking.run_folder import RunFolder
-    from ..training.from_config import build_agent, build_environment, build_eval_environment, build_reward
-    from ..training.train import closing_report, finish, run_to_end
-    from ..training.trainer import RunParts, Trainer
+    from ..training.execution import execute
+    from ..training.run import run_of
 
     wanted = [("training.seed", seed), ("training.num_episodes", episodes), ("agent.model_name", model)]
     overrides = [Override(key, value, "quickstart") for key, value in wanted if value is not None]
     config = load_config(shipped("configs/quickstart.yaml"), overrides=overrides, output_dir=str(folder))
-    environment = build_environment(config)
-    held_out = build_eval_environment(config) or environment
-    judge = build_reward(config, environment)
-    begin = time.monotonic()
-    with RunFolder.create(folder, config_yaml=config.to_yaml()) as run, Progress() as progress:
-        say = (lambda text: None) if quiet else progress.say
-        agent: Any = build_agent(config)
-        parts = RunParts(run, held_out, progress=None if quiet else progress, records={"run": config.to_dict()})
-        trainer = Trainer(agent, environment, reward or judge, config.training, parts)
-        say(f"1/3  {config.agent.model_name} on {len(held_out.episode_scenarios())} held-out scenarios, untrained")
-        await trainer.prepare()
-        before = await trainer.evaluate(samples=samples, reward=judge)
-        say(before.summary())
-        plan = config.training.plan
-        say(f"2/3  training: {plan.total_steps} steps of {plan.conversations_per_step} conversations")
-        await run_to_end(trainer)
+    run = run_of(config, resume=resume, again=again, quiet=quiet)
+    measured = _BeforeAndAfter(seed, run.reward, samples)
+    report = await execute(
+        replace(run, reward=reward or run.reward, before=measured.before_training, after=measured.after_training)
+    )
+    return QuickstartResult(Path(folder), report.text, measured.data)
+
+
+class _BeforeAndAfter:
+    """The two evaluations, and what they say together."""
+
+    def __init__(self, seed: int, judge: Any, samples: int | None) -> None:
+        self.data: dict[str, Any] = {}
+        self._seed, self._judge, self._samples = seed, judge, samples
+        self._begin = time.monotonic()
+        self._before: Any = None
+
+    async def before_training(self, trainer: Trainer, say: Callable[[str], None]) -> None:
+        """Evaluate the model as it comes."""
+        scenarios = (trainer.parts.evaluation or trainer.environment).episode_scenarios()
+        say(f"1/3  {trainer.agent.config.model_name} on {len(scenarios)} held-out scenarios, untrained")
+        self._before = await trainer.evaluate(samples=self._samples, reward=self._judge)
+        say(self._before.summary())
+        say("2/3  training")
+
+    async def after_training(self, trainer: Trainer, say: Callable[[str], None]) -> str:
+        """Evaluate the trained model in the same way, and compare."""
+        from ..evaluation import compare
+        from ..evaluation.statistics import mean_interval, paired_difference
+
         say("3/3  the same held-out scenarios again")
-        after = await trainer.evaluate(samples=samples, reward=judge)
+        before, after = self._before, await trainer.evaluate(samples=self._samples, reward=self._judge)
         say(after.summary())
-        saved = finish(trainer, None)
+        run = trainer.parts.folder
+        assert run is not None  # noqa: S101 - the quickstart names one
         run.log_trajectories(0, before.groups, phase="eval")
         run.log_trajectories(trainer.steps, after.groups, phase="eval")
         comparison = compare(before, after)
         answers = [Answers.of(result).right for result in (before, after)]
         first, last = (mean_interval(right) for right in answers)
         change = paired_difference(answers[0], answers[1])
-        data = {
-            "seed": seed,
-            "seconds": time.monotonic() - begin,
+        self.data = {
+            "seed": self._seed,
+            "seconds": time.monotonic() - self._begin,
             "answers": {"before": first.to_dict(), "after": last.to_dict(), "change": change.to_dict()},
             **comparison.to_dict(),
         }
-        run.write_text("quickstart.json", json.dumps(data, indent=1, default=str))
-        text = "\n".join(
-            [
-                closing_report(trainer, saved),
-                "One conversation, before and after (the scenario of median improvement)",
-                comparison.side_by_side(),
-                "",
-                f"Held-out scenarios, {before.samples} samples each, 95 % intervals",
-                comparison.summary(),
-                f"answers  before  {first.text('.1%')}",
-                f"answers  after   {last.text('.1%')}",
-                f"answers  change  {change.text('+.1%')}",
-                "(answers: questions that got the fact they asked for; success: conversations without a missing one)",
-                "",
-                f"{data['seconds'] / 60:.1f} minutes. The trained model is in {saved},",
-                f"every conversation in {run.path / 'trajectories.jsonl'}, the curve in {run.path / 'metrics.jsonl'}.",
-            ]
-        )
-        run.write_text("report.txt", text)
-    return QuickstartResult(Path(folder), text, data)
+        run.write_text("quickstart.json", json.dumps(self.data, indent=1, default=str))
+        lines = [
+            "One conversation, before and after (the scenario of median improvement)",
+            comparison.side_by_side(),
+            "",
+            f"Held-out scenarios, {before.samples} samples each, 95 % intervals",
+            comparison.summary(),
+            f"answers  before  {first.text('.1%')}",
+            f"answers  after   {last.text('.1%')}",
+            f"answers  change  {change.text('+.1%')}",
+            "(answers: questions that got the fact they asked for; success: conversations without a missing one)",
+            "",
+            f"{self.data['seconds'] / 60:.1f} minutes. The trained model is in {run.final_model_dir},",
+            f"every conversation in {run.path / 'trajectories.jsonl'}, the curve in {run.path / 'metrics.jsonl'}.",
+        ]
+        return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,28 +177,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, help="training conversations (default: the config's)")
     parser.add_argument("--model", help="model name (default: the config's, smollm2-135m-instruct)")
     parser.add_argument("--samples", type=int, help="conversations per held-out scenario (default: the config's)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --output-dir")
     options = parser.parse_args(arguments)
+    if options.resume and not options.output_dir:
+        parser.error("--resume continues the run in --output-dir: name it")
+    folder = options.output_dir or _free_folder()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin on a machine with two cores
     from ..core.errors import EXIT_INTERRUPTED, StatesetError
 
     try:
         result = asyncio.run(
             quickstart(
-                options.output_dir or _free_folder(),
+                folder,
                 seed=options.seed,
                 episodes=options.episodes,
                 model=options.model,
                 samples=options.samples,
+                resume=options.resume,
+                again=_resume_command(folder, options),
             )
         )
     except StatesetError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted: what was done so far is in the run folder", file=sys.stderr)
+    except KeyboardInterrupt:  # before there was a run
+        print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(result.text)
+    print(result.text, end="")
     return 0
+
+
+def _resume_command(folder: str | Path, options: argparse.Namespace) -> str:
+    command = [sys.executable, "-m", "stateset_agents.examples.quickstart", "--output-dir", str(folder)]
+    for name in ("seed", "episodes", "model", "samples"):
+        value = getattr(options, name)
+        if value:
+            command += [f"--{name}", str(value)]
+    return shlex.join([*command, "--resume"])
 
 
 def _free_folder() -> Path:

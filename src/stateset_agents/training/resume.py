@@ -13,7 +13,7 @@ from typing import Any
 
 from ..checkpoints import Checkpoint, latest_checkpoint, read_checkpoint, resolve_checkpoint
 from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
-from ..config import RunConfig
+from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..tracking.run_folder import RunFolder, read_metrics
@@ -33,8 +33,23 @@ _FREE = {
 """Settings that a resumed run may change."""
 
 
-def last_state(folder: RunFolder, config: RunConfig, environment: Environment, say: Say) -> Checkpoint | None:
-    """The newest good checkpoint of a run, if the config is still that of the run.
+def last_state(
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    config: TrainingConfig,
+    environment: Environment,
+    say: Say,
+    located: Callable[[str, str], str],
+) -> Checkpoint | None:
+    """The newest good checkpoint of a run, if the settings are still those of the run.
+
+    Args:
+        folder: of the run.
+        settings: what the run is told now, as JSON.
+        config: its hyperparameters.
+        environment: whose scenarios it trains on.
+        say: tells what was passed over.
+        located: adds to a problem with a key where that key was written.
 
     Returns:
         None for a run that has no checkpoint yet.
@@ -48,7 +63,11 @@ def last_state(folder: RunFolder, config: RunConfig, environment: Environment, s
     if path is None:
         return None
     checkpoint = read_checkpoint(path, verify=False)
-    problems = [*_changed_settings(checkpoint, config, folder.path), *_changed_scenarios(checkpoint, environment)]
+    changed = _changed_settings(checkpoint, settings, config)
+    problems = [
+        *(located(key, f"{key} is {now}, but the run in {folder.path} has {then}.") for key, now, then in changed),
+        *_changed_scenarios(checkpoint, environment),
+    ]
     if problems:
         problems[-1] += (
             "\n  a resumed run keeps its settings: change them back, or start a new run from its checkpoint with "
@@ -148,22 +167,22 @@ def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     trainer.save()
 
 
-def _changed_settings(checkpoint: Checkpoint, config: RunConfig, folder: Path) -> Iterator[str]:
-    """One problem for each setting that differs from the run's."""
+def _changed_settings(
+    checkpoint: Checkpoint, settings: Mapping[str, Any], config: TrainingConfig
+) -> Iterator[tuple[str, str, str]]:
+    """Key, present value and the run's value of each setting that differs."""
     if "trainer" not in checkpoint.manifest.records:
         raise CheckpointError(f"{checkpoint.path} holds no state of a run, so no run can be resumed from it")
     before: dict[str, Any] = {"training": checkpoint.record("trainer")["config"]}
-    after: dict[str, Any] = {"training": config.training.fingerprint_fields()}
+    after: dict[str, Any] = {"training": config.fingerprint_fields()}
     if "run" in checkpoint.manifest.records:
-        run, now = checkpoint.record("run"), _as_json(config.to_dict())
+        run = checkpoint.record("run")
         for section in ("agent", "environment", "rewards", "combination_method"):
-            before[section], after[section] = run.get(section), now.get(section)
+            before[section], after[section] = run.get(section), settings.get(section)
     then, now = dict(_flat("", before)), dict(_flat("", _as_json(after)))
     for key in dict.fromkeys([*then, *now]):
         if then.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}[") for free in _FREE):
-            yield config.located(
-                key, f"{key} is {_shown(now.get(key))}, but the run in {folder} has {_shown(then.get(key))}."
-            )
+            yield key, _shown(now.get(key)), _shown(then.get(key))
 
 
 def _changed_scenarios(checkpoint: Checkpoint, environment: Environment) -> Iterator[str]:

@@ -1,0 +1,55 @@
+"""The first lines of a run: what it amounts to, and what a reader of its numbers should know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..agents.multi_turn import MultiTurnAgent
+from ..config.schema import AgentSection, EnvironmentSection
+from ..config.training import TrainingConfig
+from ..config.unused import unused_keys
+from ..core.environment import Environment
+from ..core.reward import RewardFunction
+
+Say = Callable[[str], None]
+
+
+def announce(config: TrainingConfig, environment: Environment, reward: RewardFunction, say: Say) -> None:
+    """Tell the size of the run, and what environment and reward have to say about it."""
+    plan = config.plan
+    scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
+    groups = "1 scenario" if plan.groups_per_step == 1 else f"{plan.groups_per_step} scenarios"
+    say(
+        f"{plan.total_steps} steps of {plan.conversations_per_step} conversations "
+        f"({groups} x {config.num_generations}), {len(scenarios)} scenarios in all"
+    )
+    for note in (*environment.notices(), *reward.notices(scenarios)):
+        say(note)
+    for name, reason in environment.unused():
+        say(f"{name} has no effect: {reason}")
+
+
+def announce_arguments(config: TrainingConfig, agent: MultiTurnAgent, given: Mapping[str, Any], say: Say) -> None:
+    """What a config file's notes tell, for settings that came as arguments.
+
+    Args:
+        config: resolved.
+        agent: whose sampling settings count.
+        given: the hyperparameters that the caller named.
+        say: how to tell it.
+    """
+    for note in config.plan.notes:
+        say(note)
+    truncation = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+    changed = [
+        f"{key} {getattr(agent.config, key)}" for key, off in truncation.items() if getattr(agent.config, key) != off
+    ]
+    if changed:
+        say(
+            f"Training samples at temperature {agent.config.temperature} only; {', '.join(changed)} apply to "
+            "generate_response and evaluation."
+        )
+    origins = {f"training.{name}": name for name in given}
+    for key, reason in unused_keys(AgentSection(), EnvironmentSection(), config, origins):
+        say(f"{key.removeprefix('training.')} has no effect: {reason}")
