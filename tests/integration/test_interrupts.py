@@ -51,9 +51,9 @@ trainer.save_run_state = waiting
 WHILE_LOADING = """
 from stateset_agents.training import trainer
 prepare = trainer.Trainer.prepare
-async def waiting(self):
+async def waiting(self, compute):
     wait()
-    await prepare(self)
+    await prepare(self, compute)
 trainer.Trainer.prepare = waiting
 """
 PHASES = {

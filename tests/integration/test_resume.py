@@ -43,7 +43,7 @@ trainer.Trainer._complete = waiting
 KILLED_WHILE_LOADING = """
 import os, signal
 from stateset_agents.training import trainer
-trainer.Trainer.prepare = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+trainer.Trainer.prepare = lambda self, compute: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 SCENARIOS_WITHOUT_REFUND = [
@@ -168,6 +168,39 @@ def test_more_episodes_may_be_asked_for_on_resume(work):
     assert ended.code == 0
     assert "num_episodes is 16 instead of 8" in ended.err
     assert "resumed outputs at step 2 of 4" in ended.err
+    assert_same(work)
+
+
+def test_a_run_that_ran_out_of_memory_may_go_on_in_smaller_pieces_but_not_in_smaller_steps(work):
+    undisturbed(work)
+    assert work.train(before=stop_at(2, signal.SIGINT)).code == 75
+    work.write(training__batch_size=1, training__gradient_accumulation_steps=2)
+    ended = work.train("--resume")
+    assert ended.code == 2
+    assert "training.conversations_per_step is 2, but the run in outputs has 4." in ended.err
+    work.write(training__batch_size=1, training__gradient_accumulation_steps=4, training__gradient_checkpointing=True)
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert "batch_size is 1 instead of 2: the same updates but for rounding" in ended.err
+    assert "gradient_checkpointing is True instead of False" in ended.err
+    whole, resumed = work.metrics("whole"), work.metrics()
+    assert [row["reward_mean"] for row in resumed] == pytest.approx([row["reward_mean"] for row in whole], abs=0.05)
+
+
+def test_a_run_goes_on_in_the_precision_in_which_it_began(work):
+    """The second part of the run finds another machine: one that would take float32."""
+    work.write(training__mixed_precision=True)
+    half = """
+import torch
+from stateset_agents.training import compute
+seconds = {{torch.bfloat16: {half}, torch.float32: {full}}}
+compute._fastest_product = lambda dtype, device: seconds[dtype]
+"""
+    fast = half.format(half=1, full=2)
+    assert work.train("--output-dir", "whole", before=fast).code == 0
+    assert work.train(before=fast + stop_at(2, signal.SIGINT)).code == 75
+    ended = work.train("--resume", before=half.format(half=2, full=1))
+    assert ended.code == 0, ended.err
     assert_same(work)
 
 

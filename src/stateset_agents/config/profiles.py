@@ -165,6 +165,9 @@ COMMON: MappingProxyType[str, Any] = MappingProxyType(
         "seed": 0,
         "threads": None,
         "max_concurrent": 64,
+        # Far longer than any answer takes, so that a call that hangs ends its conversation and not the night's run.
+        "environment_timeout": 600.0,
+        "reward_timeout": 600.0,
     }
 )
 

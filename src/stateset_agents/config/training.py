@@ -21,6 +21,8 @@ from .profiles import profile_values
 MIN_PATIENCE_EVALUATIONS = 3
 MAX_WARMUP_SHARE = 0.1
 
+Seconds = Annotated[Real, Field(gt=0)]
+
 
 class LoraSettings(Section):
     """Low-rank adapters instead of full fine-tuning."""
@@ -92,6 +94,8 @@ class TrainingConfig(Section):
     seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] = Field(description="seed of every random choice")
     threads: Positive | None = Field(description="CPU threads of torch; null: as many as torch takes")
     max_concurrent: Positive = Field(description="conversations in flight at once")
+    environment_timeout: Seconds | None = Field(description="seconds for one answer of the environment; null: no limit")
+    reward_timeout: Seconds | None = Field(description="seconds for scoring one conversation; null: no limit")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -125,10 +129,12 @@ class TrainingConfig(Section):
     def fingerprint_fields(self) -> dict[str, Any]:
         """The values that decide what is learned, as JSON: a resumed run compares them with the saved ones.
 
-        The profile is left out because its values are in; so is what only concerns disk space and speed.
+        The profile is left out because its values are in; so is what only concerns disk space, time limits and speed.
         """
         skipped = {"profile", "save_every", "keep_checkpoints", "threads", "max_concurrent"}
-        return self.model_dump(mode="json", exclude=skipped)
+        skipped |= {"environment_timeout", "reward_timeout"}
+        values = self.model_dump(mode="json", exclude=skipped)
+        return values | {"conversations_per_step": self.plan.conversations_per_step}
 
 
 @dataclass(frozen=True)

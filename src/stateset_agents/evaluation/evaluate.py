@@ -30,6 +30,8 @@ async def evaluate(
     key: str = "evaluation",
     max_concurrent: int = 64,
     on_episode: OnEpisode | None = None,
+    environment_timeout: float | None = None,
+    reward_timeout: float | None = None,
 ) -> EvaluationResult:
     """Play each scenario `samples` times and score the conversations.
 
@@ -42,6 +44,7 @@ async def evaluate(
         key: names the sampling noise. Give two evaluations the same key to compare their weights alone.
         max_concurrent: episodes in flight at once.
         on_episode: told of each episode as it ends.
+        environment_timeout, reward_timeout: as in `play_episode`.
 
     Raises:
         ConfigError: `reward` is not a reward.
@@ -66,6 +69,8 @@ async def evaluate(
         key=key,
         max_concurrent=max_concurrent,
         on_episode=on_episode,
+        environment_timeout=environment_timeout,
+        reward_timeout=reward_timeout,
     )
     return EvaluationResult(
         tuple(played),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from ..core.outcome import StopReason
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..rollouts import RolloutCounts, with_baseline
 from .statistics import mean_and_std
@@ -58,14 +59,15 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
     Returns:
         `reward_mean`, `reward_std`, `reward_min`, `reward_max`, `success_rate`, `length_mean` (assistant turns) over
         all scored episodes; `reward_diversity` and `zero_variance_share` over the groups that have a baseline; the
-        counts `step_episodes`, `failed`, `unscored`, `truncated` and `edited_turns`. None where there is nothing to
-        take a mean of.
+        counts `step_episodes`, `failed`, `unscored`, `truncated`, `edited_turns`, `replies` and `cut_replies` (by
+        `max_new_tokens`). None where there is nothing to take a mean of.
     """
     episodes = [episode for group in groups for episode in group.trajectories]
     counts = RolloutCounts.of(groups)
     rewards = [reward for group in groups for reward in group.rewards]
     reward_mean, reward_std = mean_and_std(rewards) if rewards else (None, None)
     diversities = [group.reward_diversity for group in with_baseline(groups)]
+    replies = [turn for episode in episodes for turn in episode.turns if turn.role == "assistant"]
     successes = [success for success in map(criterion.succeeded, episodes) if success is not None]
     return {
         "reward_mean": reward_mean,
@@ -81,6 +83,8 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
         "unscored": counts.unscored,
         "truncated": counts.truncated,
         "edited_turns": counts.edited_turns,
+        "replies": len(replies),
+        "cut_replies": sum(turn.stop_reason is StopReason.LENGTH for turn in replies),
     }
 
 

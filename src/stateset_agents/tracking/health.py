@@ -31,6 +31,10 @@ BROKEN_SHARE = 0.5
 """Share of failed episodes from which on the numbers mean nothing."""
 TRUNCATED_SHARE = 0.3
 """Share of episodes that may be cut by a limit."""
+CUT_REPLIES_SHARE = 0.5
+"""Share of replies that may be cut by max_new_tokens."""
+MISMATCH = 0.1
+"""Mean difference of sampled and learned log-probs that rounding explains: bfloat16 gives a few hundredths at most."""
 
 
 class HealthStatus(StrEnum):
@@ -97,6 +101,12 @@ def assess(rows: Sequence[Mapping[str, Any]], attainable: float | None = None) -
         critical.append("No step had a gradient, so nothing was learned: the rewards inside each group were equal")
 
     _judge_episodes(rows, critical, warnings)
+    gap = _mean([abs(value) for value in _numbers(rows, "mismatch_mean")])
+    if gap is not None and gap > MISMATCH:
+        critical.append(
+            f"Sampler and learner disagree: a token's log-prob differs by {gap:.2f} on average, so what is trained is "
+            "not what was sampled"
+        )
     spread = _end_means(rows, "reward_std")[1]
     if start is not None and end is not None and spread is not None and end < start - max(spread / 2, FELL * scale):
         warnings.append(f"The reward fell from {start:.3f} to {end:.3f}: lower the learning rate or raise beta")
@@ -146,6 +156,9 @@ def _judge_episodes(rows: Sequence[Mapping[str, Any]], critical: list[str], warn
     truncated = sum(_numbers(rows, "truncated"))
     if truncated / played > TRUNCATED_SHARE:
         warnings.append(f"{truncated / played:.0%} of the episodes were cut by a limit: raise max_turns or the context")
+    replies, cut = sum(_numbers(rows, "replies")), sum(_numbers(rows, "cut_replies"))
+    if replies and cut / replies > CUT_REPLIES_SHARE:
+        warnings.append(f"{cut / replies:.0%} of the replies were cut by max_new_tokens: raise it")
 
 
 def _end_means(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float | None, float | None]:

@@ -20,16 +20,24 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_INT, _LARGEST_MMAP_THRESHOLD = 2**31 - 1, 32 * 2**20
 
 
-def compute_dtype(mixed_precision: bool, device: torch.device) -> tuple[torch.dtype, str | None]:
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def compute_dtype(
+    mixed_precision: bool, device: torch.device, was: str | None = None
+) -> tuple[torch.dtype, str | None]:
     """The precision to train and sample in.
 
     Args:
         mixed_precision: whether bfloat16 was asked for.
         device: where the model is.
+        was: what an earlier part of the run computed in: it goes on as it began, whatever this machine is best at.
 
     Returns:
         bfloat16 or float32, and a sentence for the user where it is not what was asked for.
     """
+    if was is not None:
+        return PRECISIONS[was], None
     if not mixed_precision:
         return torch.float32, None
     if device.type == "cuda":

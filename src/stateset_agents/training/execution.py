@@ -35,7 +35,7 @@ from ..tracking.status import State
 from .announce import announce
 from .callbacks import Callback
 from .closing import closing_report, finish
-from .resume import begin_from, find_start, last_state, remember_start, remembered_start, take_up
+from .resume import begin_from, computed_in, find_start, last_state, remember_start, remembered_start, take_up
 from .signals import StopSignals
 from .trainer import RunParts, StopRequested, Trainer
 
@@ -173,7 +173,7 @@ async def _execute(run: Run) -> RunReport:
 
         with StopSignals(trainer.request_stop, answer) if run.catch_signals else contextlib.nullcontext():
             try:
-                await trainer.prepare()
+                await trainer.prepare(None if last is None else computed_in(last))
                 if run.before is not None:
                     await run.before(trainer, say)
                 if run.resume and folder is not None:

@@ -135,6 +135,7 @@ class Learner:
         total_steps: length of the learning-rate schedule.
         warmup_steps: steps over which the rate rises.
         temperature: the sampler's.
+        compute: name of the precision to compute in; None lets `config.mixed_precision` and the machine decide.
 
     Attributes:
         compute: the precision of forward and backward passes.
@@ -155,6 +156,7 @@ class Learner:
         total_steps: int,
         temperature: float,
         warmup_steps: int = 0,
+        compute: str | None = None,
     ) -> None:
         if temperature <= 0:
             raise ConfigError(
@@ -167,7 +169,7 @@ class Learner:
         self._total_steps = total_steps
         self._warmup_steps = warmup_steps
         keep_freed_memory()
-        self.compute, self.note = compute_dtype(config.mixed_precision, loaded.device)
+        self.compute, self.note = compute_dtype(config.mixed_precision, loaded.device, was=compute)
         self._reference: PackedModel | None = None
         adapters = has_lora(loaded)
         if config.beta and not adapters:
@@ -348,7 +350,7 @@ class Learner:
             for parameter in group["params"]:
                 for slot, value in self.optimizer.state[parameter].items():
                     slots[f"{by_id[id(parameter)]}|{slot}"] = value
-        return self.weights.state(), slots, {"steps": self.steps}
+        return self.weights.state(), slots, {"steps": self.steps, "compute": str(self.compute).removeprefix("torch.")}
 
     def load(self, weights: dict[str, Tensor], slots: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Inverse of `state`."""

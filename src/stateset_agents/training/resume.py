@@ -29,8 +29,12 @@ _FREE = {
     "environment.scenarios",  # compared by what they hold, not by how they are named
     "environment.scenarios_file",
     "training.num_episodes",
+    *(f"training.{name}" for name in ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")),
 }
-"""Settings that a resumed run may change."""
+"""Settings that a resumed run may change. The last three cut the same update into other pieces: a run that ran out of
+memory needs them."""
+
+_CUT = ("batch_size", "gradient_checkpointing")
 
 
 def last_state(
@@ -77,6 +81,12 @@ def last_state(
     return checkpoint
 
 
+def computed_in(checkpoint: Checkpoint) -> str | None:
+    """The precision that the run computes in, for one with weights."""
+    precision: str | None = checkpoint.record("trainer")["learner"].get("compute")
+    return precision
+
+
 def remember_start(folder: RunFolder, checkpoint: Checkpoint) -> None:
     """Note where a new run begins, for the case that it is killed before it has a checkpoint of its own."""
     folder.write_text(STARTED_FROM, f"{checkpoint.path.absolute()}\n")
@@ -114,6 +124,10 @@ def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, 
     then = record["config"]["num_episodes"]
     if then != trainer.config.num_episodes:
         say(f"num_episodes is {trainer.config.num_episodes} instead of {then}")
+    for name in _CUT:
+        before, after = record["config"][name], getattr(trainer.config, name)
+        if before != after:
+            say(f"{name} is {after} instead of {before}: the same updates but for rounding")
     say(f"resumed {folder.path} at step {step} of {trainer.config.plan.total_steps}")
 
 

@@ -129,8 +129,12 @@ class Trainer:
         """Stop as soon as nothing is lost by it: a rollout is given up, an update is finished."""
         self._stop.set()
 
-    async def prepare(self) -> None:
+    async def prepare(self, compute: str | None = None) -> None:
         """Load the model, attach adapters, and give the learner its precision. Needed before `run`; once is enough.
+
+        Args:
+            compute: the precision that an earlier part of the run computed in ("bfloat16", "float32"); None lets the
+                settings and the machine decide.
 
         Raises:
             ConfigError: the agent has adapters, and the settings say nothing of any.
@@ -165,6 +169,7 @@ class Trainer:
             total_steps=self.config.plan.total_steps,
             warmup_steps=self.config.plan.warmup_steps,
             temperature=self.agent.config.temperature,
+            compute=compute,
         )
         self.agent.runtime.engine.weights_changed(0)
         if self.learner.note and self.parts.progress is not None:
@@ -216,6 +221,8 @@ class Trainer:
                 key=key,
                 max_concurrent=self.config.max_concurrent,
                 on_episode=self._counter("evaluating", len(scenarios) * count),
+                environment_timeout=self.config.environment_timeout,
+                reward_timeout=self.config.reward_timeout,
             )
         )
 
@@ -339,6 +346,8 @@ class Trainer:
                 key=f"{self.config.seed}/{step}",
                 max_concurrent=self.config.max_concurrent,
                 on_episode=self._counter("rolling out", self.config.plan.conversations_per_step),
+                environment_timeout=self.config.environment_timeout,
+                reward_timeout=self.config.reward_timeout,
             )
         )
 

@@ -206,6 +206,8 @@ def test_the_metrics_of_a_step_by_hand():
         "unscored": 1,
         "truncated": 1,
         "edited_turns": 0,
+        "replies": 7,
+        "cut_replies": 0,
     }
 
 

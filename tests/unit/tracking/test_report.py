@@ -159,6 +159,7 @@ def test_a_run_that_never_had_a_gradient_is_critical():
         ({"zero_variance_share": 0.6}, "60% of the groups had equal rewards"),
         ({"failed": 1}, "10 of 160 episodes failed or could not be scored"),
         ({"truncated": 8}, "50% of the episodes were cut by a limit"),
+        ({"replies": 20, "cut_replies": 12}, "60% of the replies were cut by max_new_tokens: raise it"),
     ],
 )
 def test_each_signal_alone_is_a_warning_with_what_helps(changes, words):
@@ -172,6 +173,12 @@ def test_each_signal_alone_is_a_warning_with_what_helps(changes, words):
 def test_a_run_of_which_most_episodes_fail_is_critical():
     assert assess(rows(failed=5, unscored=4)).status is HealthStatus.CRITICAL
     assert assess(rows(failed=4, unscored=4)).status is HealthStatus.WARNING
+
+
+def test_a_sampler_that_is_not_the_learner_is_critical():
+    health = assess(rows(mismatch_mean=-0.2), 1.0)
+    assert health.status is HealthStatus.CRITICAL
+    assert health.issues[0].startswith("Sampler and learner disagree: a token's log-prob differs by 0.20 on average")
 
 
 def test_a_reward_that_fell_by_more_than_half_its_spread_is_a_warning():

@@ -97,7 +97,7 @@ class Kit:
         **settings: Any,
     ) -> WatchedLearner:
         """A learner that computes in `compute`, whatever this machine is faster with."""
-        self.monkeypatch.setattr(learner_module, "compute_dtype", lambda *_: (compute, None))
+        self.monkeypatch.setattr(learner_module, "compute_dtype", lambda *_, **__: (compute, None))
         values: dict[str, Any] = {"learning_rate": 1e-2, "num_generations": 4, "batch_size": 8, **settings}
         config = TrainingConfig.from_profile("balanced", **values)
         return WatchedLearner(
