@@ -54,7 +54,7 @@ class Run:
         evaluation: environment whose scenarios are evaluated; None evaluates on the training scenarios.
         callbacks: watchers.
         folder: the run folder's path; None keeps everything in memory.
-        save_path: one more place for the trained agent.
+        save_path: one more place for the trained agent, shown in the report as it is given.
         source: the config file that all of this comes from, if it does: it names sinks and log file, and places in
             messages.
         quiet: nothing on the terminal.
@@ -74,7 +74,7 @@ class Run:
     evaluation: Environment | None = None
     callbacks: Sequence[Callback] = ()
     folder: Path | None = None
-    save_path: Path | None = None
+    save_path: str | Path | None = None
     source: RunConfig | None = None
     quiet: bool = False
     resume: bool = False

@@ -109,7 +109,7 @@ async def train(
             evaluation=eval_environment,
             callbacks=callbacks,
             folder=None if output_dir is None else Path(output_dir),
-            save_path=None if save_path is None else Path(save_path),
+            save_path=save_path,
             quiet=quiet,
             resume=resume,
             resume_from=None if resume_from is None else Path(resume_from),
