@@ -189,6 +189,16 @@ async def test_what_a_run_amounts_to_and_what_has_no_effect_is_said_at_its_start
         assert expected in lines
 
 
+async def test_what_evaluations_cost_is_said_before_they_are_paid_for(capsys):
+    settings = SMALL | {"eval_every": 4, "eval_samples": 3}
+    await train(tiny(), environment(), num_episodes=8, reward_fn=vowels, config_overrides=settings)
+    expected = "2 evaluations of 6 conversations (2 training scenarios x 3); eval_every: 0 leaves them out"
+    assert expected in capsys.readouterr().err.splitlines()
+    settings["eval_every"] = 100
+    await train(tiny(), environment(), num_episodes=4, reward_fn=vowels, config_overrides=settings)
+    assert "evaluations of" not in capsys.readouterr().err
+
+
 async def test_quiet_prints_nothing(capsys):
     await train(tiny(), environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL, quiet=True)
     assert capsys.readouterr() == ("", "")

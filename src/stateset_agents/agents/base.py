@@ -69,7 +69,7 @@ class Agent(ABC):
             try:
                 vars(twin)[name] = copy.deepcopy(value, attempt)
             except Exception as error:  # whatever a foreign __deepcopy__ raises: sharing is the documented answer
-                logger.debug("%s.%s cannot be copied (%s); forks share it", type(self).__name__, name, error)
+                _tell_once(type(self).__name__, name, error)
                 vars(twin)[name] = value
             else:
                 memo = attempt
@@ -98,3 +98,19 @@ class Agent(ABC):
 
     def _on_fork(self) -> None:
         """Begin the twin's own episode state."""
+
+
+_TOLD: set[tuple[str, str]] = set()
+
+
+def _tell_once(owner: str, name: str, error: Exception) -> None:
+    """A state that all conversations write to is a surprise; a client that they share is not."""
+    if (owner, name) not in _TOLD:
+        _TOLD.add((owner, name))
+        logger.warning(
+            "%s.%s cannot be copied (%s), so all conversations share it. If that is meant, say so: shared = (%r,)",
+            owner,
+            name,
+            error,
+            name,
+        )

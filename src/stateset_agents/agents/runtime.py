@@ -98,7 +98,7 @@ def load_runtime(config: AgentConfig, weights: str | None = None) -> AgentRuntim
         ModelError: see `LazyRuntime.get`.
     """
     from ..chat.codec import ChatCodec
-    from ..models import TINY, is_stub, load_model, load_tokenizer, preflight
+    from ..models import TINY, cache_budget, is_stub, load_model, load_tokenizer, preflight
 
     name = weights or config.model_name
     if is_stub(name):
@@ -113,4 +113,5 @@ def load_runtime(config: AgentConfig, weights: str | None = None) -> AgentRuntim
     preflight(name, training=False, dtype=config.dtype, device=config.device, trust_remote_code=trusted)
     loaded = load_model(name, dtype=config.dtype, device=config.device, trust_remote_code=trusted)
     tokenizer = loaded.tokenizer
-    return AgentRuntime(loaded, ChatCodec(tokenizer, model_stop_ids=loaded.stop_ids), LocalEngine(loaded))
+    codec = ChatCodec(tokenizer, model_stop_ids=loaded.stop_ids)
+    return AgentRuntime(loaded, codec, LocalEngine(loaded, max_cached_tokens=cache_budget(loaded)))

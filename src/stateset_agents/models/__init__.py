@@ -9,7 +9,7 @@ from .loaded import LoadedModel
 from .loading import load_model, load_tokenizer
 from .lora import attach_lora, base_policy, has_lora, trainable_parameters
 from .names import EMBEDDED, TINY, is_stub
-from .preflight import MemoryEstimate, preflight
+from .preflight import MemoryEstimate, cache_budget, preflight
 from .saving import merged_state_dict, save_model_folder
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "MemoryEstimate",
     "attach_lora",
     "base_policy",
+    "cache_budget",
     "has_lora",
     "is_stub",
     "load_model",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..core.errors import ModelError
 from .facts import KNOWN, NOT_DRIVEN, ModelFacts
+from .loaded import LoadedModel
 from .memory import GIB, Memory, memory_of, size
 from .names import EMBEDDED, TINY, is_stub
 from .sources import find_source
@@ -22,6 +23,9 @@ _FULL_STATE_BYTES = 16  # float32 master, gradient and the two Adam moments, for
 _COMPUTE_COPY_BYTES = 2  # bf16 copy beside the masters
 _LORA_WIDTHS_PER_LAYER = 18  # in + out widths of all linear layers of one block, in units of the hidden size
 _PROCESS_BYTES = GIB
+CONTEXT_TOKENS = 16 * 1024
+"""Tokens of all conversations in flight, as far as they are counted in advance."""
+
 _NAMED_WITH = "--model-name, agent.model_name or GRPO_DEFAULT_MODEL"
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -62,7 +66,7 @@ def preflight(
     lora_r: int | None = None,
     dtype: str = "auto",
     device: str | None = None,
-    context_tokens: int = 16 * 1024,
+    context_tokens: int = CONTEXT_TOKENS,
     memory: Memory | None = None,
     trust_remote_code: bool = False,
 ) -> MemoryEstimate | None:
@@ -96,6 +100,14 @@ def preflight(
     if facts.model_type in NOT_DRIVEN:
         raise ModelError(f"{name} {_not_driven(facts)} Name another model with {_NAMED_WITH}.")
     return needed
+
+
+def cache_budget(loaded: LoadedModel) -> int:
+    """Tokens whose keys and values may be kept: a quarter of the free memory, and at least what `preflight` counts."""
+    memory = memory_of(str(loaded.device))
+    facts = ModelFacts.of(loaded.model.config.to_dict(), 0, "")
+    bytes_per_token = max(1, facts.kv_elements_per_token * _DTYPE_BYTES["float32"])
+    return max(CONTEXT_TOKENS, memory.free // 4 // bytes_per_token)
 
 
 def estimate(

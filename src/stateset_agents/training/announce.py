@@ -15,8 +15,14 @@ from ..core.reward import RewardFunction
 Say = Callable[[str], None]
 
 
-def announce(config: TrainingConfig, environment: Environment, reward: RewardFunction, say: Say) -> None:
-    """Tell the size of the run, and what environment and reward have to say about it."""
+def announce(
+    config: TrainingConfig,
+    environment: Environment,
+    evaluation: Environment | None,
+    reward: RewardFunction,
+    say: Say,
+) -> None:
+    """Tell the size of the run and of its evaluations, and what environment and reward have to say about it."""
     plan = config.plan
     scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
     groups = "1 scenario" if plan.groups_per_step == 1 else f"{plan.groups_per_step} scenarios"
@@ -24,6 +30,14 @@ def announce(config: TrainingConfig, environment: Environment, reward: RewardFun
         f"{plan.total_steps} steps of {plan.conversations_per_step} conversations "
         f"({groups} x {config.num_generations}), {len(scenarios)} scenarios in all"
     )
+    every = plan.eval_every_steps
+    if every and every <= plan.total_steps:
+        evaluated = len((evaluation or environment).episode_scenarios())
+        where = "held-out" if evaluation is not None else "training"
+        say(
+            f"{plan.total_steps // every} evaluations of {evaluated * config.eval_samples} conversations "
+            f"({evaluated} {where} scenarios x {config.eval_samples}); eval_every: 0 leaves them out"
+        )
     for note in (*environment.notices(), *reward.notices(scenarios)):
         say(note)
     for name, reason in environment.unused():

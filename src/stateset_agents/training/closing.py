@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..engines.local import LocalEngine
 from ..tracking.report import RunSummary, training_report
 from .saving import Subject, save_final
 from .trainer import Trainer
@@ -26,9 +25,7 @@ def finish(trainer: Trainer, save_path: str | Path | None) -> str | Path | None:
     folder = trainer.parts.folder
     if trainer.learner is not None:
         trainer.learner.close()
-        engine = trainer.agent.runtime.engine
-        if isinstance(engine, LocalEngine):
-            engine.weights_changed(trainer.steps)
+        trainer.publish()
     if folder is not None:
         save_final(folder.final_model_dir, subject, trainer.steps, replace=True)
     if save_path is not None:

@@ -147,7 +147,7 @@ async def _execute(run: Run) -> RunReport:
     _require_packages(run.source)
     with _folder(run) as folder, Progress() as progress:
         say = _journal(run, folder, progress)
-        announce(run.config, run.environment, run.reward, say)
+        announce(run.config, run.environment, run.evaluation, run.reward, say)
         last = None
         if folder is not None:
             clean_stale_temporaries(folder.checkpoints_dir)
@@ -337,6 +337,7 @@ def _end(trainer: Trainer) -> None:
     trainer.parts.sinks.close(failed=True)
     if trainer.learner is not None:  # the caller may go on with the agent as it is
         trainer.learner.close()
+        trainer.publish()
 
 
 def _how_to_mend(run: Run, trainer: Trainer, error: BaseException) -> str:

@@ -27,6 +27,7 @@ from ..engines.local import LocalEngine
 from ..evaluation import EvaluationResult, SuccessCriterion, evaluate, group_metrics
 from ..models import attach_lora, has_lora
 from ..rollouts import collect_groups
+from ..tracking.health import NEAR_MAXIMUM
 from ..tracking.progress import Progress
 from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import Sinks
@@ -38,9 +39,6 @@ from .saving import Subject, save_run_state
 from .stopping import Judge, require_something_to_learn
 
 T = TypeVar("T")
-
-SOLVED = 0.95
-"""Share of the attainable reward from which on groups without differences are what success looks like."""
 
 
 class StopRequested(Exception):
@@ -114,10 +112,11 @@ class Trainer:
         self._stated: set[bool] = set()
         self._order = ScenarioOrder(environment.episode_scenarios(), config.seed)
         patience = config.plan.patience_evaluations if config.early_stopping else None
-        self._judge = Judge(patience, solved=None if reward.attainable is None else SOLVED * reward.attainable)
+        self._judge = Judge(patience, solved=None if reward.attainable is None else NEAR_MAXIMUM * reward.attainable)
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
         self._pending: dict[str, Any] | None = None
+        self._engine: LocalEngine | None = None
         self._stop = asyncio.Event()
 
     @property
@@ -147,8 +146,10 @@ class Trainer:
         loaded = self.agent.runtime.model
         if loaded is None or self.learner is not None:
             return
-        if not isinstance(self.agent.runtime.engine, LocalEngine):
+        engine = self.agent.runtime.engine
+        if not isinstance(engine, LocalEngine):
             raise ModelError("only a model in this process can be trained: the agent's engine is a remote one")
+        self._engine = engine
         settings = self.config.lora
         if settings is None and has_lora(loaded):
             raise ConfigError(
@@ -171,7 +172,7 @@ class Trainer:
             temperature=self.agent.config.temperature,
             compute=compute,
         )
-        self.agent.runtime.engine.weights_changed(0)
+        self.publish()
         if self.learner.note and self.parts.progress is not None:
             self.parts.progress.say(self.learner.note)
 
@@ -286,8 +287,12 @@ class Trainer:
                 callback.load_state_dict(state["callbacks"][callback.name])
         self.parts.sinks.load_state_dict(state["sinks"])
         self.saved_step = self.steps
-        if self.learner is not None and isinstance(self.agent.runtime.engine, LocalEngine):
-            self.agent.runtime.engine.weights_changed(self.steps)
+        self.publish()
+
+    def publish(self) -> None:
+        """Tell the engine that the weights are those after `steps` steps: what it computed before is void."""
+        if self._engine is not None:
+            self._engine.weights_changed(self.steps)
 
     async def _one_step(self, step: int) -> None:
         begin = time.perf_counter()
@@ -299,10 +304,9 @@ class Trainer:
             measured = self.learner.step(
                 groups, max_tokens=self.agent.config.max_new_tokens * self.environment.max_turns
             )
-            if isinstance(self.agent.runtime.engine, LocalEngine):
-                self.agent.runtime.engine.weights_changed(step + 1)
-        learned = time.perf_counter()
         self.steps = step + 1
+        self.publish()
+        learned = time.perf_counter()
         self.episodes += sum(len(group.trajectories) + len(group.failures) for group in groups)
         row = self._row(step, groups, measured, rolled - begin, learned - rolled)
         self._stated |= {episode.success is not None for group in groups for episode in group.trajectories}

@@ -140,7 +140,7 @@ class Stateful(MultiTurnAgent):
         self.client = {"connections": []}
 
 
-def test_a_fork_has_its_own_state_and_shares_what_cannot_or_should_not_be_copied():
+def test_a_fork_has_its_own_state_and_shares_what_cannot_or_should_not_be_copied(caplog):
     agent = Stateful(STUB)
     fork = agent.fork("k")
     fork.custom_state["seen"].append(1)
@@ -148,6 +148,9 @@ def test_a_fork_has_its_own_state_and_shares_what_cannot_or_should_not_be_copied
     assert fork.same_state is fork.custom_state
     assert fork.myself is fork
     assert fork.lock is agent.lock
+    agent.fork("another")
+    (told,) = [record.getMessage() for record in caplog.records if ".lock cannot be copied" in record.getMessage()]
+    assert "so all conversations share it. If that is meant, say so: shared = ('lock',)" in told
     assert fork.half is agent.half
     assert fork.client is agent.client
     assert (fork.key, agent.key) == ("k", "")

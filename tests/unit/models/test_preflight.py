@@ -1,10 +1,12 @@
 """A model that cannot fit is refused before a byte of it is read, and the message says what would fit."""
 
+import sys
+
 import pytest
 import torch
 
 from stateset_agents.core.errors import ModelError
-from stateset_agents.models import load_model, preflight, save_model_folder
+from stateset_agents.models import cache_budget, load_model, preflight, save_model_folder
 from stateset_agents.models.devices import choose_device
 from stateset_agents.models.facts import KNOWN, ModelFacts, facts_of_folder
 from stateset_agents.models.folders import read_config
@@ -176,3 +178,13 @@ def test_no_device_means_the_first_cuda_gpu_or_the_cpu(monkeypatch):
     assert (choose_device(None), choose_device("cuda:1")) == ("cuda", "cuda:1")
     with pytest.raises(ModelError, match=r'device is "cuda:2", but .*take cpu or cuda:0 or cuda:1'):
         choose_device("cuda:2")
+
+
+def test_the_cache_may_take_a_quarter_of_what_is_free(monkeypatch):
+    """tiny keeps 2 (keys and values) x 2 layers x 2 heads x 16 numbers of 4 bytes for a token: 512 bytes."""
+    loaded = load_model("tiny")
+    for free, tokens in ((512 * 4 * 20_000, 20_000), (1, 16 * 1024)):
+        monkeypatch.setattr(
+            sys.modules["stateset_agents.models.preflight"], "memory_of", lambda _, free=free: Memory("RAM", free, free)
+        )
+        assert cache_budget(loaded) == tokens
