@@ -51,9 +51,9 @@ trainer.save_run_state = waiting
 WHILE_LOADING = """
 from stateset_agents.training import trainer
 prepare = trainer.Trainer.prepare
-async def waiting(self, compute):
+async def waiting(self, *arguments, **more):
     wait()
-    await prepare(self, compute)
+    await prepare(self, *arguments, **more)
 trainer.Trainer.prepare = waiting
 """
 PHASES = {

@@ -575,6 +575,66 @@ async def test_a_cancelled_call_saves_and_resumes_to_the_same_bytes(tmp_path, ca
     assert written["training"]["learning_rate"] == 1e-3
 
 
+async def test_a_save_that_fails_while_a_call_is_cancelled_leaves_a_usable_agent_and_a_failed_run(
+    tmp_path, monkeypatch
+):
+    from stateset_agents.training import trainer
+
+    def full(*_):
+        raise RunFolderError("the disk is full")
+
+    monkeypatch.setattr(trainer, "save_run_state", full)
+    agent = tiny()
+    settings = {"num_episodes": 16, "reward_fn": VowelReward, "quiet": True}
+    half = {"config_overrides": SMALL | {"mixed_precision": True}}
+    with pytest.raises(RunFolderError, match="the disk is full") as caught:
+        await asyncio.ensure_future(
+            train(agent, environment(), output_dir=tmp_path / "run", callbacks=[Stopper()], **settings | half)
+        )
+    assert any("resume=True" in note for note in caught.value.__notes__)
+    assert agent.runtime.model.dtype == torch.float32
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+
+
+async def test_a_cancelled_call_without_a_folder_says_that_nothing_was_saved(capsys):
+    agent = tiny()
+    settings = {"num_episodes": 16, "reward_fn": VowelReward, "config_overrides": SMALL}
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(train(agent, environment(), callbacks=[Stopper()], **settings))
+    assert "stopped after step 2. Without output_dir nothing was saved" in capsys.readouterr().err
+    assert await agent.generate_response([{"role": "user", "content": "Hello!"}])
+
+
+async def test_a_trained_agent_cannot_take_up_a_run_whose_kl_term_needs_the_first_weights(tmp_path):
+    agent = tiny()
+    settings = {"num_episodes": 16, "reward_fn": VowelReward, "quiet": True, "output_dir": tmp_path / "run"}
+    settings["config_overrides"] = SMALL | {"beta": 0.1}
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(train(agent, environment(), callbacks=[Stopper()], **settings))
+    with pytest.raises(ConfigError, match="resume with an agent that is made anew"):
+        await train(agent, environment(), resume=True, **settings)
+    await train(tiny(), environment(), resume=True, **settings)
+
+
+async def test_time_limits_of_the_settings_reach_rewards_and_environments():
+    async def slow(turns, context=None):
+        await asyncio.sleep(20)
+        return 1.0
+
+    class SlowEnvironment(ConversationEnvironment):
+        async def step(self, state, action):
+            await asyncio.sleep(20)
+            return await super().step(state, action)
+
+    settings = {"num_episodes": 4, "quiet": True}
+    for env, reward, name in (
+        (environment(), slow, "reward_timeout"),
+        (SlowEnvironment(scenarios=SCENARIOS), vowels, "environment_timeout"),
+    ):
+        with pytest.raises(TrainingStopped, match=r"took longer than 0\.2 s"):
+            await train(tiny(), env, reward_fn=reward, config_overrides=SMALL | {name: 0.2}, **settings)
+
+
 async def test_a_new_run_starts_from_the_weights_of_another(tmp_path):
     settings = {"num_episodes": 8, "reward_fn": VowelReward, "config_overrides": SMALL, "quiet": True}
     first = await train(tiny(), environment(), output_dir=tmp_path / "one", **settings)

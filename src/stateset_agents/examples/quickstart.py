@@ -77,7 +77,7 @@ async def quickstart(
     reward: Any = None,
     resume: bool = False,
     quiet: bool = False,
-    again: str = "",
+    again: str | None = None,
 ) -> QuickstartResult:
     """Evaluate, train, evaluate again.
 
@@ -90,7 +90,8 @@ async def quickstart(
         reward: what to train for instead of the config's rewards (evaluations always use the config's).
         resume: continue the run in `folder`; the untrained model is evaluated again, with the same result.
         quiet: no progress.
-        again: how to continue when it is interrupted, as the user would type it.
+        again: the command that continues an interrupted run. Whoever gives one leaves Ctrl-C to the run; without it,
+            cancelling the task saves as well.
 
     Raises:
         StatesetError: see `training.execution.execute`.
@@ -102,11 +103,21 @@ async def quickstart(
     wanted = [("training.seed", seed), ("training.num_episodes", episodes), ("agent.model_name", model)]
     overrides = [Override(key, value, "quickstart") for key, value in wanted if value is not None]
     config = load_config(shipped("configs/quickstart.yaml"), overrides=overrides, output_dir=str(folder))
-    run = run_of(config, resume=resume, again=again, quiet=quiet)
+    run = run_of(config)
     measured = _BeforeAndAfter(seed, run.reward, samples)
     report = await execute(
-        replace(run, reward=reward or run.reward, before=measured.before_training, after=measured.after_training)
+        replace(
+            run,
+            reward=reward or run.reward,
+            quiet=quiet,
+            resume=resume,
+            again=again or f"quickstart({str(folder)!r}, resume=True)",
+            catch_signals=again is not None,
+            before=measured.before_training,
+            after=measured.after_training,
+        )
     )
+    measured.write(Path(folder))
     return QuickstartResult(Path(folder), report.text, measured.data)
 
 
@@ -118,6 +129,7 @@ class _BeforeAndAfter:
         self._seed, self._judge, self._samples = seed, judge, samples
         self._begin = time.monotonic()
         self._before: Any = None
+        self._played: dict[int, Any] = {}
 
     async def before_training(self, trainer: Trainer, say: Callable[[str], None]) -> None:
         """Evaluate the model as it comes."""
@@ -137,8 +149,7 @@ class _BeforeAndAfter:
         say(after.summary())
         run = trainer.parts.folder
         assert run is not None  # noqa: S101 - the quickstart names one
-        run.log_trajectories(0, before.groups, phase="eval")
-        run.log_trajectories(trainer.steps, after.groups, phase="eval")
+        self._played = {0: before.groups, trainer.steps: after.groups}
         comparison = compare(before, after)
         answers = [Answers.of(result).right for result in (before, after)]
         first, last = (mean_interval(right) for right in answers)
@@ -149,7 +160,6 @@ class _BeforeAndAfter:
             "answers": {"before": first.to_dict(), "after": last.to_dict(), "change": change.to_dict()},
             **comparison.to_dict(),
         }
-        run.write_text("quickstart.json", json.dumps(self.data, indent=1, default=str))
         lines = [
             "One conversation, before and after (the scenario of median improvement)",
             comparison.side_by_side(),
@@ -165,6 +175,15 @@ class _BeforeAndAfter:
             f"every conversation in {run.path / 'trajectories.jsonl'}, the curve in {run.path / 'metrics.jsonl'}.",
         ]
         return "\n".join(lines) + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Put both evaluations into the folder of the finished run."""
+        from ..tracking.run_folder import RunFolder
+
+        with RunFolder.open(folder) as run:
+            for step, groups in self._played.items():
+                run.log_trajectories(step, groups, phase="eval")
+            run.write_text("quickstart.json", json.dumps(self.data, indent=1, default=str))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

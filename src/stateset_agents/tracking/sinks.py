@@ -62,6 +62,7 @@ class Sinks:
     def __init__(self, sinks: Sequence[MetricsSink] = ()) -> None:
         self.sinks = tuple(sinks)
         self.failures = {sink.name: 0 for sink in self.sinks}
+        self._open: list[MetricsSink] = []
 
     def start(self, folder: Path, config: Mapping[str, Any], start_step: int = 0) -> None:
         """Connect all of them.
@@ -74,16 +75,14 @@ class Sinks:
         Raises:
             ConfigError: one of them cannot be used; those before it are closed again.
         """
-        started: list[MetricsSink] = []
         clean = redact_config(config)
         for sink in self.sinks:
             try:
                 sink.start(folder, clean, start_step)
             except BaseException:
-                for other in started:
-                    self._guard(other, lambda sink: sink.close(failed=True))
+                self.close(failed=True)
                 raise
-            started.append(sink)
+            self._open.append(sink)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Copy one row of `metrics.jsonl`: its finite numbers, under their step."""
@@ -93,8 +92,9 @@ class Sinks:
             self._guard(sink, lambda sink: sink.log(step, numbers))
 
     def close(self, *, failed: bool = False) -> None:
-        """Send what is left, and say how many rows did not arrive."""
-        for sink in self.sinks:
+        """Send what is left, and say how many rows did not arrive. What was not started has nothing to send."""
+        opened, self._open = self._open, []
+        for sink in opened:
             self._guard(sink, lambda sink: sink.close(failed=failed))
             if self.failures[sink.name]:
                 log.warning("%s failed %d times; metrics.jsonl has every row", sink.name, self.failures[sink.name])

@@ -37,7 +37,13 @@ def compute_dtype(
         bfloat16 or float32, and a sentence for the user where it is not what was asked for.
     """
     if was is not None:
-        return PRECISIONS[was], None
+        best, _ = compute_dtype(mixed_precision, device)
+        slower = (
+            None
+            if best is PRECISIONS[was]
+            else f"the run goes on in {was}, in which it began; this machine is faster in {best}"
+        )
+        return PRECISIONS[was], slower
     if not mixed_precision:
         return torch.float32, None
     if device.type == "cuda":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,6 +143,10 @@ async def execute(run: Run) -> RunReport:
 
 
 async def _execute(run: Run) -> RunReport:
+    if run.resume and run.resume_from is not None:
+        raise ConfigError("resume continues the run in output_dir, resume_from starts a new one: give one of them")
+    if run.resume and run.folder is None:
+        raise ConfigError("resume continues the run in output_dir: give it")
     start = None if run.resume_from is None else find_start(run.resume_from)
     _preflight(run)
     _require_packages(run.source)
@@ -169,11 +174,12 @@ async def _execute(run: Run) -> RunReport:
 
         def answer(text: str) -> None:
             progress.console.show_cursor(show=True)  # a second signal would leave it hidden
-            progress.say(text)
+            if not run.quiet:
+                progress.say(text)
 
         with StopSignals(trainer.request_stop, answer) if run.catch_signals else contextlib.nullcontext():
             try:
-                await trainer.prepare(None if last is None else computed_in(last))
+                await trainer.prepare(None if last is None else computed_in(last), resumes=run.resume)
                 if run.before is not None:
                     await run.before(trainer, say)
                 if run.resume and folder is not None:
@@ -186,7 +192,7 @@ async def _execute(run: Run) -> RunReport:
                 more = "" if run.after is None else await run.after(trainer, say)
                 saved = finish(trainer, run.save_path)
             except (StopRequested, asyncio.CancelledError):
-                message = _interrupted(run, trainer)
+                message = _saved(run, trainer)
                 if not run.catch_signals:
                     say(message)
                     raise
@@ -205,8 +211,8 @@ async def _execute(run: Run) -> RunReport:
 def _out_of_memory(error: BaseException) -> ModelError:
     explained = ModelError(
         f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
-        "  use --profile conservative (smaller micro-batches, recomputed activations), a smaller batch_size or\n"
-        "  max_new_tokens, lora: true, or --no-gpu to train in the machine's main memory"
+        "  use the profile conservative (smaller micro-batches, recomputed activations), a smaller batch_size or\n"
+        "  max_new_tokens, lora, or --no-gpu (device cpu) to train in the machine's main memory"
     )
     for note in getattr(error, "__notes__", ()):
         explained.add_note(note)
@@ -231,8 +237,6 @@ def _preflight(run: Run) -> None:
 def _folder(run: Run) -> Iterator[RunFolder | None]:
     """The run folder, locked for this process; None for a run in memory."""
     if run.folder is None:
-        if run.resume:
-            raise ConfigError("resume continues the run in output_dir: give it")
         yield None
         return
     if run.resume:
@@ -247,7 +251,11 @@ def _folder(run: Run) -> Iterator[RunFolder | None]:
 def _as_yaml(run: Run) -> str:
     if run.source is not None:
         return run.source.to_yaml()
-    return yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True)
+    try:
+        plain = json.loads(json.dumps(run.settings))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the settings of the agent, environment or reward are no JSON: {error}") from error
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _require_packages(source: RunConfig | None) -> None:
@@ -306,6 +314,15 @@ def _journal(run: Run, folder: RunFolder | None, progress: Progress) -> Say:
     return say
 
 
+def _saved(run: Run, trainer: Trainer) -> str:
+    """`_interrupted`, with an end in order where even that fails."""
+    try:
+        return _interrupted(run, trainer)
+    except BaseException as error:
+        _failed(run, trainer, error)
+        raise
+
+
 def _interrupted(run: Run, trainer: Trainer) -> str:
     """Save what is done and mark the folder; returns what to tell the user."""
     folder = trainer.parts.folder
@@ -335,8 +352,14 @@ def _failed(run: Run, trainer: Trainer, error: BaseException) -> None:
 
 def _end(trainer: Trainer) -> None:
     trainer.parts.sinks.close(failed=True)
-    if trainer.learner is not None:  # the caller may go on with the agent as it is
-        trainer.learner.close()
+    if trainer.learner is None:
+        return
+    # The caller may go on with the agent as it is. Replies that are given up leave the engine before the weights
+    # change; one that the caller itself waits for may not, and then the first error is the one to tell.
+    with contextlib.suppress(RuntimeError):
+        trainer.publish()
+    trainer.learner.close()
+    with contextlib.suppress(RuntimeError):
         trainer.publish()
 
 
@@ -345,7 +368,13 @@ def _how_to_mend(run: Run, trainer: Trainer, error: BaseException) -> str:
     place = ""
     if isinstance(error, TrainingStopped) and "the reward: " in str(error) and run.source and run.source.rewards:
         place = f"  the rewards are named in {run.source.place('rewards')}\n"
-    again = f"continue from step {trainer.saved_step}" if trainer.saved_step else "begin again"
+    again = (
+        f"continue from step {trainer.saved_step}"
+        if trainer.saved_step
+        else "continue"
+        if run.resume
+        else "begin again"
+    )
     return f"{place}  once that is mended, {again}:\n  {run.again}"
 
 
@@ -356,6 +385,8 @@ def _how_to_resume(run: Run, trainer: Trainer) -> str:
         return (
             f"stopped after step {trainer.steps}. A model without weights saves nothing; to begin again:\n  {run.again}"
         )
+    if not trainer.steps and run.resume:
+        return f"stopped before anything new was done. To continue:\n  {run.again}"
     if not trainer.steps:
         return f"stopped before the first step was done; nothing was lost. To begin again:\n  {run.again}"
     folder = trainer.parts.folder.path

@@ -40,7 +40,8 @@ class StepMetrics:
         grad_norm: of the last update, before clipping.
         clip_fraction, ratio_mean: over the passes after the first update, where there are any; the first pass has
             ratio 1 by definition.
-        mismatch_mean, mismatch_max: log-prob that the sampler recorded less the learner's, and its largest size.
+        mismatch_mean, mismatch_size, mismatch_max: log-prob that the sampler recorded less the learner's: its mean, the
+            mean of its size, and its largest size.
         trained_tokens: tokens with an advantage (or a KL term).
         forwarded_tokens: tokens that one pass puts through the model.
         unique_tokens: the fewest that it could: each prompt of a group once.
@@ -55,6 +56,7 @@ class StepMetrics:
     clip_fraction: float | None = None
     ratio_mean: float | None = None
     mismatch_mean: float | None = None
+    mismatch_size: float | None = None
     mismatch_max: float | None = None
     trained_tokens: int = 0
     forwarded_tokens: int = 0
@@ -75,6 +77,7 @@ class _Pass:
     kl: float | None = None
     entropy: float = 0.0
     mismatch: float = 0.0
+    mismatch_size: float = 0.0
     mismatch_max: float = 0.0
     clipped: float = 0.0
     ratio: float = 0.0
@@ -85,6 +88,7 @@ class _Pass:
         self.loss += result.loss.item()
         self.entropy += entropies.sum().item()
         self.mismatch += gap.sum().item()
+        self.mismatch_size += gap.abs().sum().item()
         self.mismatch_max = max(self.mismatch_max, gap.abs().max().item())
         self.clipped += result.clipped.sum().item()
         self.ratio += result.ratio.sum().item()
@@ -257,6 +261,7 @@ class Learner:
         metrics.kl = None if first.kl is None else first.kl / tokens
         metrics.entropy = first.entropy / tokens
         metrics.mismatch_mean, metrics.mismatch_max = first.mismatch / tokens, first.mismatch_max
+        metrics.mismatch_size = first.mismatch_size / tokens
         metrics.clip_fraction = sum(one.clipped for one in later) / (tokens * len(later))
         metrics.ratio_mean = sum(one.ratio for one in later) / (tokens * len(later))
 

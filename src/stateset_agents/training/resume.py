@@ -7,6 +7,7 @@ folder is touched. What was logged after the checkpoint is forgotten, so that th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def last_state(
     if problems:
         problems[-1] += (
             "\n  a resumed run keeps its settings: change them back, or start a new run from its checkpoint with "
-            f"--resume-from {folder.path} and another --output-dir"
+            f"--resume-from {folder.path} and another --output-dir (in Python: resume_from and output_dir)"
         )
         raise ConfigError(*problems)
     return checkpoint
@@ -178,6 +179,7 @@ def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     else:
         load_weights(checkpoint, trainer.learner)
         say(f"started from {checkpoint.path}: its weights, with a fresh optimizer, at step 0")
+    trainer.publish()
     trainer.save()
 
 
@@ -187,7 +189,11 @@ def _changed_settings(
     """Key, present value and the run's value of each setting that differs."""
     if "trainer" not in checkpoint.manifest.records:
         raise CheckpointError(f"{checkpoint.path} holds no state of a run, so no run can be resumed from it")
-    before: dict[str, Any] = {"training": checkpoint.record("trainer")["config"]}
+    recorded = dict(checkpoint.record("trainer")["config"])
+    asked = recorded["batch_size"] * recorded["gradient_accumulation_steps"]
+    groups = math.ceil(asked / recorded["num_generations"])
+    recorded.setdefault("conversations_per_step", groups * recorded["num_generations"])  # older ones do not say
+    before: dict[str, Any] = {"training": recorded}
     after: dict[str, Any] = {"training": config.fingerprint_fields()}
     if "run" in checkpoint.manifest.records:
         run = checkpoint.record("run")

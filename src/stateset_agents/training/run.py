@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..agents.multi_turn import MultiTurnAgent
@@ -32,12 +33,12 @@ def run_training(config: RunConfig, *, resume: bool = False, resume_from: Path |
 
 
 async def _train(config: RunConfig, resume: bool, resume_from: Path | None) -> RunReport:
-    return await execute(run_of(config, resume=resume, resume_from=resume_from, again=resume_command("grpo-train")))
+    run = run_of(config)
+    again = resume_command()
+    return await execute(replace(run, resume=resume, resume_from=resume_from, again=again, catch_signals=True))
 
 
-def run_of(
-    config: RunConfig, *, resume: bool = False, resume_from: Path | None = None, again: str = "", quiet: bool = False
-) -> Run:
+def run_of(config: RunConfig) -> Run:
     """The run that a config file describes.
 
     Raises:
@@ -57,15 +58,10 @@ def run_of(
         evaluation=build_eval_environment(config),
         folder=config.output_dir,
         source=config,
-        quiet=quiet,
-        resume=resume,
-        resume_from=resume_from,
-        again=again,
-        catch_signals=True,
     )
 
 
-def resume_command(program: str) -> str:
+def resume_command() -> str:
     """The command that was typed, made one that resumes."""
     arguments, rest = [], iter(sys.argv[1:])
     for argument in rest:
@@ -73,4 +69,4 @@ def resume_command(program: str) -> str:
             next(rest, None)
         elif argument != "--resume" and not argument.startswith("--resume-from="):
             arguments.append(argument)
-    return f"{program} {shlex.join([*arguments, '--resume'])}"
+    return shlex.join(["grpo-train", *arguments, "--resume"])

@@ -73,7 +73,7 @@ async def train(
         CheckpointError: there is nothing to resume, or it is of another model.
         TrainingStopped: the run cannot go on; the message says why.
         asyncio.CancelledError: the task was cancelled, as by Ctrl-C under `asyncio.run`. With `output_dir` what was
-            done is saved, and the message on the terminal says how to continue.
+            done is saved, and (unless `quiet`) the terminal says how to continue.
     """
     if not isinstance(agent, MultiTurnAgent):
         raise ConfigError(f"train(agent, ...) got {agent!r}; pass a MultiTurnAgent or a subclass of it")
@@ -93,8 +93,6 @@ async def train(
             raise ConfigError("eval_environment and eval_scenarios_file both say what to evaluate on: give one of them")
         eval_environment = copy.copy(environment)
         eval_environment.scenarios = load_scenarios(config.eval_scenarios_file)
-    if resume and resume_from is not None:
-        raise ConfigError("resume continues the run in output_dir, resume_from starts a new one: give one of them")
     if not quiet:
         with Progress() as progress:
             if reward_fn is None:

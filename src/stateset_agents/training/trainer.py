@@ -128,15 +128,17 @@ class Trainer:
         """Stop as soon as nothing is lost by it: a rollout is given up, an update is finished."""
         self._stop.set()
 
-    async def prepare(self, compute: str | None = None) -> None:
+    async def prepare(self, compute: str | None = None, *, resumes: bool = False) -> None:
         """Load the model, attach adapters, and give the learner its precision. Needed before `run`; once is enough.
 
         Args:
             compute: the precision that an earlier part of the run computed in ("bfloat16", "float32"); None lets the
                 settings and the machine decide.
+            resumes: whether weights of an earlier part of the run follow.
 
         Raises:
-            ConfigError: the agent has adapters, and the settings say nothing of any.
+            ConfigError: the agent has adapters, and the settings say nothing of any; or it resumes a run with a KL term
+                and is not as it was at the run's beginning.
             DataError: a scenario leaves no room for a reply.
             ModelError: the model cannot be loaded, or is not one that this process can train.
         """
@@ -150,6 +152,11 @@ class Trainer:
         if not isinstance(engine, LocalEngine):
             raise ModelError("only a model in this process can be trained: the agent's engine is a remote one")
         self._engine = engine
+        if resumes and engine.version and self.config.beta and self.config.lora is None:
+            raise ConfigError(
+                "this agent was trained already, and beta needs the weights with which the run began: resume with an "
+                "agent that is made anew"
+            )
         settings = self.config.lora
         if settings is None and has_lora(loaded):
             raise ConfigError(

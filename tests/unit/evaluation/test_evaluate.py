@@ -8,7 +8,7 @@ import pytest
 from stateset_agents.agents import Agent
 from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.errors import ConfigError, DataError
-from stateset_agents.core.outcome import Outcome
+from stateset_agents.core.outcome import Outcome, StopReason
 from stateset_agents.core.reward import RewardFunction, RewardResult
 from stateset_agents.core.scenario import Scenario
 from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
@@ -192,6 +192,9 @@ def test_the_metrics_of_a_step_by_hand():
         TrajectoryGroup.of("b", [episode(0.5), episode(0.5, outcome=Outcome.TRUNCATED)]),
         TrajectoryGroup.of("c", [episode(1.0), episode(None)]),
     ]
+    ends = (StopReason.LENGTH, StopReason.CONTEXT, StopReason.STOP)
+    for turn, reason in zip(groups[0].trajectories[1].turns, ends, strict=True):
+        turn.stop_reason = reason
     assert group_metrics(groups, SuccessCriterion(1.0)) == {
         "reward_mean": pytest.approx(0.6),  # 0, 1, 0.5, 0.5, 1
         "reward_std": pytest.approx(0.3741657),
@@ -207,7 +210,7 @@ def test_the_metrics_of_a_step_by_hand():
         "truncated": 1,
         "edited_turns": 0,
         "replies": 7,
-        "cut_replies": 0,
+        "cut_replies": 1,
     }
 
 

@@ -176,7 +176,7 @@ def test_a_run_of_which_most_episodes_fail_is_critical():
 
 
 def test_a_sampler_that_is_not_the_learner_is_critical():
-    health = assess(rows(mismatch_mean=-0.2), 1.0)
+    health = assess(rows(mismatch_size=0.2), 1.0)
     assert health.status is HealthStatus.CRITICAL
     assert health.issues[0].startswith("Sampler and learner disagree: a token's log-prob differs by 0.20 on average")
 
