@@ -111,6 +111,12 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_the_sam
     assert ended.code == 0, ended.err
     assert "resumed outputs at step 2 of 4" in ended.err
     assert_same(work)
+    ended = work.train("--resume", "--num-episodes", "8")
+    assert ended.code == 2
+    assert "config error in --num-episodes: training.num_episodes is 8, but the run in outputs has held 16" in ended.err
+    assert work.status()["state"] == "finished"
+    ended = work.train("--resume")
+    assert "resumed outputs at step 4 of 4: nothing is left to train" in ended.err
 
 
 def test_a_run_may_be_stopped_again_and_again(work):
@@ -169,6 +175,12 @@ def test_more_episodes_may_be_asked_for_on_resume(work):
     assert "num_episodes is 16 instead of 8" in ended.err
     assert "resumed outputs at step 2 of 4" in ended.err
     assert_same(work)
+    ended = work.train("--resume", "--num-episodes", "8")
+    assert ended.code == 2
+    assert "config error in --num-episodes: training.num_episodes is 8, but the run in outputs has held 16" in ended.err
+    assert work.status()["state"] == "finished"
+    ended = work.train("--resume")
+    assert "resumed outputs at step 4 of 4: nothing is left to train" in ended.err
 
 
 def test_a_run_that_ran_out_of_memory_may_go_on_in_smaller_pieces_but_not_in_smaller_steps(work):

@@ -616,6 +616,33 @@ async def test_a_trained_agent_cannot_take_up_a_run_whose_kl_term_needs_the_firs
     await train(tiny(), environment(), resume=True, **settings)
 
 
+async def test_an_agent_is_trained_by_one_run_at_a_time():
+    agent = tiny()
+    settings = {"num_episodes": 8, "reward_fn": vowels, "config_overrides": SMALL, "quiet": True}
+    runs = [train(agent, environment(), **settings) for _ in range(2)]
+    first, second = await asyncio.gather(*runs, return_exceptions=True)
+    assert first is agent
+    assert isinstance(second, ConfigError)
+    assert "is being trained already" in str(second)
+    await train(agent, environment(), **settings)
+
+
+@pytest.mark.parametrize("end", [SystemExit(3), asyncio.CancelledError()])
+async def test_a_reward_that_ends_the_program_is_a_failed_reward(end):
+    async def leaves(turns, context=None):
+        raise end
+
+    with pytest.raises(TrainingStopped, match=f"failed in the reward: compute_reward: {type(end).__name__}"):
+        await train(tiny(), environment(), num_episodes=4, reward_fn=leaves, config_overrides=SMALL, quiet=True)
+
+
+@pytest.mark.parametrize("folder", ["", " ", 5])
+@pytest.mark.parametrize("name", ["output_dir", "save_path", "resume_from"])
+async def test_a_folder_that_is_none_is_refused(name, folder):
+    with pytest.raises(ConfigError, match=f"{name} is .*; it must be the path of a folder"):
+        await train(tiny(), environment(), reward_fn=vowels, quiet=True, **{name: folder})
+
+
 async def test_time_limits_of_the_settings_reach_rewards_and_environments():
     async def slow(turns, context=None):
         await asyncio.sleep(20)

@@ -51,7 +51,7 @@ class TrainingConfig(Section):
     """
 
     profile: ProfileName = Field(description="set of values that everything else starts from")
-    num_episodes: Positive = Field(description="conversations to train on")
+    num_episodes: Annotated[Positive, Field(le=10**12)] = Field(description="conversations to train on")
     num_generations: Annotated[Whole, Field(ge=2)] = Field(
         description="G: conversations held for one scenario and compared with each other"
     )
@@ -92,7 +92,9 @@ class TrainingConfig(Section):
     eval_scenarios_file: str | None = Field(description="scenarios that evaluations use and training never sees")
     eval_samples: Positive = Field(description="conversations per scenario in an evaluation")
     seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] = Field(description="seed of every random choice")
-    threads: Positive | None = Field(description="CPU threads of torch; null: as many as torch takes")
+    threads: Annotated[Positive, Field(le=1024)] | None = Field(
+        description="CPU threads of torch; null: as many as torch takes"
+    )
     max_concurrent: Positive = Field(description="conversations in flight at once")
     environment_timeout: Seconds | None = Field(description="seconds for one answer of the environment; null: no limit")
     reward_timeout: Seconds | None = Field(description="seconds for scoring one conversation; null: no limit")
@@ -181,13 +183,13 @@ def make_plan(config: TrainingConfig) -> Plan:
     if steps * per_step != config.num_episodes:
         notes.append(
             f"{steps * per_step} episodes will be held: num_episodes = {config.num_episodes}, "
-            f"rounded up to {_count(steps, 'whole step')} of {per_step}."
+            f"rounded up to {count(steps, 'whole step')} of {per_step}."
         )
     warmup = min(config.warmup_steps, int(steps * MAX_WARMUP_SHARE))
     if warmup < config.warmup_steps:
         notes.append(
-            f"The warm-up takes {_count(warmup, 'step')} instead of {config.warmup_steps}: "
-            f"at most a tenth of the run's {_count(steps, 'step')}."
+            f"The warm-up takes {count(warmup, 'step')} instead of {config.warmup_steps}: "
+            f"at most a tenth of the run's {count(steps, 'step')}."
         )
     save_steps = math.ceil(config.save_every / per_step)
     eval_steps = math.ceil(config.eval_every / per_step)
@@ -217,5 +219,6 @@ def make_plan(config: TrainingConfig) -> Plan:
     )
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 step", "2 steps"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

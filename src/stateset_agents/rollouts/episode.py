@@ -221,6 +221,13 @@ async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIte
         raise
     except UserFailed as error:
         raise _failed(Outcome.USER, name, error) from error
+    except SystemExit as error:  # foreign code that calls `exit` means its own program
+        raise _failed(outcome, name, error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _failed(outcome, name, error) from error  # nobody cancelled this episode: something inside it was
     except TimeoutError as error:
         if not limit.expired():
             raise _failed(outcome, name, error) from error
@@ -229,7 +236,7 @@ async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIte
         raise _failed(outcome, name, error) from error
 
 
-def _failed(outcome: Outcome, name: str, error: Exception) -> _EpisodeFailed:
+def _failed(outcome: Outcome, name: str, error: BaseException) -> _EpisodeFailed:
     logger.debug("%s failed", name, exc_info=error)
     text = str(error) if isinstance(error, UserFailed) else f"{type(error).__name__}: {error}"
     details = ", ".join([*getattr(error, "__notes__", ()), *_place(error)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..agents.multi_turn import MultiTurnAgent
 from ..config.schema import AgentSection, EnvironmentSection
-from ..config.training import TrainingConfig
+from ..config.training import TrainingConfig, count
 from ..config.unused import unused_keys
 from ..core.environment import Environment
 from ..core.reward import RewardFunction
@@ -25,17 +25,17 @@ def announce(
     """Tell the size of the run and of its evaluations, and what environment and reward have to say about it."""
     plan = config.plan
     scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
-    groups = "1 scenario" if plan.groups_per_step == 1 else f"{plan.groups_per_step} scenarios"
     say(
-        f"{plan.total_steps} steps of {plan.conversations_per_step} conversations "
-        f"({groups} x {config.num_generations}), {len(scenarios)} scenarios in all"
+        f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} conversations "
+        f"({count(plan.groups_per_step, 'scenario')} x {config.num_generations}), "
+        f"{count(len(scenarios), 'scenario')} in all"
     )
     every = plan.eval_every_steps
     if every and every <= plan.total_steps:
         evaluated = len((evaluation or environment).episode_scenarios())
         where = "held-out" if evaluation is not None else "training"
         say(
-            f"{plan.total_steps // every} evaluations of {evaluated * config.eval_samples} conversations "
+            f"{count(plan.total_steps // every, 'evaluation')} of {evaluated * config.eval_samples} conversations "
             f"({evaluated} {where} scenarios x {config.eval_samples}); eval_every: 0 leaves them out"
         )
     for note in (*environment.notices(), *reward.notices(scenarios)):

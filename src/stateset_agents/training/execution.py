@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
+_IN_TRAINING: set[int] = set()
+"""The agents that are trained at this moment, by `id`: two runs would change the same weights under each other."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -132,14 +135,19 @@ async def execute(run: Run) -> RunReport:
         Interrupted: Ctrl-C or SIGTERM, where they are caught; the message says how to continue.
         asyncio.CancelledError: the caller gave the run up; what was done is saved.
     """
+    if id(run.agent) in _IN_TRAINING:
+        raise ConfigError("this agent is being trained already: wait for that run, or make another agent")
     if run.config.threads is not None:
         torch.set_num_threads(run.config.threads)
+    _IN_TRAINING.add(id(run.agent))
     try:
         return await _execute(run)
     except Exception as error:
         if is_out_of_memory(error):
             raise _out_of_memory(error) from error
         raise
+    finally:
+        _IN_TRAINING.discard(id(run.agent))
 
 
 async def _execute(run: Run) -> RunReport:

@@ -73,6 +73,12 @@ def last_state(
         *(located(key, f"{key} is {now}, but the run in {folder.path} has {then}.") for key, now, then in changed),
         *_changed_scenarios(checkpoint, environment),
     ]
+    record = checkpoint.record("trainer")
+    if record["step"] > config.plan.total_steps:
+        held = f"the run in {folder.path} has held {record['episodes']} already: ask for at least as many"
+        problems.append(
+            located("training.num_episodes", f"training.num_episodes is {config.num_episodes}, but {held}.")
+        )
     if problems:
         problems[-1] += (
             "\n  a resumed run keeps its settings: change them back, or start a new run from its checkpoint with "
@@ -129,7 +135,8 @@ def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, 
         before, after = record["config"][name], getattr(trainer.config, name)
         if before != after:
             say(f"{name} is {after} instead of {before}: the same updates but for rounding")
-    say(f"resumed {folder.path} at step {step} of {trainer.config.plan.total_steps}")
+    done = ": nothing is left to train" if step == trainer.config.plan.total_steps else ""
+    say(f"resumed {folder.path} at step {step} of {trainer.config.plan.total_steps}{done}")
 
 
 def _move_damaged(folder: RunFolder, *, after: int) -> bool:

@@ -6,6 +6,7 @@ Invariant: it decides nothing that a config file could not state, and takes the 
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,9 @@ async def train(
         raise ConfigError(f"train(agent, ...) got {agent!r}; pass a MultiTurnAgent or a subclass of it")
     if not isinstance(environment, Environment):
         raise ConfigError(f"train(agent, environment) got {environment!r}; pass an Environment")
+    for name, path in (("output_dir", output_dir), ("save_path", save_path), ("resume_from", resume_from)):
+        if path is not None and not (isinstance(path, str | os.PathLike) and str(path).strip()):
+            raise ConfigError(f"{name} is {path!r}; it must be the path of a folder")
     overrides = dict(config_overrides or {})
     if num_episodes is not None:
         overrides["num_episodes"] = num_episodes
