@@ -17,7 +17,7 @@ PRELOADED = (
     "torch",
     "peft",
     "safetensors.torch",
-    "stateset_agents.training.run",
+    "stateset_agents.training.command",
     "stateset_agents.training.learner",
     "stateset_agents.engines.local",
 )

@@ -184,7 +184,7 @@ def run(config: RunConfig, *, resume: bool, resume_from: Path | None) -> Any:
         logger.info("%s", note)
     for key, reason in config.unused:
         logger.warning("%s has no effect: %s.", key, reason)
-    from ..training.run import run_training
+    from ..training.command import run_training
 
     return run_training(config, resume=resume, resume_from=resume_from)
 

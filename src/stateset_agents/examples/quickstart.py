@@ -97,8 +97,8 @@ async def quickstart(
         StatesetError: see `training.execution.execute`.
     """
     from ..config import Override, load_config
+    from ..training.command import run_of
     from ..training.execution import execute
-    from ..training.run import run_of
 
     wanted = [("training.seed", seed), ("training.num_episodes", episodes), ("agent.model_name", model)]
     overrides = [Override(key, value, "quickstart") for key, value in wanted if value is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..agents.multi_turn import MultiTurnAgent
@@ -11,8 +11,7 @@ from ..config.training import TrainingConfig, count
 from ..config.unused import unused_keys
 from ..core.environment import Environment
 from ..core.reward import RewardFunction
-
-Say = Callable[[str], None]
+from .run import Say
 
 
 def announce(

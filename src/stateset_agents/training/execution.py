@@ -11,119 +11,34 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from ..agents.multi_turn import MultiTurnAgent
 from ..checkpoints import clean_stale_temporaries
 from ..config import RunConfig
-from ..config.training import TrainingConfig
-from ..core.environment import Environment
-from ..core.errors import ConfigError, Interrupted, ModelError, RunFolderError, TrainingStopped, is_out_of_memory
-from ..core.reward import RewardFunction
+from ..core.errors import ConfigError, Interrupted, ModelError, is_out_of_memory
 from ..models import preflight
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
 from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
-from ..tracking.status import State
 from .announce import announce
 from .callbacks import Callback
 from .closing import closing_report, finish
+from .ending import failed, interrupted
 from .resume import begin_from, computed_in, find_start, last_state, remember_start, remembered_start, take_up
+from .run import Run, RunReport, Say
 from .signals import StopSignals
 from .trainer import RunParts, StopRequested, Trainer
 
 log = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
-
 _IN_TRAINING: set[int] = set()
 """The agents that are trained at this moment, by `id`: two runs would change the same weights under each other."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that a run needs.
-
-    Attributes:
-        agent, environment, reward: what is trained, in what, for what.
-        config: every hyperparameter.
-        evaluation: environment whose scenarios are evaluated; None evaluates on the training scenarios.
-        callbacks: watchers.
-        folder: the run folder's path; None keeps everything in memory.
-        save_path: one more place for the trained agent, shown in the report as it is given.
-        source: the config file that all of this comes from, if it does: it names sinks and log file, and places in
-            messages.
-        quiet: nothing on the terminal.
-        resume: continue the run in `folder` from its last checkpoint.
-        resume_from: start from this checkpoint.
-        again: how to continue the run, as the user would type it.
-        catch_signals: Ctrl-C and SIGTERM stop the run between two steps. A library call leaves them to its caller: a
-            cancelled task saves as well.
-        before: called with the loaded, still untrained agent.
-        after: called with the trained agent; what it returns is added to the report.
-    """
-
-    agent: MultiTurnAgent
-    environment: Environment
-    reward: RewardFunction
-    config: TrainingConfig
-    evaluation: Environment | None = None
-    callbacks: Sequence[Callback] = ()
-    folder: Path | None = None
-    save_path: str | Path | None = None
-    source: RunConfig | None = None
-    quiet: bool = False
-    resume: bool = False
-    resume_from: Path | None = None
-    again: str = ""
-    catch_signals: bool = False
-    before: Callable[[Trainer, Say], Awaitable[None]] | None = None
-    after: Callable[[Trainer, Say], Awaitable[str]] | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the run was told, as JSON."""
-        if self.source is not None:
-            return self.source.to_dict()
-        return {
-            "agent": asdict(self.agent.config),
-            "environment": {
-                "max_turns": self.environment.max_turns,
-                "persona": getattr(self.environment, "persona", None),
-            },
-            "rewards": self.reward.to_config(),
-            "training": self.config.model_dump(mode="json"),
-        }
-
-    def located(self, key: str, message: str) -> str:
-        """A problem with a setting, with the place where it was written if that is known."""
-        return message if self.source is None else self.source.located(key, message)
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """How a run ended.
-
-    Attributes:
-        text: the documented report.
-        folder: the run folder; None if there is none.
-        rows: the metrics.
-    """
-
-    text: str
-    folder: Path | None
-    rows: list[dict[str, Any]]
-
-    def __str__(self) -> str:
-        return self.text
 
 
 async def execute(run: Run) -> RunReport:
@@ -169,7 +84,7 @@ async def _execute(run: Run) -> RunReport:
                 start = remembered_start(folder) if last is None else None
             elif start is not None:
                 remember_start(folder, start)
-        watchers = (*run.callbacks, *([_LogFile()] if _log_file(run) else []))
+        watchers = (*run.callbacks, *([_LogFile()] if run.log_file else []))
         parts = RunParts(
             folder,
             run.evaluation,
@@ -200,13 +115,13 @@ async def _execute(run: Run) -> RunReport:
                 more = "" if run.after is None else await run.after(trainer, say)
                 saved = finish(trainer, run.save_path)
             except (StopRequested, asyncio.CancelledError):
-                message = _saved(run, trainer)
+                message = interrupted(run, trainer)
                 if not run.catch_signals:
                     say(message)
                     raise
                 raise Interrupted(message) from None
             except BaseException as error:
-                _failed(run, trainer, error)
+                failed(run, trainer, error)
                 raise
         parts.sinks.close()
         progress.close()
@@ -301,14 +216,10 @@ class _LogFile(Callback):
         log.info("step %d/%d  %s", metrics["step"], self._total, "  ".join(describe(metrics)))
 
 
-def _log_file(run: Run) -> str | None:
-    return None if run.source is None else run.source.logging.log_file
-
-
 def _journal(run: Run, folder: RunFolder | None, progress: Progress) -> Say:
     """How to tell the user something: on the terminal, and in the log file where there is one."""
     show: Say = (lambda _: None) if run.quiet else progress.say
-    file = _log_file(run)
+    file = run.log_file
     if file is None or folder is None or run.source is None:
         return show
     setup_logging(run.source.logging.level, folder.path / file)
@@ -320,82 +231,3 @@ def _journal(run: Run, folder: RunFolder | None, progress: Progress) -> Say:
         log.info("%s", text)
 
     return say
-
-
-def _saved(run: Run, trainer: Trainer) -> str:
-    """`_interrupted`, with an end in order where even that fails."""
-    try:
-        return _interrupted(run, trainer)
-    except BaseException as error:
-        _failed(run, trainer, error)
-        raise
-
-
-def _interrupted(run: Run, trainer: Trainer) -> str:
-    """Save what is done and mark the folder; returns what to tell the user."""
-    folder = trainer.parts.folder
-    if trainer.steps != trainer.saved_step:
-        trainer.save()
-    message = _how_to_resume(run, trainer)
-    if folder is not None:
-        folder.set_status("interrupted", message)
-    if _log_file(run):
-        log.info("%s", message)
-    _end(trainer)
-    return message
-
-
-def _failed(run: Run, trainer: Trainer, error: BaseException) -> None:
-    """Mark the folder, and tell the error how to go on."""
-    folder = trainer.parts.folder
-    if folder is not None:
-        state: State = "failed" if isinstance(error, Exception) else "interrupted"
-        with contextlib.suppress(RunFolderError):  # the first error is the one to tell
-            folder.set_status(state, f"{type(error).__name__}: {error}")
-        error.add_note(_how_to_mend(run, trainer, error))
-    if _log_file(run):  # the command tells the terminal
-        log.info("failed: %s", error)
-    _end(trainer)
-
-
-def _end(trainer: Trainer) -> None:
-    trainer.parts.sinks.close(failed=True)
-    if trainer.learner is None:
-        return
-    # The caller may go on with the agent as it is. Replies that are given up leave the engine before the weights
-    # change; one that the caller itself waits for may not, and then the first error is the one to tell.
-    with contextlib.suppress(RuntimeError):
-        trainer.publish()
-    trainer.learner.close()
-    with contextlib.suppress(RuntimeError):
-        trainer.publish()
-
-
-def _how_to_mend(run: Run, trainer: Trainer, error: BaseException) -> str:
-    """Where to look, if it is the reward that failed, and how to go on afterwards."""
-    place = ""
-    if isinstance(error, TrainingStopped) and "the reward: " in str(error) and run.source and run.source.rewards:
-        place = f"  the rewards are named in {run.source.place('rewards')}\n"
-    again = (
-        f"continue from step {trainer.saved_step}"
-        if trainer.saved_step
-        else "continue"
-        if run.resume
-        else "begin again"
-    )
-    return f"{place}  once that is mended, {again}:\n  {run.again}"
-
-
-def _how_to_resume(run: Run, trainer: Trainer) -> str:
-    if trainer.parts.folder is None:
-        return f"stopped after step {trainer.steps}. Without output_dir nothing was saved; the agent is as trained"
-    if trainer.learner is None and trainer.steps:
-        return (
-            f"stopped after step {trainer.steps}. A model without weights saves nothing; to begin again:\n  {run.again}"
-        )
-    if not trainer.steps and run.resume:
-        return f"stopped before anything new was done. To continue:\n  {run.again}"
-    if not trainer.steps:
-        return f"stopped before the first step was done; nothing was lost. To begin again:\n  {run.again}"
-    folder = trainer.parts.folder.path
-    return f"stopped and saved at step {trainer.steps} in {folder}. To continue:\n  {run.again}"

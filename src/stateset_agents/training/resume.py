@@ -18,10 +18,9 @@ from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..tracking.run_folder import RunFolder, read_metrics
+from .run import Say
 from .saving import load_run_state, load_weights
 from .trainer import Trainer
-
-Say = Callable[[str], None]
 
 STARTED_FROM = "started_from.txt"
 

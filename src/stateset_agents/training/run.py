@@ -1,72 +1,106 @@
-"""A run from a config file: what `grpo-train` does once the config is resolved."""
+"""What a run is: everything that it needs, and how it ended.
+
+Invariant: a `Run` says all of it. `execution.execute` asks neither a config file nor the command line for more, but for
+the places that messages name.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import shlex
-import sys
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..agents.multi_turn import MultiTurnAgent
 from ..config import RunConfig
-from ..core.errors import ConfigError
-from .execution import Run, RunReport, execute
-from .from_config import build_agent, build_environment, build_eval_environment, build_reward, with_weights
+from ..config.training import TrainingConfig
+from ..core.environment import Environment
+from ..core.reward import RewardFunction
+from .callbacks import Callback
+from .trainer import Trainer
+
+Say = Callable[[str], None]
+"""Tells the user something."""
 
 
-def run_training(config: RunConfig, *, resume: bool = False, resume_from: Path | None = None) -> RunReport:
-    """Train as the config says, and write everything to its run folder.
+@dataclass(frozen=True)
+class Run:
+    """Everything that a run needs.
 
-    Args:
-        config: resolved.
-        resume: continue the run in `config.output_dir` from its last checkpoint.
-        resume_from: start from this checkpoint, in a new run folder.
-
-    Returns:
-        The report.
-
-    Raises:
-        StatesetError: see `execution.execute`.
+    Attributes:
+        agent, environment, reward: what is trained, in what, for what.
+        config: every hyperparameter.
+        evaluation: environment whose scenarios are evaluated; None evaluates on the training scenarios.
+        callbacks: watchers.
+        folder: the run folder's path; None keeps everything in memory.
+        save_path: one more place for the trained agent, shown in the report as it is given.
+        source: the config file that all of this comes from, if it does: it names sinks and log file, and places in
+            messages.
+        quiet: nothing on the terminal.
+        resume: continue the run in `folder` from its last checkpoint.
+        resume_from: start from this checkpoint.
+        again: how to continue the run, as the user would type it.
+        catch_signals: Ctrl-C and SIGTERM stop the run between two steps. A library call leaves them to its caller: a
+            cancelled task saves as well.
+        before: called with the loaded, still untrained agent.
+        after: called with the trained agent; what it returns is added to the report.
     """
-    return asyncio.run(_train(config, resume, resume_from))
+
+    agent: MultiTurnAgent
+    environment: Environment
+    reward: RewardFunction
+    config: TrainingConfig
+    evaluation: Environment | None = None
+    callbacks: Sequence[Callback] = ()
+    folder: Path | None = None
+    save_path: str | Path | None = None
+    source: RunConfig | None = None
+    quiet: bool = False
+    resume: bool = False
+    resume_from: Path | None = None
+    again: str = ""
+    catch_signals: bool = False
+    before: Callable[[Trainer, Say], Awaitable[None]] | None = None
+    after: Callable[[Trainer, Say], Awaitable[str]] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the run was told, as JSON."""
+        if self.source is not None:
+            return self.source.to_dict()
+        return {
+            "agent": asdict(self.agent.config),
+            "environment": {
+                "max_turns": self.environment.max_turns,
+                "persona": getattr(self.environment, "persona", None),
+            },
+            "rewards": self.reward.to_config(),
+            "training": self.config.model_dump(mode="json"),
+        }
+
+    @property
+    def log_file(self) -> str | None:
+        """Where the run's journal goes, relative to the folder."""
+        return None if self.source is None else self.source.logging.log_file
+
+    def located(self, key: str, message: str) -> str:
+        """A problem with a setting, with the place where it was written if that is known."""
+        return message if self.source is None else self.source.located(key, message)
 
 
-async def _train(config: RunConfig, resume: bool, resume_from: Path | None) -> RunReport:
-    run = run_of(config)
-    again = resume_command()
-    return await execute(replace(run, resume=resume, resume_from=resume_from, again=again, catch_signals=True))
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended.
 
-
-def run_of(config: RunConfig) -> Run:
-    """The run that a config file describes.
-
-    Raises:
-        ConfigError, DataError: a part of it cannot be built.
+    Attributes:
+        text: the documented report.
+        folder: the run folder; None if there is none.
+        rows: the metrics.
     """
-    agent = build_agent(config)
-    if not isinstance(agent, MultiTurnAgent):
-        raise ConfigError(config.located("agent.class", f"{type(agent).__name__} has no model that could be trained"))
-    environment = build_environment(config)
-    reward = build_reward(config, environment)
-    config = with_weights(config, reward)
-    return Run(
-        agent,
-        environment,
-        reward,
-        config.training,
-        evaluation=build_eval_environment(config),
-        folder=config.output_dir,
-        source=config,
-    )
 
+    text: str
+    folder: Path | None
+    rows: list[dict[str, Any]]
 
-def resume_command() -> str:
-    """The command that was typed, made one that resumes."""
-    arguments, rest = [], iter(sys.argv[1:])
-    for argument in rest:
-        if argument == "--resume-from":
-            next(rest, None)
-        elif argument != "--resume" and not argument.startswith("--resume-from="):
-            arguments.append(argument)
-    return shlex.join(["grpo-train", *arguments, "--resume"])
+    def __str__(self) -> str:
+        return self.text

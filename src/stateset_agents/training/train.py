@@ -21,7 +21,8 @@ from ..core.scenario import load_scenarios
 from ..tracking.progress import Progress
 from .announce import announce_arguments
 from .callbacks import Callback
-from .execution import Run, execute
+from .execution import execute
+from .run import Run
 
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 

@@ -306,7 +306,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch, outcome: object) -> list[tuple[Run
             raise outcome
         return outcome
 
-    trainer = ModuleType("stateset_agents.training.run")
+    trainer = ModuleType("stateset_agents.training.command")
     trainer.run_training = run_training  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, trainer.__name__, trainer)
     return calls
