@@ -348,7 +348,9 @@ def test_adapters_cannot_be_trained_on_top_of_a_checkpoint_without_them(work):
     work.write(**LORA)
     ended = work.train("--resume-from", "whole", "--output-dir", "next")
     assert ended.code == 2
-    assert "holds merged weights; to train new adapters on top of them, give the folder as --model-name" in ended.err
+    assert (
+        "holds merged weights; to train new adapters on top of them, give the folder as the model's name" in ended.err
+    )
     ended = work.train("--model-name", "whole/final_model", "--output-dir", "other")
     assert ended.code == 0, ended.err
 
@@ -376,3 +378,21 @@ def test_the_script_itself_stops_at_ctrl_c_and_prints_the_command_that_resumes(w
     ended = work.start(*shlex.split(command)[1:]).wait()
     assert ended.code == 0, ended.err
     assert_same(work, "my runs/first")
+
+
+@pytest.mark.parametrize("lost", ["last", "middle", "all"])
+def test_a_run_whose_metrics_were_lost_is_refused_before_anything_is_touched(work, lost):
+    work.write()
+    assert work.train(before=stop_at(3, signal.SIGTERM)).code == 75
+    log = work.path / "outputs" / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join({"last": lines[:-1], "middle": lines[:1] + lines[2:], "all": []}[lost]))
+    before = {
+        file: file.read_bytes() for file in (work.path / "outputs").rglob("*.json*") if file.name != "status.json"
+    }
+    refused = work.train("--resume")
+    assert refused.code == 3
+    step = {"last": len(lines), "middle": 2, "all": 1}[lost]
+    assert f"metrics.jsonl does not hold step {step}" in refused.err
+    assert refused.err.count("--resume-from outputs") == 1
+    assert before == {file: file.read_bytes() for file in before}

@@ -684,3 +684,18 @@ async def test_resume_without_a_run_is_refused(arguments, message, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         await train(tiny(), environment(), reward_fn=vowels, quiet=True, **arguments)
+
+
+async def test_an_override_that_training_never_calls_is_named(capsys):
+    class Polite(MultiTurnAgent):
+        async def generate_response(self, messages):
+            return "Please: " + await super().generate_response(messages)
+
+    class Heard(Polite):
+        async def process_turn(self, history, user_input, context=None):
+            return await super().process_turn(history, user_input, context)
+
+    for kind, named in ((Polite, True), (Heard, False)):
+        agent = kind(tiny().config)
+        await train(agent, environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL)
+        assert (f"{kind.__name__}.generate_response has no effect" in capsys.readouterr().err) is named

@@ -35,6 +35,9 @@ rounded up to whole training steps. --dry-run shows the result.
 Which value wins: command line, then GRPO_* environment variables, then training.overrides, then the rest of the config
 file, then the profile.
 
+Ctrl-C saves and prints the command that continues; a second one leaves at once and loses the step in progress. A
+reward or environment of yours that blocks (time.sleep, a request without await) holds the first one up.
+
 {EXIT_CODES_HELP}
 """
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
+from ..core.data_file import HALF_CHARACTER, half_characters, shown_place
 from ..core.errors import ConfigError
 from ..core.yaml_strict import ParsedYaml, Path, YamlProblem, parse_yaml
 
@@ -79,7 +80,13 @@ def read_document(file: str | FilePath) -> Document:
                 f"the file holds {found} at the top.\n  want sections: agent, environment, rewards, training, logging",
             )
         )
-    return Document(file, parsed.data, parsed.lines, parsed.texts, notes)
+    document = Document(file, parsed.data, parsed.lines, parsed.texts, notes)
+    halves = list(half_characters(parsed.data))
+    if halves:
+        raise ConfigError(
+            *(_sentence(file, document.line(place), f"{shown_place(place)} {HALF_CHARACTER}") for place in halves)
+        )
+    return document
 
 
 def _sentence(file: FilePath, line: int | None, message: str) -> str:

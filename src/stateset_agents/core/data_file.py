@@ -7,6 +7,7 @@ twice is refused in both; whatever is wrong is a DataError that names the file a
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,38 @@ def read_data_file(path: Path, what: str, shape: str) -> Any:
         raise DataError(f"{what} {path} cannot be read: {error.strerror}") from None
     if not text.strip():
         raise DataError(f"{what} {path} is empty; it must be {shape}")
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return _parse_yaml(path, text)
+    data = _parse_yaml(path, text) if path.suffix.lower() in (".yaml", ".yml") else _parse_json(path, text)
+    for place in half_characters(data):
+        raise DataError(f"{path}: {shown_place(place)} {HALF_CHARACTER}")
+    return data
+
+
+HALF_CHARACTER = "holds half of a surrogate pair (such as \\ud83d alone), which is no character: write the whole one"
+
+
+def half_characters(data: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Places of the texts, keys included, that cannot be written as UTF-8: JSON's escapes can spell such."""
+    if isinstance(data, str):
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            yield place
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from half_characters(key, place)
+            yield from half_characters(value, (*place, key))
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from half_characters(value, (*place, number))
+
+
+def shown_place(place: tuple[str | int, ...]) -> str:
+    """`agent.stop[0]`; "it" for the whole of a file."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".").encode("utf-8", "backslashreplace").decode() or "it"
+
+
+def _parse_json(path: Path, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:

@@ -14,6 +14,7 @@ import copy
 import inspect
 import logging
 import math
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -211,13 +212,16 @@ async def _score(
 @asynccontextmanager
 async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIterator[None]:
     """Whatever foreign code raises inside ends the episode as `outcome`; so does its not being done in time."""
-    limit = asyncio.timeout(seconds)
+    limit, begun = asyncio.timeout(seconds), time.monotonic()
     try:
         async with limit:
             yield
+        if seconds is not None and time.monotonic() - begun > seconds:  # it never awaited, so nothing could end it
+            blocked = f"took longer than {seconds:g} s, and all other conversations waited: use await or a thread"
+            raise _EpisodeFailed(outcome, f"{name}: {blocked}")
     except ContextFull as error:  # of a model that judges or plays the user
         raise _failed(outcome, name, error) from error
-    except StatesetError:
+    except (StatesetError, _EpisodeFailed):
         raise
     except UserFailed as error:
         raise _failed(Outcome.USER, name, error) from error
@@ -231,7 +235,7 @@ async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIte
     except TimeoutError as error:
         if not limit.expired():
             raise _failed(outcome, name, error) from error
-        raise _EpisodeFailed(outcome, f"{name}: took longer than {seconds} s") from None
+        raise _EpisodeFailed(outcome, f"{name}: took longer than {seconds:g} s") from None
     except Exception as error:
         raise _failed(outcome, name, error) from error
 

@@ -65,13 +65,14 @@ def _explanation(path: Path, error: OSError) -> str:
     place = error.filename or path
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return f"the disk is full: {place} cannot be written.\n  free some space, then continue with --resume"
+            fix = "free some space, then continue with --resume (in Python: resume=True)"
+            return f"the disk is full: {place} cannot be written.\n  {fix}"
         case errno.EROFS | errno.EACCES | errno.EPERM:
-            fix = "choose a folder that you may write with --output-dir"
+            fix = "choose a folder that you may write with --output-dir (in Python: output_dir)"
             return f"{place} cannot be written ({error.strerror}).\n  {fix}"
         case errno.ENOTDIR | errno.EEXIST:
-            fix = "choose another path with --output-dir"
+            fix = "choose another path with --output-dir (in Python: output_dir)"
             return f"{path} cannot be a run folder: part of that path is a file, not a folder.\n  {fix}"
         case _:
-            fix = "choose another folder with --output-dir"
+            fix = "choose another folder with --output-dir (in Python: output_dir)"
             return f"{place} cannot be used ({error.strerror or error}).\n  {fix}"

@@ -48,7 +48,8 @@ class FolderLock:
             holder = "this very process" if pid == str(os.getpid()) else f"process {pid or '(unknown)'}"
             raise RunFolderError(
                 f"{path.parent} is being written by {holder}.\n"
-                "  wait for that run to end, stop it, or choose another folder with --output-dir"
+                "  wait for that run to end, stop it, or choose another folder with --output-dir (in Python: "
+                "output_dir)"
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):

@@ -97,7 +97,7 @@ class RunFolder:
         if missing:
             raise RunFolderError(
                 f"{folder.path} holds no run: {' and '.join(missing)} missing.\n"
-                "  give the folder that a run wrote (its --output-dir), or start one there without --resume"
+                "  give the folder that a run wrote, or start one there without resuming"
             )
         status = folder.status
         folder._step = status.step if status else 0
@@ -315,10 +315,11 @@ def _refuse_used(path: Path) -> None:
     if STATUS in used or METRICS in used:
         raise RunFolderError(
             f"{path} already holds a run, and a run is never overwritten.\n"
-            "  add --resume to continue it, or choose another folder with --output-dir"
+            "  continue it with --resume (in Python: resume=True), or choose another folder with --output-dir (in "
+            "Python: output_dir)"
         )
     if used:
         raise RunFolderError(
             f"{path} holds {', '.join(used)}, which this run would overwrite.\n"
-            "  choose another folder with --output-dir, or move what is there"
+            "  choose another folder with --output-dir (in Python: output_dir), or move what is there"
         )

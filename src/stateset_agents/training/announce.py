@@ -15,6 +15,7 @@ from .run import Say
 
 
 def announce(
+    agent: MultiTurnAgent,
     config: TrainingConfig,
     environment: Environment,
     evaluation: Environment | None,
@@ -41,6 +42,16 @@ def announce(
         say(note)
     for name, reason in environment.unused():
         say(f"{name} has no effect: {reason}")
+    kind = type(agent)
+    if _overrides(kind, "generate_response") and not _overrides(kind, "process_turn"):
+        say(
+            f"{kind.__name__}.generate_response has no effect in training and evaluation: a conversation's turns are "
+            "played by process_turn; override that one"
+        )
+
+
+def _overrides(kind: type[MultiTurnAgent], method: str) -> bool:
+    return getattr(kind, method) is not getattr(MultiTurnAgent, method)
 
 
 def announce_arguments(config: TrainingConfig, agent: MultiTurnAgent, given: Mapping[str, Any], say: Say) -> None:

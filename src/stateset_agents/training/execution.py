@@ -75,7 +75,7 @@ async def _execute(run: Run) -> RunReport:
     _require_packages(run.source)
     with _folder(run) as folder, Progress() as progress:
         say = _journal(run, folder, progress)
-        announce(run.config, run.environment, run.evaluation, run.reward, say)
+        announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say)
         last = None
         if folder is not None:
             clean_stale_temporaries(folder.checkpoints_dir)

@@ -7,7 +7,6 @@ folder is touched. What was logged after the checkpoint is forgotten, so that th
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,17 +78,34 @@ def last_state(
             located("training.num_episodes", f"training.num_episodes is {config.num_episodes}, but {held}.")
         )
     if problems:
-        problems[-1] += (
-            "\n  a resumed run keeps its settings: change them back, or start a new run from its checkpoint with "
-            f"--resume-from {folder.path} and another --output-dir (in Python: resume_from and output_dir)"
-        )
+        problems[-1] += f"\n  a resumed run keeps its settings: change them back, or {_anew(folder)}"
         raise ConfigError(*problems)
+    _require_metrics(folder, record)
     return checkpoint
+
+
+def _anew(folder: RunFolder) -> str:
+    return (
+        f"start a new run from its checkpoint with --resume-from {folder.path} and another --output-dir (in Python: "
+        "resume_from and output_dir)"
+    )
+
+
+def _require_metrics(folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """Every step before the checkpoint is logged: the logs reach the disk before it does."""
+    expected = int(record["step"]) - (record["pending"] is not None)
+    logged = [int(row["step"]) for row in read_metrics(folder.path) if row["step"] <= expected]
+    if logged != list(range(1, expected + 1)):
+        missing = next(step for step in range(1, expected + 1) if step not in logged)
+        raise CheckpointError(
+            f"the newest checkpoint of {folder.path} was written after step {record['step']}, but metrics.jsonl does "
+            f"not hold step {missing}: it was changed, or part of it was lost.\n  put it back, or {_anew(folder)}"
+        )
 
 
 def computed_in(checkpoint: Checkpoint) -> str | None:
     """The precision that the run computes in, for one with weights."""
-    precision: str | None = checkpoint.record("trainer")["learner"].get("compute")
+    precision: str | None = checkpoint.record("trainer")["learner"]["compute"]
     return precision
 
 
@@ -171,7 +187,7 @@ def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
         ModelError: a stub has no weights.
     """
     if trainer.learner is None:
-        raise ModelError("--resume-from needs a model with weights, and a stub has none")
+        raise ModelError("a run can only begin from a checkpoint with a model that has weights, and a stub has none")
     adapters = trainer.config.lora is not None
     if "trainer" in checkpoint.manifest.records and adapters == ("adapter" in checkpoint.manifest.tensors):
         load_run_state(checkpoint, trainer.learner, adapters=adapters)
@@ -179,8 +195,8 @@ def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
         say(f"started from {checkpoint.path}: its weights and optimizer state, at step 0")
     elif adapters:
         raise ConfigError(
-            f"--resume-from {checkpoint.path} holds merged weights; to train new adapters on top of them, give the "
-            "folder as --model-name"
+            f"{checkpoint.path} holds merged weights; to train new adapters on top of them, give the folder as the "
+            "model's name"
         )
     else:
         load_weights(checkpoint, trainer.learner)
@@ -195,11 +211,7 @@ def _changed_settings(
     """Key, present value and the run's value of each setting that differs."""
     if "trainer" not in checkpoint.manifest.records:
         raise CheckpointError(f"{checkpoint.path} holds no state of a run, so no run can be resumed from it")
-    recorded = dict(checkpoint.record("trainer")["config"])
-    asked = recorded["batch_size"] * recorded["gradient_accumulation_steps"]
-    groups = math.ceil(asked / recorded["num_generations"])
-    recorded.setdefault("conversations_per_step", groups * recorded["num_generations"])  # older ones do not say
-    before: dict[str, Any] = {"training": recorded}
+    before: dict[str, Any] = {"training": checkpoint.record("trainer")["config"]}
     after: dict[str, Any] = {"training": config.fingerprint_fields()}
     if "run" in checkpoint.manifest.records:
         run = checkpoint.record("run")

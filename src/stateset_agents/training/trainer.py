@@ -20,7 +20,7 @@ from ..checkpoints import prune_checkpoints
 from ..checkpoints.locate import step_folder
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
-from ..core.errors import CheckpointError, ConfigError, ModelError, StatesetError, TrainingStopped
+from ..core.errors import ConfigError, ModelError, StatesetError, TrainingStopped
 from ..core.reward import RewardFunction
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..engines.local import LocalEngine
@@ -270,19 +270,9 @@ class Trainer:
 
         Args:
             state: from a checkpoint.
-            rows: the metrics up to its step.
-
-        Raises:
-            CheckpointError: the metrics do not reach up to the checkpoint.
+            rows: the metrics up to its step, every one.
         """
         self.rows = [dict(row) for row in rows]
-        logged = int(self.rows[-1]["step"]) if self.rows else 0
-        expected = int(state["step"]) - (state["pending"] is not None)
-        if logged != expected:
-            raise CheckpointError(
-                f"the checkpoint was written after step {state['step']}, but the metrics end at step {logged}: "
-                "metrics.jsonl was changed or lost. Start a new run from the checkpoint with --resume-from"
-            )
         self.steps = int(state["step"])
         self.episodes = int(state["episodes"])
         self._pending = state["pending"]

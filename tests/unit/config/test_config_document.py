@@ -145,3 +145,19 @@ def test_another_key_between_the_dashes_stays_an_error(write):
 def test_a_second_mistake_is_still_found_after_the_key_was_moved(write):
     text = "rewards:\n  - type: safety\n  combination_method: average\ntraining: [\n"
     assert "run.yaml, line 4: not valid YAML" in message_of(write(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("run.yaml", 'a: 1\nagent:\n  stop: ["x", "\\ud800"]\n', "run.yaml, line 3: agent.stop[1]"),
+        ("run.json", '{"a": 1,\n "b": "\\udc00"}', "run.json, line 2: b"),
+        ("run.json", '{"a": 1,\n "\\ud800": 2}', "run.json, line 1: it"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_no_text(write, name, text, place):
+    assert f"{place} holds half of a surrogate pair" in message_of(write(text, name))
+
+
+def test_a_whole_surrogate_pair_is_a_character(write):
+    assert read_document(write('{"a": "\\ud83d\\ude00"}', "run.json")).data == {"a": "\U0001f600"}

@@ -170,6 +170,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "b.json").write_bytes(b"[\xff]")
     with pytest.raises(DataError, match=r"is not UTF-8 text \(byte 1\)"):
         load_scenarios(tmp_path / "b.json")
+    (tmp_path / "c.json").write_text(r'[{"id": "a", "user_responses": ["Hi", "x \ud83d"]}]')
+    with pytest.raises(DataError, match=r"c.json: \[0\].user_responses\[1\] holds half of a surrogate pair"):
+        load_scenarios(tmp_path / "c.json")
 
 
 def test_yaml_values_are_what_they_look_like(tmp_path):

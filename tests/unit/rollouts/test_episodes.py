@@ -1,5 +1,6 @@
 import asyncio
 import re
+import time
 import uuid
 
 import pytest
@@ -316,6 +317,18 @@ async def test_slow_environments_and_rewards_fail_in_time():
     assert (late.outcome, late.error) == (Outcome.ENVIRONMENT, "step: took longer than 0.01 s")
     late = await play(stub(), TALK, reward=SlowReward(), reward_timeout=0.01)
     assert (late.outcome, late.error) == (Outcome.REWARD, "compute_reward: took longer than 0.01 s")
+
+
+async def test_a_reward_that_blocks_everybody_is_late_as_well_once_it_returns():
+    class Blocking(RewardFunction):
+        async def compute_reward(self, turns, context=None):
+            time.sleep(0.02)  # noqa: ASYNC251 - what must not be done
+            return RewardResult(1.0)
+
+    late = await play(stub(), TALK, reward=Blocking(), reward_timeout=0.01)
+    assert (late.outcome, late.reward) == (Outcome.REWARD, None)
+    assert "took longer than 0.01 s, and all other conversations waited" in late.error
+    assert (await play(stub(), TALK, reward=Blocking(), reward_timeout=600)).reward == 1.0
 
 
 async def test_a_broken_engine_stops_the_run_and_releases_the_session():
