@@ -60,7 +60,7 @@ class LocalEngine:
         ModelError: the model has no output head.
     """
 
-    def __init__(self, loaded: LoadedModel, *, lanes: int = 16, max_cached_tokens: int = 1_000_000) -> None:
+    def __init__(self, loaded: LoadedModel, *, lanes: int = 32, max_cached_tokens: int = 1_000_000) -> None:
         if lanes < 1:
             raise ValueError(f"lanes must be >= 1, not {lanes}")
         self.version = 0

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from .base import SamplingParams
 
+BLOCK = 256
+"""Ids whose probabilities are added up before the ones around the drawn id are looked at one by one."""
+
 SMALLEST_TEMPERATURE = 1e-30
 """Colder ones leave the range of float32 and are computed as this one: all mass is on the largest logit anyway."""
 
@@ -46,15 +49,33 @@ def choose(
         scores = torch.stack([_penalise(logits[i], p, seen[i]) for i, p in enumerate(params)])
         cooled = (scores / temperature[:, None]).log_softmax(-1)
         sampled = torch.stack([_truncate(cooled[i], p) for i, p in enumerate(params)])
-    cumulative = sampled.exp().cumsum(-1, dtype=torch.float64)
-    level = torch.tensor(noise, dtype=torch.float64, device=logits.device) * cumulative[:, -1]
-    drawn = torch.searchsorted(cumulative, level[:, None], right=True)
-    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
-    greedy = torch.tensor([p.temperature == 0 for p in params], device=logits.device)
-    ids = torch.where(greedy, scores.argmax(-1), torch.minimum(drawn, last)[:, 0])
-    ids = ids.clamp(max=logits.shape[1] - 1)  # logits that are not numbers end up beyond the last id
+    drawn = _invert(sampled.exp(), torch.tensor(noise, dtype=torch.float64, device=logits.device))
+    greedy = [p.temperature == 0 for p in params]
+    if any(greedy):
+        drawn = torch.where(torch.tensor(greedy, device=logits.device), scores.argmax(-1), drawn)
+    ids = drawn.clamp(max=logits.shape[1] - 1)  # logits that are not numbers end up beyond the last id
     chosen = logprobs.gather(1, ids[:, None])[:, 0]
     return ids.tolist(), chosen.tolist()
+
+
+def _invert(mass: Tensor, noise: Tensor) -> Tensor:
+    """The first id of each row at which the cumulative mass exceeds `noise` x (all of it).
+
+    Blocks are summed first, so that sums in double precision run over one block and not over the vocabulary.
+    """
+    rows, vocabulary = mass.shape
+    short = -vocabulary % BLOCK
+    blocks = (torch.nn.functional.pad(mass, (0, short)) if short else mass).view(rows, -1, BLOCK)
+    up_to = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    level = (noise * up_to[:, -1])[:, None]
+    # Beyond the last block with mass, noise that rounds to 1 would find nothing.
+    last = torch.searchsorted(up_to, up_to[:, -1:].contiguous())
+    block = torch.minimum(torch.searchsorted(up_to, level, right=True), last).clamp(max=blocks.shape[1] - 1)
+    before = torch.where(block > 0, up_to.gather(1, (block - 1).clamp(min=0)), 0.0)
+    within = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].cumsum(-1, dtype=torch.float64) + before
+    drawn = torch.searchsorted(within, level, right=True)
+    last = torch.searchsorted(within, within[:, -1:].contiguous())
+    return (block * BLOCK + torch.minimum(drawn, last))[:, 0]
 
 
 def _temperature(params: SamplingParams) -> float:

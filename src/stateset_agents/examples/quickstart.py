@@ -201,7 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.resume and not options.output_dir:
         parser.error("--resume continues the run in --output-dir: name it")
     folder = options.output_dir or _free_folder()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin on a machine with two cores
+    # Threads that wait must not spin for long on a machine with two cores; to wake them from sleep takes longer than
+    # most operations on a small model do.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from ..core.errors import EXIT_INTERRUPTED, StatesetError
 
     try:
