@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from .algorithms import OFF, recipe_of
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -145,6 +147,7 @@ COMMON: MappingProxyType[str, Any] = MappingProxyType(
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "adam_epsilon": 1e-8,
+        **OFF,
         "algorithm": "grpo",
         "clip_low": 0.2,
         # Without a KL term no reference model is held in memory, and small rates keep the policy near its start.
@@ -172,10 +175,11 @@ COMMON: MappingProxyType[str, Any] = MappingProxyType(
 )
 
 
-def profile_values(name: str, *, lora: bool = False) -> dict[str, Any]:
+def profile_values(name: str, algorithm: object = "grpo", *, lora: bool = False) -> dict[str, Any]:
     """Every hyperparameter of a profile by name, `profile` itself left out.
 
     Args:
+        algorithm: whose own values replace the profile's.
         name: a key of `PROFILES`; an unknown one gives the values of "balanced", so that the problems of a config
             can be listed together with the wrong name.
         lora: whether adapters are trained, which takes the other learning rate.
@@ -185,4 +189,5 @@ def profile_values(name: str, *, lora: bool = False) -> dict[str, Any]:
     lora_learning_rate = values.pop("lora_learning_rate")
     if lora:
         values["learning_rate"] = lora_learning_rate
-    return {**COMMON, **values}
+    own = {} if algorithm is None else {**recipe_of(algorithm).values, "algorithm": algorithm}
+    return {**COMMON, **values, **own}

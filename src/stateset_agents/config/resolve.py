@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ..core.errors import ConfigError, DataError
 from ..core.reward import DEFAULT_NOTICE
 from ..core.yaml_strict import Path as KeyPath
+from .algorithms import recipe_of
 from .data_files import candidates, find_data_file
 from .document import Document, read_document
 from .environ import Override, environment_defaults, environment_overrides, unknown_variables
@@ -181,13 +182,17 @@ def _training(
 ) -> TrainingConfig | None:
     """The hyperparameters with the profile's values filled in, their origins noted; None if they contradict."""
     profile = values.get("profile", "balanced")
+    algorithm = values.get("algorithm", COMMON["algorithm"])
     lora = values.get("lora") is not None
+    filled = profile_values(profile, algorithm, lora=lora)
     origins.setdefault("training.profile", "default")
-    for name in profile_values(profile, lora=lora):
+    for name in filled:
         from_profile = f"profile {profile}" + (" with LoRA" if lora and name == "learning_rate" else "")
-        origins.setdefault(f"training.{name}", "default" if name in COMMON else from_profile)
+        origin = "default" if name in COMMON else from_profile
+        own = name != "algorithm" and name in recipe_of(algorithm).values
+        origins.setdefault(f"training.{name}", f"algorithm {algorithm}" if own else origin)
     try:
-        return TrainingConfig.model_validate({**profile_values(profile, lora=lora), "profile": profile, **values})
+        return TrainingConfig.model_validate({**filled, "profile": profile, **values})
     except ValidationError as error:
         problems += explain_all(error, TrainingConfig, values, _Inside(layer, ("training",)))
         return None

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ..core.errors import ConfigError
+from .algorithm_settings import AlgorithmSettings
+from .algorithms import Recipe, conflicts, recipe_of
 from .fields import NotNegative, Positive, ProfileName, Real, Section, Whole
 from .problems import NamedPlaces, explain_all
 from .profiles import profile_values
@@ -43,7 +45,7 @@ def _lora_switch(value: Any) -> Any:
     return None if value is False else value
 
 
-class TrainingConfig(Section):
+class TrainingConfig(AlgorithmSettings):
     """Every hyperparameter of a run. Make one with `from_profile`.
 
     Counts of conversations are called episodes. One optimizer step trains `batch_size * gradient_accumulation_steps`
@@ -65,18 +67,6 @@ class TrainingConfig(Section):
     adam_beta1: Annotated[Real, Field(ge=0, lt=1)] = Field(description="decay of the gradient's running mean")
     adam_beta2: Annotated[Real, Field(ge=0, lt=1)] = Field(description="decay of the squared gradient's running mean")
     adam_epsilon: Annotated[Real, Field(gt=0, le=1e-2)] = Field(description="added to AdamW's denominator")
-    algorithm: Literal["grpo"] = Field(description="how rewards become a loss")
-    scale_rewards: Literal["std", "none"] = Field(
-        description="divide a group's advantages by its standard deviation, or leave them (Dr. GRPO)"
-    )
-    loss_normalization: Literal["token", "sequence", "constant"] = Field(
-        description="average over all tokens of a step, over each conversation first, or divide by a constant"
-    )
-    clip_low: Annotated[Real, Field(gt=0, lt=1)] = Field(description="the ratio is clipped below 1 - clip_low")
-    clip_high: Annotated[Real, Field(gt=0, le=10)] = Field(description="the ratio is clipped above 1 + clip_high")
-    beta: Annotated[Real, Field(ge=0, le=10)] = Field(description="weight of the KL to the reference; 0 loads none")
-    kl_estimator: Literal["k3", "k2"] = Field(description="estimator of that KL")
-    num_iterations: Positive = Field(description="updates made with each step's conversations")
     lora: Annotated[LoraSettings | None, BeforeValidator(_lora_switch)] = Field(
         description="true or {r, alpha, dropout, target_modules}; null trains all weights"
     )
@@ -103,7 +93,16 @@ class TrainingConfig(Section):
     def _consistent(self) -> Self:
         if self.early_stopping and self.eval_every == 0:
             raise ValueError("early_stopping watches evaluations, but eval_every is 0: set eval_every or stop neither")
+        lora = self.lora is not None
+        problems = conflicts(self.algorithm, vars(self), profile_values(self.profile, self.algorithm, lora=lora))
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the algorithm is made of."""
+        return recipe_of(self.algorithm)
 
     @classmethod
     def from_profile(cls, profile: str = "balanced", **overrides: Any) -> TrainingConfig:
@@ -119,7 +118,8 @@ class TrainingConfig(Section):
         places = NamedPlaces()
         try:
             lora = overrides.get("lora") not in (None, False)
-            return cls.model_validate({**profile_values(profile, lora=lora), **overrides, "profile": profile})
+            values = profile_values(profile, overrides.get("algorithm"), lora=lora)
+            return cls.model_validate({**values, **overrides, "profile": profile})
         except ValidationError as error:
             raise ConfigError(*explain_all(error, cls, overrides | {"profile": profile}, places)) from None
 

@@ -162,6 +162,7 @@ class MultiTurnTrajectory:
         reward: the reward function's score plus the environment's step rewards; None if it could not be scored.
         turn_rewards: one number for each assistant turn, where the reward or the environment gave them.
         breakdown: the reward's components, for the log.
+        components: score and weight of each reward of a sum, for algorithms that compare each by itself.
         outcome: how the episode ended.
         success: the environment's or scenario's criterion, or None if neither states one.
         error: what went wrong, for an outcome that is not scored.
@@ -176,6 +177,7 @@ class MultiTurnTrajectory:
     reward: float | None = None
     turn_rewards: list[float] = field(default_factory=list)
     breakdown: dict[str, float] = field(default_factory=dict)
+    components: dict[str, tuple[float, float]] = field(default_factory=dict)
     outcome: Outcome = Outcome.OK
     success: bool | None = None
     error: str | None = None
@@ -248,6 +250,12 @@ class TrajectoryGroup:
     def rewards(self) -> list[float]:
         """Rewards of the scored trajectories."""
         return [t.reward for t in self.trajectories if t.reward is not None]
+
+    @property
+    def teaches(self) -> bool:
+        """Whether its rewards, or those of its turns, differ."""
+        told = [[t.reward, *t.turn_rewards] for t in self.trajectories]
+        return any(one != told[0] for one in told)
 
     @property
     def reward_diversity(self) -> float:

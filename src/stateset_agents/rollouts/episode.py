@@ -198,6 +198,9 @@ async def _score(
         async with _blame(Outcome.REWARD, "compute_reward", limit):
             result = await reward.evaluate(trajectory.turns, context)
         trajectory.breakdown = dict(result.breakdown)
+        trajectory.components = {
+            name: (part.score, part.weight) for name, part in result.components.items() if part.score is not None
+        }
         if result.metadata:
             trajectory.metadata["reward"] = result.metadata
         if result.score is None:

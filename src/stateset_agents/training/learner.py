@@ -7,6 +7,7 @@ together; dropout is off; log-probs are those of the sampler's temperature. An u
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -16,16 +17,26 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from ..algorithms import PolicyLoss, group_relative, policy_loss, token_weights
 from ..core.errors import ConfigError, TrainingStopped
 from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
 from .compute import compute_dtype, keep_freed_memory
 from .logprobs import chosen_logprobs
+from .natural_update import NaturalUpdate, flat
+from .objective import Contribution, Forward, contribution
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
 from .recompute import recomputed_layers
+from .samples import (
+    Conversation,
+    Measured,
+    conversations_of,
+    likelihood_samples,
+    policy_samples,
+    preference_samples,
+)
+from .value_head import ValueHead
 
 if TYPE_CHECKING:
     from ..config.training import TrainingConfig
@@ -42,6 +53,9 @@ class StepMetrics:
             ratio 1 by definition.
         mismatch_mean, mismatch_size, mismatch_max: log-prob that the sampler recorded less the learner's: its mean, the
             mean of its size, and its largest size.
+        value_loss: of the value head, at the start of the step.
+        preference_accuracy: share of pairs that the policy, against its reference, agrees with.
+        step_kl, step_share: mean KL that a natural step took, and how much of it the line search left.
         trained_tokens: tokens with an advantage (or a KL term).
         forwarded_tokens: tokens that one pass puts through the model.
         unique_tokens: the fewest that it could: each prompt of a group once.
@@ -58,6 +72,10 @@ class StepMetrics:
     mismatch_mean: float | None = None
     mismatch_size: float | None = None
     mismatch_max: float | None = None
+    value_loss: float | None = None
+    preference_accuracy: float | None = None
+    step_kl: float | None = None
+    step_share: float | None = None
     trained_tokens: int = 0
     forwarded_tokens: int = 0
     unique_tokens: int = 0
@@ -81,53 +99,28 @@ class _Pass:
     mismatch_max: float = 0.0
     clipped: float = 0.0
     ratio: float = 0.0
+    value_error: float | None = None
+    pairs: int = 0
+    agreed: int = 0
 
-    def add(self, batch: PackedBatch, logprobs: Tensor, entropies: Tensor, result: PolicyLoss) -> None:
+    def add(self, batch: PackedBatch, forward: Forward, result: Contribution) -> None:
         """Take note of a micro-batch."""
-        gap = batch.sampled_logprobs - logprobs
+        gap = batch.sampled_logprobs - forward.logprobs.detach()
         self.loss += result.loss.item()
-        self.entropy += entropies.sum().item()
+        self.entropy += forward.entropies.detach().sum().item()
         self.mismatch += gap.sum().item()
         self.mismatch_size += gap.abs().sum().item()
         self.mismatch_max = max(self.mismatch_max, gap.abs().max().item())
-        self.clipped += result.clipped.sum().item()
-        self.ratio += result.ratio.sum().item()
+        if result.clipped is not None and result.ratio is not None:
+            self.clipped += result.clipped.sum().item()
+            self.ratio += result.ratio.sum().item()
         if result.kl is not None:
             self.kl = (self.kl or 0.0) + result.kl.sum().item()
-
-
-def samples_of(groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_tokens: int) -> list[Sample]:
-    """Annotate the rows of scored groups with advantages and weights.
-
-    Groups with fewer than two scored conversations are left out. Conversations of a group with equal rewards have
-    advantage 0; they count in the weights, and need no forward pass unless there is a KL term.
-
-    Args:
-        groups: of one optimizer step.
-        config: algorithm settings.
-        max_tokens: the most tokens that a conversation can have sampled, the divisor of the "constant" normalization.
-
-    Returns:
-        Samples in group order; empty if there is nothing to learn from: no trained token with an advantage.
-    """
-    kept = [group for group in groups if len(group.trajectories) >= 2]
-    lengths = torch.tensor([t.trained_tokens for group in kept for t in group.trajectories])
-    if not len(lengths) or not int(lengths.sum()):
-        return []
-    weights = token_weights(lengths, config.loss_normalization, constant=max_tokens).tolist()
-    samples: list[Sample] = []
-    conversation = 0
-    for index, group in enumerate(kept):
-        rewards = torch.tensor([group.rewards], dtype=torch.float64)
-        advantages = group_relative(rewards, scale=config.scale_rewards)[0].tolist()
-        for trajectory, advantage in zip(group.trajectories, advantages, strict=True):
-            samples.extend(
-                Sample(row, advantage, weights[conversation], conversation, index)
-                for row in trajectory.rows
-                if row.trained_tokens and (advantage != 0.0 or config.beta != 0.0)
-            )
-            conversation += 1
-    return samples if any(sample.advantage for sample in samples) else []
+        if result.value_error is not None:
+            self.value_error = (self.value_error or 0.0) + result.value_error
+        if result.margins is not None:
+            self.pairs += len(result.margins)
+            self.agreed += int((result.margins > 0).sum())
 
 
 class Learner:
@@ -176,7 +169,8 @@ class Learner:
         self.compute, self.note = compute_dtype(config.mixed_precision, loaded.device, was=compute)
         self._reference: PackedModel | None = None
         adapters = has_lora(loaded)
-        if config.beta and not adapters:
+        self._has_reference = config.beta > 0 and (config.recipe.kind in ("policy", "preference"))
+        if self._has_reference and not adapters:
             self._reference = self._frozen_copy()
         if not adapters:
             loaded.model.requires_grad_(True)
@@ -184,6 +178,9 @@ class Learner:
         if not self.weights.masters:
             raise TrainingStopped("the model has no trainable parameter")
         self._packed = PackedModel(loaded.model)
+        self.value_head: ValueHead | None = None
+        if config.recipe.baseline == "value":
+            self.value_head = ValueHead(self._packed.config.hidden_size, self._packed.device)
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(),
             lr=config.learning_rate,
@@ -203,8 +200,13 @@ class Learner:
         """Weight decay on matrices only: norms and biases are not pulled to zero."""
         matrices = [m for m in self.weights.masters if m.dim() >= 2]
         others = [m for m in self.weights.masters if m.dim() < 2]
-        groups = [{"params": matrices, "weight_decay": self.config.weight_decay}]
-        return [*groups, {"params": others, "weight_decay": 0.0}] if others else groups
+        groups = [{"params": matrices, "weight_decay": self.config.weight_decay, "rate": 1.0}]
+        if others:
+            groups.append({"params": others, "weight_decay": 0.0, "rate": 1.0})
+        if self.value_head is not None:
+            rate = self.config.value_learning_rate / self.config.learning_rate
+            groups.append({"params": list(self.value_head.parameters()), "weight_decay": 0.0, "rate": rate})
+        return groups
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step counted from 0: linear warm-up, then the configured schedule down to 0."""
@@ -219,12 +221,14 @@ class Learner:
             return config.learning_rate * 0.5 * (1.0 - math.cos(math.pi * left))
         return config.learning_rate * left
 
-    def step(self, groups: Sequence[TrajectoryGroup], *, max_tokens: int) -> StepMetrics:
+    def step(self, groups: Sequence[TrajectoryGroup], *, max_tokens: int, max_new_tokens: int = 0) -> StepMetrics:
         """Train on one step's groups.
 
         Args:
             groups: scored conversations.
-            max_tokens: see `samples_of`.
+            max_tokens: the most tokens that a conversation can have sampled, the divisor of the "constant"
+                normalization.
+            max_new_tokens: the length limit of a reply; see `conversations_of`.
 
         Returns:
             Measurements; `updated` is False when no group had a difference in reward to learn from. No weight was
@@ -234,95 +238,152 @@ class Learner:
             TrainingStopped: the loss or the gradient is not finite. The weights are those before that update.
         """
         metrics = StepMetrics(learning_rate=self.learning_rate(self.steps))
-        samples = samples_of(groups, self.config, max_tokens)
-        if samples:
-            self._loaded.model.eval()
-            with recomputed_layers(self._loaded.model) if self.config.gradient_checkpointing else nullcontext():
+        self._loaded.model.eval()
+        with recomputed_layers(self._loaded.model) if self.config.gradient_checkpointing else nullcontext():
+            samples = self._samples(conversations_of(groups, self.config, max_new_tokens), max_tokens)
+            if samples:
                 self._train(samples, metrics)
         self.steps += 1
         return metrics
+
+    def _samples(self, talks: Sequence[Conversation], max_tokens: int) -> list[Sample]:
+        kind = self.config.recipe.kind
+        if kind == "preference":
+            return preference_samples(talks)
+        if kind == "likelihood":
+            return likelihood_samples(talks, self.config, max_tokens)
+        needed = self.value_head is not None or (self._has_reference and self.config.kl_in == "reward")
+        return policy_samples(talks, self.config, max_tokens, self._measured(talks) if needed else None)
+
+    @torch.no_grad()
+    def _measured(self, talks: Sequence[Conversation]) -> dict[int, Measured]:
+        """Values and KL of every trained token, before the update."""
+        found: dict[int, Measured] = {}
+        plain = [Sample(row, 0.0, 0.0, place, t.group) for place, t in enumerate(talks) for row in t.rows]
+        for part in self._micro_batches(plain):
+            batch = PackedBatch.of(part, self._packed.device)
+            forward = self._forward(batch, None, reference=self._has_reference and self.config.kl_in == "reward")
+            none = torch.zeros_like(forward.logprobs)
+            values = none if forward.values is None else forward.values
+            kl = none if forward.reference is None else forward.logprobs - forward.reference
+            for place, sample in enumerate(part):
+                own = batch.owners == place
+                found[id(sample.row)] = Measured(values[own].tolist(), kl[own].tolist())
+        return found
 
     def _train(self, samples: Sequence[Sample], metrics: StepMetrics) -> None:
         batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(samples)]
         old: list[Tensor | None] = [None] * len(batches)
         passes: list[_Pass] = []
+        tokens = sum(len(batch.targets) for batch in batches)
         for _ in range(self.config.num_iterations):
             passes.append(_Pass())
             self.optimizer.zero_grad(set_to_none=True)
             for place, batch in enumerate(batches):
-                old[place] = self._accumulate(batch, old[place], passes[-1])
-            metrics.grad_norm = self._update(metrics.learning_rate)
+                old[place] = self._accumulate(batch, old[place], passes[-1], tokens)
+            if self.config.recipe.kind == "natural":
+                self._natural_update(batches, metrics)
+            else:
+                metrics.grad_norm = self._update(metrics.learning_rate)
         metrics.updated = True
-        metrics.trained_tokens = tokens = sum(len(batch.targets) for batch in batches)
+        metrics.trained_tokens = tokens
         metrics.forwarded_tokens = sum(batch.tokens for batch in batches)
         metrics.unique_tokens = _unique_tokens(samples)
         first, later = passes[0], passes[1:] or passes
         metrics.loss = first.loss
         metrics.kl = None if first.kl is None else first.kl / tokens
         metrics.entropy = first.entropy / tokens
+        metrics.value_loss = first.value_error
         metrics.mismatch_mean, metrics.mismatch_max = first.mismatch / tokens, first.mismatch_max
         metrics.mismatch_size = first.mismatch_size / tokens
-        metrics.clip_fraction = sum(one.clipped for one in later) / (tokens * len(later))
-        metrics.ratio_mean = sum(one.ratio for one in later) / (tokens * len(later))
+        if first.pairs:
+            metrics.preference_accuracy = first.agreed / first.pairs
+        if self.config.recipe.kind == "policy":
+            metrics.clip_fraction = sum(one.clipped for one in later) / (tokens * len(later))
+            metrics.ratio_mean = sum(one.ratio for one in later) / (tokens * len(later))
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-        """At most `batch_size` conversations each; the rows of a conversation stay together."""
+        """At most `batch_size` conversations each; the rows of a conversation or bundle stay together."""
         part: list[Sample] = []
         conversations: set[int] = set()
-        for sample in samples:
-            if sample.conversation not in conversations and len(conversations) == self.config.batch_size:
+        for _, bundle in itertools.groupby(samples, lambda s: (s.bundle, s.conversation if s.bundle < 0 else -1)):
+            rows = list(bundle)
+            new = {sample.conversation for sample in rows} - conversations
+            if part and len(conversations) + len(new) > self.config.batch_size:
                 yield part
                 part, conversations = [], set()
-            part.append(sample)
-            conversations.add(sample.conversation)
+            part += rows
+            conversations |= {sample.conversation for sample in rows}
         if part:
             yield part
 
     def logprobs(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """Log-probs (with gradient) and entropies of a batch's trained tokens, both (N,)."""
+        """Log-probs and entropies of a batch's trained tokens, both (N,), with gradient."""
+        return chosen_logprobs(self._packed, self._states(batch), batch.targets, self._temperature)
+
+    def _states(self, batch: PackedBatch) -> Tensor:
+        """(N, hidden_size) states that predict the trained tokens."""
         hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
-        return chosen_logprobs(self._packed, hidden[batch.predictors], batch.targets, self._temperature)
+        return hidden[batch.predictors]
+
+    def _forward(self, batch: PackedBatch, old: Tensor | None, *, reference: bool) -> Forward:
+        states = self._states(batch)
+        logprobs, entropies = chosen_logprobs(self._packed, states, batch.targets, self._temperature)
+        values = None if self.value_head is None else self.value_head(states)
+        compared = self.reference_logprobs(batch) if reference else None
+        return Forward(logprobs, entropies, logprobs.detach() if old is None else old, values, compared)
 
     @torch.no_grad()
     def reference_logprobs(self, batch: PackedBatch) -> Tensor | None:
         """Log-probs under the reference: the adapter switched off, or the frozen copy; None at beta 0."""
-        if not self.config.beta:
+        if not self._has_reference:
             return None
         packed = self._reference or self._packed
         with base_policy(self._loaded) if self._reference is None else nullcontext():
             hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
             return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self._temperature)[0]
 
-    def _accumulate(self, batch: PackedBatch, old: Tensor | None, measured: _Pass) -> Tensor:
+    def _accumulate(self, batch: PackedBatch, old: Tensor | None, measured: _Pass, tokens: int) -> Tensor:
         """Forward and backward of one micro-batch; returns the log-probs at the start of the step."""
-        reference = self.reference_logprobs(batch)
-        logprobs, entropies = self.logprobs(batch)
-        if old is None:
-            old = logprobs.detach()
-        result = policy_loss(
-            logprobs,
-            old,
-            batch.advantages,
-            batch.weights,
-            clip_low=self.config.clip_low,
-            clip_high=self.config.clip_high,
-            beta=self.config.beta,
-            reference=reference,
-            kl_estimator=self.config.kl_estimator,
-        )
+        in_loss = self.config.recipe.kind == "preference" or self.config.kl_in == "loss"
+        forward = self._forward(batch, old, reference=in_loss)
+        result = contribution(self.config, batch, forward, tokens)
         if not bool(result.loss.isfinite()):
             self._refuse("loss")
         result.loss.backward()
-        measured.add(batch, logprobs.detach(), entropies, result)
-        return old
+        measured.add(batch, forward, result)
+        return forward.old
+
+    def _natural_update(self, batches: Sequence[PackedBatch], metrics: StepMetrics) -> None:
+        """A TRPO step in the place of the optimizer's."""
+        gradient = flat([torch.zeros_like(m) if m.grad is None else m.grad for m in self.weights.masters]).neg()
+        norm = gradient.norm()
+        if not bool(norm.isfinite()):
+            self._refuse("gradient")
+        self.optimizer.zero_grad(set_to_none=True)
+        update = NaturalUpdate(
+            self._packed,
+            self.weights.masters,
+            batches,
+            temperature=self._temperature,
+            max_kl=self.config.max_kl,
+            iterations=self.config.cg_iterations,
+            damping=self.config.cg_damping,
+            backtracks=self.config.line_search_steps,
+        )
+        taken = update(gradient)
+        metrics.grad_norm = norm.item()
+        metrics.step_kl, metrics.step_share = taken.kl, taken.share
 
     def _update(self, learning_rate: float) -> float:
         """Apply the gradient that the masters hold; returns its norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self.weights.masters, self.config.max_grad_norm)
+        if self.value_head is not None:
+            torch.nn.utils.clip_grad_norm_(self.value_head.parameters(), self.config.max_grad_norm)
         if not bool(norm.isfinite()):
             self._refuse("gradient")
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.weights.publish()
@@ -348,23 +409,32 @@ class Learner:
         self.weights.restore()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-        """Masters, optimizer slots (both by parameter name) and counters: all that a resumed run needs."""
-        by_id = {id(master): name for name, master in self.weights.state().items()}
-        slots: dict[str, Tensor] = {}
+        """Masters, optimizer slots (both by parameter name) and counters: all that a resumed run needs.
+
+        A value head is no part of the model, so its weights are among the slots.
+        """
+        by_id = {id(master): name for name, master in self._trained().items()}
+        slots = {} if self.value_head is None else {f"{k}|value": v for k, v in self.value_head.named().items()}
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 for slot, value in self.optimizer.state[parameter].items():
                     slots[f"{by_id[id(parameter)]}|{slot}"] = value
         return self.weights.state(), slots, {"steps": self.steps, "compute": str(self.compute).removeprefix("torch.")}
 
+    def _trained(self) -> dict[str, Tensor]:
+        return self.weights.state() | ({} if self.value_head is None else self.value_head.named())
+
     def load(self, weights: dict[str, Tensor], slots: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Inverse of `state`."""
         self.weights.load(weights)
-        masters = self.weights.state()
+        trained = self._trained()
         for key, value in slots.items():
             name, slot = key.rsplit("|", 1)
-            master = masters[name]
-            self.optimizer.state[master][slot] = value.to(master.device, copy=True)
+            parameter = trained[name]
+            if slot == "value":
+                parameter.data.copy_(value)
+            else:
+                self.optimizer.state[parameter][slot] = value.to(parameter.device, copy=True)
         self.steps = int(counters["steps"])
 
 

@@ -1,7 +1,8 @@
 """Log-probabilities of chosen tokens, a few rows of logits at a time.
 
 Invariant: logits exist for trained tokens only, and for at most `ROWS` of them at once. The backward pass computes them
-again: with p the softmax, d log p(target) / d logit = (onehot(target) - p) / temperature.
+again: with p the softmax and H its entropy, d log p(target) / d logit = (onehot(target) - p) / temperature and
+d H / d logit = -p (log p + H) / temperature.
 """
 
 from __future__ import annotations
@@ -35,16 +36,18 @@ class _ChosenLogprobs(torch.autograd.Function):
             logprobs[rows] = scaled.gather(1, targets[rows, None])[:, 0] - total
             mean = torch.linalg.vecdot((scaled - total[:, None]).exp_(), scaled)
             entropies[rows] = total - mean
-        ctx.save_for_backward(hidden, weight, targets, *([] if bias is None else [bias]))
+        ctx.save_for_backward(hidden, weight, targets, entropies, *([] if bias is None else [bias]))
         ctx.head, ctx.temperature = head, temperature
-        ctx.mark_non_differentiable(entropies)
+        ctx.set_materialize_grads(False)
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, *biases = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, entropies, *biases = ctx.saved_tensors
         head: Head = ctx.head
-        outer = gradients[0] / ctx.temperature
+        none = torch.zeros_like(entropies)
+        outer = (none if gradients[0] is None else gradients[0]) / ctx.temperature
+        spread = None if gradients[1] is None else gradients[1] / ctx.temperature
         to_hidden = torch.empty_like(hidden)
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         to_bias = torch.zeros_like(biases[0]) if biases and ctx.needs_input_grad[2] else None
@@ -55,8 +58,12 @@ class _ChosenLogprobs(torch.autograd.Function):
                 rows = slice(begin, min(begin + ROWS, end))
                 logits = head.logits(hidden[rows])
                 slope = (logits / ctx.temperature).softmax(-1).neg_()
+                bent = None if spread is None else _entropy_slope(slope, entropies[rows], spread[rows])
                 slope.scatter_add_(1, targets[rows, None], torch.ones_like(slope[:, :1]))
-                slope.mul_(outer[rows, None]).mul_(head.slope(logits))
+                slope.mul_(outer[rows, None])
+                if bent is not None:
+                    slope += bent
+                slope.mul_(head.slope(logits))
                 slopes[rows.start - block : rows.stop - block] = slope
             to_hidden[block:end] = slopes @ weight
             if to_weight is not None:
@@ -64,6 +71,12 @@ class _ChosenLogprobs(torch.autograd.Function):
             if to_bias is not None:
                 to_bias += slopes.sum(0)
         return to_hidden, to_weight, to_bias, None, None, None
+
+
+def _entropy_slope(negative: Tensor, entropies: Tensor, outer: Tensor) -> Tensor:
+    """Gradient of outer x H by the scaled logits, from -p; where p is 0 it is 0."""
+    logs = negative.neg().log_().clamp_(min=-1e4)
+    return negative * (logs + entropies[:, None]) * outer[:, None]
 
 
 def chosen_logprobs(model: PackedModel, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -76,7 +89,7 @@ def chosen_logprobs(model: PackedModel, hidden: Tensor, targets: Tensor, tempera
         temperature: logits are divided by it, as the sampler does.
 
     Returns:
-        (N,) log-probs with gradient and (N,) entropies without, both float32, in nats.
+        (N,) log-probs and (N,) entropies, both with gradient, float32, in nats.
     """
     head = model.head
     apply: Any = _ChosenLogprobs.apply

@@ -21,17 +21,28 @@ class Sample:
 
     Attributes:
         row: ids and mask.
-        advantage: of every trained token of the row.
+        advantage: of every trained token of the row, or one for each.
         weight: of every trained token of the row in the step's loss.
         conversation: index of the conversation in the step.
         group: rows of the same group share their prompt.
+        values, returns: of each trained token, for algorithms with a value head.
+        bundle: rows of one bundle go through the model together; -1: those of the conversation.
     """
 
     row: TokenRow
-    advantage: float
+    advantage: float | Sequence[float]
     weight: float
     conversation: int
     group: int
+    values: Sequence[float] | None = None
+    returns: Sequence[float] | None = None
+    bundle: int = -1
+
+    def column(self, numbers: float | Sequence[float] | None) -> Sequence[float]:
+        """One number for each trained token."""
+        if isinstance(numbers, Sequence):
+            return numbers
+        return [numbers or 0.0] * self.row.trained_tokens
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,9 @@ class PackedBatch:
         advantages, weights: (N,) float32.
         sampled_logprobs: (N,) log-probs that the sampler recorded.
         conversations: (N,) conversation of each trained token.
+        owners: (N,) index of each trained token's sample; the tokens of one sample are in order.
+        bundles: (N,) bundle of each trained token.
+        values, returns: (N,) float32; zeros where no sample has any.
     """
 
     ids: Tensor
@@ -57,6 +71,10 @@ class PackedBatch:
     weights: Tensor
     sampled_logprobs: Tensor
     conversations: Tensor
+    owners: Tensor
+    bundles: Tensor
+    values: Tensor
+    returns: Tensor
 
     @property
     def tokens(self) -> int:
@@ -81,7 +99,8 @@ class PackedBatch:
         ids: list[int] = []
         positions: list[int] = []
         pieces = []
-        trained: list[tuple[int, int, float, float, float, int]] = []
+        trained: list[tuple[float, ...]] = []
+        places = {id(sample): place for place, sample in enumerate(samples)}
         for family in _families(samples):
             prefix, start = family.prefix, len(ids)
             ids.extend(family.members[0].row.ids[:prefix])
@@ -90,17 +109,24 @@ class PackedBatch:
             for sample in family.members:
                 row, begin = sample.row, len(ids)
                 last = len(row) - 1 - row.mask[::-1].index(1)
+                columns = map(sample.column, (sample.advantage, sample.values, sample.returns))
+                annotated = zip(*columns, strict=True)
                 for place in range(prefix, last + 1):
                     if row.mask[place]:
                         before = start + prefix - 1 if place == prefix else begin + place - prefix - 1
+                        advantage, value, earned = next(annotated)
                         trained.append(
                             (
                                 before,
                                 row.ids[place],
-                                sample.advantage,
+                                advantage,
                                 sample.weight,
                                 row.logprobs[place],
                                 sample.conversation,
+                                places[id(sample)],
+                                sample.bundle,
+                                value,
+                                earned,
                             )
                         )
                 # the last trained token is predicted, never read
@@ -108,17 +134,25 @@ class PackedBatch:
                 positions.extend(range(prefix, last))
                 branches.append((begin, len(ids)))
             pieces.append((start, start + prefix, branches))
-        columns: list[tuple[float, ...]] = list(zip(*trained, strict=True))
+        numbers = list(zip(*trained, strict=True))
+
+        def column(index: int, dtype: torch.dtype) -> Tensor:
+            return torch.tensor(numbers[index], dtype=dtype, device=device)
+
         return cls(
             ids=torch.tensor(ids, device=device),
             positions=torch.tensor(positions, device=device),
             pieces=pieces,
-            predictors=torch.tensor(columns[0], dtype=torch.long, device=device),
-            targets=torch.tensor(columns[1], dtype=torch.long, device=device),
-            advantages=torch.tensor(columns[2], dtype=torch.float32, device=device),
-            weights=torch.tensor(columns[3], dtype=torch.float32, device=device),
-            sampled_logprobs=torch.tensor(columns[4], dtype=torch.float32, device=device),
-            conversations=torch.tensor(columns[5], dtype=torch.long, device=device),
+            predictors=column(0, torch.long),
+            targets=column(1, torch.long),
+            advantages=column(2, torch.float32),
+            weights=column(3, torch.float32),
+            sampled_logprobs=column(4, torch.float32),
+            conversations=column(5, torch.long),
+            owners=column(6, torch.long),
+            bundles=column(7, torch.long),
+            values=column(8, torch.float32),
+            returns=column(9, torch.float32),
         )
 
 

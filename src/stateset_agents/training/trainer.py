@@ -22,6 +22,7 @@ from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, ModelError, StatesetError, TrainingStopped
 from ..core.reward import RewardFunction
+from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..engines.local import LocalEngine
 from ..evaluation import EvaluationResult, SuccessCriterion, evaluate, group_metrics
@@ -113,6 +114,8 @@ class Trainer:
         self._order = ScenarioOrder(environment.episode_scenarios(), config.seed)
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=None if reward.attainable is None else NEAR_MAXIMUM * reward.attainable)
+        self._drawn = 0
+        """Scenarios drawn so far."""
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
         self._pending: dict[str, Any] | None = None
@@ -256,6 +259,7 @@ class Trainer:
         return {
             "step": self.steps,
             "episodes": self.episodes,
+            "drawn": self._drawn,
             "pending": self._pending,
             "stop_reason": self.stop_reason,
             "criterion_stated": sorted(self._stated),
@@ -275,6 +279,7 @@ class Trainer:
         self.rows = [dict(row) for row in rows]
         self.steps = int(state["step"])
         self.episodes = int(state["episodes"])
+        self._drawn = int(state["drawn"])
         self._pending = state["pending"]
         self.stop_reason = state["stop_reason"]
         self._stated = set(state["criterion_stated"])
@@ -293,13 +298,16 @@ class Trainer:
 
     async def _one_step(self, step: int) -> None:
         begin = time.perf_counter()
-        groups = await self._roll_out(step)
+        kept, flat = await self._roll_out(step)
+        groups = [*kept, *flat]
         rolled = time.perf_counter()
         measured = StepMetrics()
         if self.learner is not None:
             self._phase("learning")
             measured = self.learner.step(
-                groups, max_tokens=self.agent.config.max_new_tokens * self.environment.max_turns
+                kept,
+                max_tokens=self.agent.config.max_new_tokens * self.environment.max_turns,
+                max_new_tokens=self.agent.config.max_new_tokens,
             )
         self.steps = step + 1
         self.publish()
@@ -333,20 +341,37 @@ class Trainer:
         if best or (every and self.steps % every == 0):
             self.save()
 
-    async def _roll_out(self, step: int) -> list[TrajectoryGroup]:
+    async def _roll_out(self, step: int) -> tuple[list[TrajectoryGroup], list[TrajectoryGroup]]:
+        """The groups to train on, and those that dynamic sampling (DAPO, 2503.14476) put aside: all rewards equal."""
         per_step = self.config.plan.groups_per_step
+        kept: list[TrajectoryGroup] = []
+        flat: list[TrajectoryGroup] = []
+        drawn = self._drawn  # a rollout that is given up has drawn nothing
+        for again in range(1 + self.config.dynamic_sampling):
+            wanted = per_step - len(kept)
+            if not wanted:
+                break
+            scenarios = self._order.at(drawn, wanted)
+            drawn += wanted
+            key = f"{self.config.seed}/{step}" + (f"/{again}" if again else "")
+            for group in await self._play(scenarios, key):
+                (kept if group.teaches or not self.config.dynamic_sampling else flat).append(group)
+        self._drawn = drawn
+        return kept, flat
+
+    async def _play(self, scenarios: Sequence[Scenario], key: str) -> list[TrajectoryGroup]:
         player = self.agent.fork("")
         player.training_sampling = True
         return await self._unless_stopped(
             collect_groups(
                 player,
                 self.environment,
-                self._order.at(step * per_step, per_step),
+                scenarios,
                 self.reward,
                 group_size=self.config.num_generations,
-                key=f"{self.config.seed}/{step}",
+                key=key,
                 max_concurrent=self.config.max_concurrent,
-                on_episode=self._counter("rolling out", self.config.plan.conversations_per_step),
+                on_episode=self._counter("rolling out", len(scenarios) * self.config.num_generations),
                 environment_timeout=self.config.environment_timeout,
                 reward_timeout=self.config.reward_timeout,
             )

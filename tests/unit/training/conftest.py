@@ -13,6 +13,7 @@ from stateset_agents.config.training import TrainingConfig
 from stateset_agents.core.trajectory import MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from stateset_agents.models import LoadedModel, load_model
 from stateset_agents.training import learner as learner_module
+from stateset_agents.training import objective as objective_module
 from stateset_agents.training.learner import Learner
 
 Pieces = Sequence[tuple[list[int], bool]]
@@ -143,12 +144,12 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
 def record_losses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Any]]:
     """What goes into and out of each call of `policy_loss` by a learner: (log-probs, old log-probs, result)."""
     calls: list[tuple[Tensor, Tensor, Any]] = []
-    original: Callable[..., Any] = learner_module.policy_loss
+    original: Callable[..., Any] = objective_module.policy_loss
 
     def recording(logprobs: Tensor, old: Tensor, *rest: Any, **options: Any) -> Any:
         result = original(logprobs, old, *rest, **options)
         calls.append((logprobs.detach().clone(), old.clone(), result))
         return result
 
-    monkeypatch.setattr(learner_module, "policy_loss", recording)
+    monkeypatch.setattr(objective_module, "policy_loss", recording)
     return calls

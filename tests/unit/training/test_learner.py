@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from stateset_agents.core.errors import ConfigError, ModelError, TrainingStopped
 from stateset_agents.core.trajectory import TrajectoryGroup
 from stateset_agents.models import attach_lora, save_model_folder, trainable_parameters
-from stateset_agents.training.learner import samples_of
 from stateset_agents.training.packing import PackedBatch
 from stateset_agents.training.recompute import recomputed_layers
+from stateset_agents.training.samples import conversations_of, policy_samples
 from stateset_agents.training.saving import model_weights
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def unchanged(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
 
 def batch_of(kit, learner) -> PackedBatch:
     """Everything that `two_groups` trains, in one batch."""
-    return PackedBatch.of(samples_of(kit.two_groups(), learner.config, 20), CPU)
+    return PackedBatch.of(policy_samples(conversations_of(kit.two_groups(), learner.config), learner.config, 20), CPU)
 
 
 def test_every_weight_moves_by_5e_6_with_masters_and_hardly_any_without(kit):

@@ -6,8 +6,8 @@ import torch
 from stateset_agents.core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from stateset_agents.models import attach_lora
 from stateset_agents.training import learner as learner_module
-from stateset_agents.training.learner import samples_of
 from stateset_agents.training.precision import MasterWeights
+from stateset_agents.training.samples import conversations_of, policy_samples
 
 
 def gradient(kit, groups=None, **settings) -> dict[str, torch.Tensor]:
@@ -173,12 +173,12 @@ def test_samples_are_annotated_by_conversation(kit):
     config = kit.learner(scale_rewards="none", loss_normalization="sequence").config
     single = kit.group(kit.ids(5, 9), [1.0], [3], 9)
     first, second = kit.two_groups()
-    samples = samples_of([first, single, kit.flat_group(), second], config, 20)
+    samples = policy_samples(conversations_of([first, single, kit.flat_group(), second], config), config, 20)
     assert [sample.group for sample in samples] == [0] * 4 + [2] * 5
     assert [sample.conversation for sample in samples] == [0, 1, 2, 3, 8, 9, 10, 11, 11]
-    assert [sample.advantage for sample in samples] == [
+    assert [list(set(sample.advantage)) for sample in samples] == [[advantage] for advantage in [
         0.5625, -0.4375, 0.0625, -0.1875, -0.25, -0.25, 0.75, -0.25, -0.25
-    ]  # fmt: skip
+    ]]  # fmt: skip
     expected = [1 / (12 * length) for length in (4, 9, 6, 12, 8, 5, 11, 12, 12)]
     assert [sample.weight for sample in samples] == pytest.approx(expected, rel=1e-15)
 
@@ -186,8 +186,8 @@ def test_samples_are_annotated_by_conversation(kit):
 def test_with_a_divergence_conversations_without_an_advantage_are_computed_too(kit):
     config = kit.learner(beta=0.1).config
     groups = [*kit.two_groups(), kit.flat_group()]
-    assert len(samples_of(groups, config, 20)) == 9 + 4
-    assert samples_of([kit.flat_group()], config, 20) == []
+    assert len(policy_samples(conversations_of(groups, config), config, 20)) == 9 + 4
+    assert policy_samples(conversations_of([kit.flat_group()], config), config, 20) == []
 
 
 def test_mixed_precision_gradients_point_where_float32_ones_do(kit):

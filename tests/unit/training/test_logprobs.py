@@ -76,7 +76,24 @@ def test_values_and_gradients_are_those_of_plain_log_softmax(count, variant):
     assert_near(logprobs, expected)
     assert_near(entropies, expected_entropies)
     assert logprobs.dtype == entropies.dtype == torch.float32
-    assert not entropies.requires_grad
+    for slope, reference in zip(own, [theirs.grad, *[p.grad for p in model.layer.parameters()]], strict=True):
+        assert_near(slope, reference)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("count", [1, ROWS + 1, BLOCK + 1])
+def test_the_gradient_of_the_entropy_is_that_of_plain_log_softmax(count, variant):
+    """Mutations: the entropy left out of the slope, the temperature forgotten, log-probs' gradient lost beside it."""
+    config, bias, temperature = VARIANTS[variant]
+    model = head(config, bias)
+    hidden, targets, above = states(count)
+    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    logprobs, entropies = chosen_logprobs(model, ours, targets, temperature)
+    (0.5 * (logprobs * above).sum() + (entropies * above.flip(0)).sum()).backward()
+    own = [ours.grad, *[p.grad for p in model.layer.parameters()]]
+    model.layer.zero_grad()
+    expected, expected_entropies = plainly(model, config, theirs, targets, temperature)
+    (0.5 * (expected * above).sum() + (expected_entropies * above.flip(0)).sum()).backward()
     for slope, reference in zip(own, [theirs.grad, *[p.grad for p in model.layer.parameters()]], strict=True):
         assert_near(slope, reference)
 

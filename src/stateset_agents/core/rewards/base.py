@@ -51,6 +51,7 @@ class RewardResult:
         metadata: anything else, JSON-serialisable; `metadata["unscored"]` says why a score is None.
         turn_rewards: the share of each assistant turn in the score, adding up to it; None if it has no such parts.
         components: results of the combined rewards by name, unweighted.
+        weight: of a component in the sum that it is part of.
     """
 
     score: float | None
@@ -58,6 +59,7 @@ class RewardResult:
     metadata: dict[str, Any] = field(default_factory=dict)
     turn_rewards: list[float] | None = None
     components: dict[str, RewardResult] = field(default_factory=dict)
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.score is not None:

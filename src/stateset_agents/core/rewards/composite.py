@@ -90,6 +90,8 @@ class CompositeReward(RewardFunction):
                 scores[chosen], scores, {"chosen": chosen}, results[chosen].turn_rewards, components=results
             )
         shares = dict(zip(scores, self._shares(), strict=True))
+        for label, share in shares.items():
+            results[label].weight = share
         total = sum(shares[label] * score for label, score in scores.items())
         return RewardResult(total, scores, turn_rewards=_turn_rewards(results, shares), components=results)
 

@@ -1,0 +1,151 @@
+"""One step of TRPO on a model's own parameters.
+
+Invariant: the update that stays is one whose mean KL from the policy before, over the whole vocabulary at every trained
+token, was measured to be inside the bound; otherwise the weights are the old ones to the last bit.
+
+The Fisher matrix is the Hessian of that KL where both policies are the same; its products are second derivatives, exact
+up to rounding. That needs every operation to be differentiable twice, so attention runs in its plain form, and logits
+exist for a whole micro-batch: it is a method for small models or adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..algorithms import LineSearch, line_search, natural_step
+from ..engines.packed import PackedModel
+from .logprobs import ROWS
+from .packing import PackedBatch, SharedPrefixPlan
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A batch under the policy before the step."""
+
+    hidden: Tensor
+    chosen: Tensor
+
+
+class NaturalUpdate:
+    """Makes one step; the gradient is given.
+
+    Args:
+        packed: the model.
+        parameters: what is trained, float32.
+        batches: of the step.
+        temperature: of the policy.
+        max_kl, iterations, damping, backtracks: see `TrainingConfig`.
+    """
+
+    def __init__(
+        self,
+        packed: PackedModel,
+        parameters: Sequence[Tensor],
+        batches: Sequence[PackedBatch],
+        *,
+        temperature: float,
+        max_kl: float,
+        iterations: int,
+        damping: float,
+        backtracks: int,
+    ) -> None:
+        self._packed = packed
+        self._parameters = list(parameters)
+        self._batches = list(batches)
+        self._temperature = temperature
+        self._max_kl, self._iterations, self._damping, self._backtracks = max_kl, iterations, damping, backtracks
+        self._tokens = sum(len(batch.targets) for batch in batches)
+
+    def __call__(self, gradient: Tensor) -> LineSearch:
+        """Move the parameters.
+
+        Args:
+            gradient: (n,) of the objective that is to grow.
+        """
+        step = natural_step(gradient, self.fisher_product, max_kl=self._max_kl, iterations=self._iterations)
+        origin = [parameter.detach().clone() for parameter in self._parameters]
+        head = [None if part is None else part.detach().clone() for part in (self._packed.head.weight,)]
+        before = [self._states(batch) for batch in self._batches]
+
+        def measure(share: float) -> tuple[float, float]:
+            self._move(origin, step, share)
+            return self._gain_and_kl(before, head[0]) if share else (0.0, 0.0)
+
+        return line_search(measure, max_kl=self._max_kl, backtracks=self._backtracks)
+
+    def fisher_product(self, vector: Tensor) -> Tensor:
+        """(n,) -> F vector + damping x vector."""
+        product = self._damping * vector
+        parts = self._split(vector)
+        with sdpa_kernel(SDPBackend.MATH):
+            for batch in self._batches:
+                logs = self._log_softmax(batch)
+                fixed = logs.detach()
+                divergence = (fixed.exp() * (fixed - logs)).sum() / self._tokens
+                slopes = torch.autograd.grad(divergence, self._parameters, create_graph=True, materialize_grads=True)
+                along = sum((slope * part).sum() for slope, part in zip(slopes, parts, strict=True))
+                second = torch.autograd.grad(along, self._parameters, materialize_grads=True)  # type: ignore[arg-type]
+                product = product + flat(second)
+        return product
+
+    def _log_softmax(self, batch: PackedBatch) -> Tensor:
+        hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
+        return (self._packed.head.logits(hidden[batch.predictors]) / self._temperature).log_softmax(-1)
+
+    @torch.no_grad()
+    def _states(self, batch: PackedBatch) -> _Before:
+        hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))[batch.predictors]
+        rows = [self._rows(hidden, at).gather(1, batch.targets[at, None])[:, 0] for at in self._chunks(len(hidden))]
+        return _Before(hidden, torch.cat(rows))
+
+    @torch.no_grad()
+    def _gain_and_kl(self, before: Sequence[_Before], old_head: Tensor | None) -> tuple[float, float]:
+        """How much the objective grew, and the mean KL(before || now) over the vocabulary."""
+        gain = divergence = 0.0
+        for batch, old in zip(self._batches, before, strict=True):
+            hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))[batch.predictors]
+            for at in self._chunks(len(hidden)):
+                now = self._rows(hidden, at)
+                was = self._with_head(old_head, lambda at=at, old=old: self._rows(old.hidden, at))  # type: ignore[misc]
+                divergence += float((was.exp() * (was - now)).sum())
+                ratio = (now.gather(1, batch.targets[at, None])[:, 0] - old.chosen[at]).exp()
+                gain += float((batch.weights[at] * batch.advantages[at] * (ratio - 1.0)).sum())
+        return gain, divergence / self._tokens
+
+    def _rows(self, hidden: Tensor, at: slice) -> Tensor:
+        return (self._packed.head.logits(hidden[at]) / self._temperature).log_softmax(-1)
+
+    def _with_head(self, weight: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
+        """Run with the output layer as it was before the step."""
+        layer = self._packed.head.weight
+        if weight is None:
+            return compute()
+        now = layer.data
+        layer.data = weight
+        try:
+            return compute()
+        finally:
+            layer.data = now
+
+    @staticmethod
+    def _chunks(rows: int) -> list[slice]:
+        return [slice(begin, min(begin + ROWS, rows)) for begin in range(0, rows, ROWS)]
+
+    def _split(self, vector: Tensor) -> list[Tensor]:
+        sizes = [parameter.numel() for parameter in self._parameters]
+        return [p.view_as(q) for p, q in zip(vector.split(sizes), self._parameters, strict=True)]
+
+    @torch.no_grad()
+    def _move(self, origin: Sequence[Tensor], step: Tensor, share: float) -> None:
+        for parameter, start, part in zip(self._parameters, origin, self._split(step), strict=True):
+            parameter.copy_(start if share == 0 else start + share * part)
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -1,0 +1,364 @@
+"""Scored conversations to training rows: which tokens are trained, with which advantage and which weight.
+
+Invariant: everything that a step's conversations have in common (baselines, deviations, token counts) is settled here,
+before the step is cut into micro-batches; so the cut cannot change the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..algorithms import (
+    above_batch,
+    generalized_advantages,
+    group_relative,
+    leave_one_out,
+    normalize_then_sum,
+    standardized,
+    token_weights,
+    turn_credit,
+)
+from ..algorithms.advantages import SAME_REWARD
+from ..config.training import TrainingConfig
+from ..core.outcome import StopReason
+from ..core.trajectory import MultiTurnTrajectory, TokenRow, TrajectoryGroup
+from .packing import Sample
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a pass before the update found about a row's trained tokens.
+
+    Attributes:
+        values: of the value head, before each token.
+        kl: log-prob less that of the reference.
+    """
+
+    values: Sequence[float]
+    kl: Sequence[float]
+
+
+Measurements = Mapping[int, Measured]
+"""By `id` of the row."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One scored conversation as the learner sees it.
+
+    Attributes:
+        trajectory: it.
+        group: index of its group.
+        rows: its training rows.
+        turns: for each row, the assistant turn of each of its trained tokens.
+        reward: what it earned, penalties included.
+    """
+
+    trajectory: MultiTurnTrajectory
+    group: int
+    rows: list[TokenRow]
+    turns: list[list[int]]
+    reward: float
+
+    @property
+    def tokens(self) -> int:
+        """Trained tokens over all rows."""
+        return sum(map(len, self.turns))
+
+
+def conversations_of(
+    groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_new_tokens: int = 0
+) -> list[Conversation]:
+    """The conversations of a step that can be learned from, in order.
+
+    Args:
+        groups: scored; those with fewer conversations than the algorithm's baseline needs are left out.
+        config: algorithm settings.
+        max_new_tokens: length limit of a reply, which `overlong_share` refers to; 0: unknown, no penalty.
+    """
+    least = 1 if config.recipe.baseline in ("batch", "value") else 2
+    found = []
+    for index, group in enumerate(group for group in groups if len(group.trajectories) >= least):
+        for trajectory in group.trajectories:
+            rows, turns = [], []
+            for row, which in _rows_with_turns(trajectory, mask_truncated=config.mask_truncated):
+                if which:
+                    rows.append(row)
+                    turns.append(which)
+            reward = (trajectory.reward or 0.0) - overlong_cost(trajectory, config, max_new_tokens)
+            found.append(Conversation(trajectory, index, rows, turns, reward))
+    return found
+
+
+def overlong_cost(trajectory: MultiTurnTrajectory, config: TrainingConfig, max_new_tokens: int) -> float:
+    """What the longest reply costs: 0 up to a share of the limit, then rising to `overlong_penalty` at the limit.
+
+    The soft overlong punishment of DAPO (2503.14476), by reply.
+    """
+    buffer = config.overlong_share * max_new_tokens
+    if not buffer:
+        return 0.0
+    longest = max((len(turn.span.ids) for turn in trajectory.assistant_turns if turn.span is not None), default=0)
+    over = longest - (max_new_tokens - buffer)
+    return config.overlong_penalty * min(1.0, max(0.0, over / buffer))
+
+
+def policy_samples(
+    talks: Sequence[Conversation], config: TrainingConfig, max_tokens: int, measured: Measurements | None = None
+) -> list[Sample]:
+    """Rows with advantages and weights, for every algorithm that follows a policy gradient.
+
+    Conversations without advantage count in the weights, and need no forward pass unless a term of the loss is there
+    without one.
+
+    Args:
+        talks: of one optimizer step.
+        config: algorithm settings.
+        max_tokens: the most tokens that a conversation can have sampled, the divisor of the "constant" normalization.
+        measured: values and KL of every row, for algorithms that need them.
+
+    Returns:
+        Samples in group order; empty if there is nothing to learn from: no trained token with an advantage.
+    """
+    lengths = torch.tensor([talk.tokens for talk in talks])
+    if not len(lengths) or not int(lengths.sum()):
+        return []
+    weights = token_weights(lengths, config.loss_normalization, constant=max_tokens).tolist()
+    if config.recipe.baseline == "value":
+        columns = _estimated(talks, config, measured or {})
+    else:
+        columns = _compared(talks, config, measured or {})
+    always = (config.beta != 0.0 and config.kl_in == "loss") or config.entropy_coef > 0.0
+    samples = [
+        Sample(row, advantage, weights[place], place, talk.group, values, returns)
+        for place, (talk, parts) in enumerate(zip(talks, columns, strict=True))
+        for row, (advantage, values, returns) in zip(talk.rows, parts, strict=True)
+        if always or values is not None or any(advantage)
+    ]
+    return samples if any(any(sample.column(sample.advantage)) for sample in samples) else []
+
+
+_Columns = list[tuple[Sequence[float], Sequence[float] | None, Sequence[float] | None]]
+"""Advantages, values and returns of the trained tokens, for each row of a conversation."""
+
+
+def _compared(talks: Sequence[Conversation], config: TrainingConfig, measured: Measurements) -> list[_Columns]:
+    """Advantages from rewards alone: one for each conversation, or for each turn."""
+    penalty = config.beta if config.kl_in == "reward" else 0.0
+    penalties = [penalty * _total_kl(talk, measured) if penalty else 0.0 for talk in talks]
+    rewards = torch.tensor([t.reward - p for t, p in zip(talks, penalties, strict=True)], dtype=torch.float64)
+    if config.recipe.baseline == "batch":
+        advantages = above_batch(rewards)
+        if config.scale_rewards == "batch":
+            advantages = standardized(advantages)
+    elif config.reward_aggregation == "normalize_then_sum":
+        advantages = _each_then_sum(talks)
+    else:
+        table, scored = _table(talks, rewards)
+        if config.recipe.baseline == "leave_one_out":
+            advantages = leave_one_out(table)[scored]
+            if config.scale_rewards == "batch":
+                advantages = standardized(advantages)
+        else:
+            advantages = group_relative(table, scale=config.scale_rewards)[scored]
+    if config.credit != "turn":
+        return [
+            [([advantage] * len(turns), None, None) for turns in talk.turns]
+            for talk, advantage in zip(talks, advantages.tolist(), strict=True)
+        ]
+    columns: list[_Columns] = []
+    for _, members in _by_group(talks):
+        lengths = [_turn_lengths(talks[place]) for place in members]
+        returns = [_returns(talks[place], config.discount) for place in members]
+        credit = turn_credit(advantages[members], returns, lengths, scale=config.scale_rewards != "none")
+        for place, turns in zip(members, credit, strict=True):
+            columns.append([([turns[turn] for turn in row], None, None) for row in talks[place].turns])
+    return columns
+
+
+def _estimated(talks: Sequence[Conversation], config: TrainingConfig, measured: Measurements) -> list[_Columns]:
+    """Advantages from the value head, over tokens or over turns."""
+    penalty = config.beta if config.kl_in == "reward" else 0.0
+    columns: list[_Columns] = []
+    for talk in talks:
+        found = [measured[id(row)] for row in talk.rows]
+        turns = [turn for row in talk.turns for turn in row]
+        order = sorted(range(len(turns)), key=turns.__getitem__)  # rows may alternate between turns
+        values = [value for one in found for value in one.values]
+        kl = [value for one in found for value in one.kl]
+        earned = _earned(talk)
+        advantages, returns = [0.0] * len(turns), [0.0] * len(turns)
+        if config.credit == "token":
+            rewards = [-penalty * kl[place] for place in order]
+            for at, place in enumerate(order):
+                if at + 1 == len(order) or turns[order[at + 1]] != turns[place]:
+                    rewards[at] += earned[turns[place]]
+            steps = [[place] for place in order]
+        else:
+            steps = [[place for place in order if turns[place] == turn] for turn in sorted(set(turns))]
+            rewards = [
+                earned[turns[places[0]]] - penalty * math.fsum(kl[place] for place in places) for places in steps
+            ]
+        estimated = generalized_advantages(
+            rewards, [values[places[0]] for places in steps], discount=config.discount, decay=config.gae_lambda
+        )
+        for places, advantage, target in zip(steps, *estimated, strict=True):
+            for place in places:
+                advantages[place], returns[place] = advantage, target
+                values[place] = values[places[0]] if config.credit == "turn" else values[place]
+        parts: _Columns = []
+        at = 0
+        for row in talk.turns:
+            piece = slice(at, at + len(row))
+            parts.append((advantages[piece], values[piece], returns[piece]))
+            at += len(row)
+        columns.append(parts)
+    if config.scale_rewards == "batch":
+        every = torch.tensor([a for parts in columns for column, _, _ in parts for a in column], dtype=torch.float64)
+        scaled = iter(standardized(every).tolist())
+        columns = [
+            [([next(scaled) for _ in column], values, returns) for column, values, returns in parts]
+            for parts in columns
+        ]
+    return columns
+
+
+def _rows_with_turns(trajectory: MultiTurnTrajectory, *, mask_truncated: bool) -> Iterator[tuple[TokenRow, list[int]]]:
+    """Each row, as it is trained, with the assistant turn of each trained token.
+
+    Rows that no turn points into (made by hand or read from a file) have one turn for each run of trained tokens.
+    """
+    known: dict[tuple[int, int], int] = {}
+    cut: set[tuple[int, int]] = set()
+    for number, turn in enumerate(trajectory.assistant_turns):
+        if turn.span is None:
+            continue
+        places = {(id(turn.span.row), place) for place in range(turn.span.start, turn.span.end)}
+        known |= dict.fromkeys(places, number)
+        if turn.stop_reason in (StopReason.LENGTH, StopReason.CONTEXT):
+            cut |= places
+    runs = -1
+    for row in trajectory.rows:
+        mask, which = list(row.mask), []
+        for place, trained in enumerate(row.mask):
+            if not trained:
+                continue
+            if known:
+                turn_number = known.get((id(row), place), trajectory.length - 1)
+            else:
+                runs += place == 0 or not row.mask[place - 1]
+                turn_number = runs
+            if mask_truncated and (id(row), place) in cut:
+                mask[place] = 0
+            else:
+                which.append(turn_number)
+        yield (row if mask == row.mask else TokenRow(row.ids, mask, row.logprobs, row.versions)), which
+
+
+def _earned(talk: Conversation) -> dict[int, float]:
+    """What each turn that has trained tokens earned; together the conversation's reward.
+
+    What an untrained turn earned counts for the one before it, or the first.
+    """
+    trained = sorted({turn for row in talk.turns for turn in row})
+    given = list(talk.trajectory.turn_rewards)
+    earned = dict.fromkeys(trained, 0.0)
+    for turn, reward in enumerate(given):
+        earned[max((t for t in trained if t <= turn), default=trained[0])] += reward
+    earned[trained[-1]] += talk.reward - math.fsum(given)  # what was judged at the end, and penalties
+    return earned
+
+
+def _returns(talk: Conversation, discount: float) -> list[float]:
+    """What was earned from each trained turn on, discounted by turns."""
+    returns: list[float] = []
+    ahead = 0.0
+    for reward in reversed(list(_earned(talk).values())):
+        ahead = reward + discount * ahead
+        returns.append(ahead)
+    # Places of turns in the conversation, so that a turn is compared with the same one of other conversations.
+    every = dict(zip(_earned(talk), reversed(returns), strict=True))
+    return [every.get(turn, 0.0) for turn in range(max(every) + 1)]
+
+
+def _turn_lengths(talk: Conversation) -> list[int]:
+    counts: dict[int, int] = {}
+    for row in talk.turns:
+        for turn in row:
+            counts[turn] = counts.get(turn, 0) + 1
+    return [counts.get(turn, 0) for turn in range(max(counts) + 1)]
+
+
+def _total_kl(talk: Conversation, measured: Measurements) -> float:
+    return math.fsum(value for row in talk.rows for value in measured[id(row)].kl)
+
+
+def _by_group(talks: Sequence[Conversation]) -> list[tuple[int, list[int]]]:
+    """Places of each group's conversations."""
+    groups: dict[int, list[int]] = {}
+    for place, talk in enumerate(talks):
+        groups.setdefault(talk.group, []).append(place)
+    return list(groups.items())
+
+
+def _table(talks: Sequence[Conversation], rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """(groups, samples) with NaN where a group has fewer than the largest one, and where the numbers are."""
+    groups = _by_group(talks)
+    table = torch.full((len(groups), max(len(places) for _, places in groups)), torch.nan, dtype=torch.float64)
+    for index, (_, places) in enumerate(groups):
+        table[index, : len(places)] = rewards[places]
+    return table, ~table.isnan()
+
+
+def _each_then_sum(talks: Sequence[Conversation]) -> Tensor:
+    """See `normalize_then_sum`."""
+    parts = [talk.trajectory.components for talk in talks]
+    weights = torch.tensor([weight for _, weight in parts[0].values()], dtype=torch.float64)
+    tables = [_table(talks, torch.tensor([part[name][0] for part in parts], dtype=torch.float64)) for name in parts[0]]
+    return normalize_then_sum(torch.stack([table for table, _ in tables], dim=-1), weights)[tables[0][1]]
+
+
+def preference_samples(talks: Sequence[Conversation]) -> list[Sample]:
+    """The best and the worst conversation of each group, as a bundle: chosen first, then rejected.
+
+    Groups without a difference give none. The pair's number is `bundle`; a chosen row has advantage 1, a rejected one
+    -1, and each weighs 1 / (number of pairs).
+    """
+    pairs = []
+    for _, places in _by_group(talks):
+        held = [place for place in places if talks[place].tokens]
+        if not held:
+            continue
+        best = max(held, key=lambda place: talks[place].reward)
+        worst = min(held, key=lambda place: talks[place].reward)
+        if talks[best].reward - talks[worst].reward > SAME_REWARD * max(1.0, abs(talks[best].reward)):
+            pairs.append((best, worst))
+    return [
+        Sample(row, sign, 1.0 / len(pairs), place, talks[place].group, bundle=number)
+        for number, pair in enumerate(pairs)
+        for sign, place in zip((1.0, -1.0), pair, strict=True)
+        for row in talks[place].rows
+    ]
+
+
+def likelihood_samples(talks: Sequence[Conversation], config: TrainingConfig, max_tokens: int) -> list[Sample]:
+    """The conversations to imitate: the best one of each group that has a difference."""
+    chosen = []
+    for _, places in _by_group(talks):
+        rewards = [talks[place].reward for place in places]
+        if max(rewards) - min(rewards) > SAME_REWARD * max(1.0, abs(max(rewards))):
+            chosen.append(places[rewards.index(max(rewards))])
+    lengths = torch.tensor([talks[place].tokens for place in chosen])
+    if not len(lengths) or not int(lengths.sum()):
+        return []
+    weights = token_weights(lengths, config.loss_normalization, constant=max_tokens).tolist()
+    return [
+        Sample(row, 1.0, weight, place, talks[place].group)
+        for place, weight in zip(chosen, weights, strict=True)
+        for row in talks[place].rows
+    ]
