@@ -6,6 +6,7 @@ an effect here is set, and another minor release than the known one is refused.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .config import TRLGRPOConfig
 
 KNOWN = "1.16"
+INSTALL = "pip install 'grpo-agent-framework[trl]'"
 
 
 def require_trl() -> None:
@@ -27,13 +29,12 @@ def require_trl() -> None:
     Raises:
         ConfigError: it is absent, or another release.
     """
-    install = "pip install 'grpo-agent-framework[trl]'"
     try:
         found = importlib.metadata.version("trl")
     except importlib.metadata.PackageNotFoundError:
-        raise ConfigError(f"training with TRL needs the package trl, which is not installed: {install}") from None
+        raise ConfigError(f"training with TRL needs the package trl, which is not installed: {INSTALL}") from None
     if found != KNOWN and not found.startswith(f"{KNOWN}."):
-        raise ConfigError(f"training with TRL is made for trl {KNOWN}, and {found} is installed: {install}")
+        raise ConfigError(f"training with TRL is made for trl {KNOWN}, and {found} is installed: {INSTALL}")
 
 
 def import_trl() -> Any:
@@ -46,12 +47,16 @@ def import_trl() -> Any:
         warnings.simplefilter("ignore")
         try:
             import datasets  # noqa: F401 - TRL takes its prompts in no other form
-            import trl
-        except ImportError as error:
-            raise ConfigError(
-                f"trl is installed but cannot be imported ({error}): pip install 'grpo-agent-framework[trl]'"
-            ) from error
+
+            trl: Any = importlib.import_module("trl")
+            _ = trl.GRPOTrainer  # TRL imports its parts when they are first asked for
+        except (ImportError, RuntimeError) as error:
+            raise ConfigError(f"trl is installed, but not importable ({_last_line(error)}): {INSTALL}") from error
     return trl
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def grpo_arguments(

@@ -350,5 +350,11 @@ def _sinks(config: TRLGRPOConfig) -> Sinks:
     project = config.wandb_project or os.environ.get("WANDB_PROJECT")
     if not project:
         return Sinks()
-    SamplesSink.check()
+    try:
+        SamplesSink.check()
+    except ConfigError as error:
+        raise ConfigError(
+            f"a W&B project is named ({project}), and the package wandb is not installed: "
+            "pip install 'grpo-agent-framework[wandb]', or unset wandb_project and WANDB_PROJECT"
+        ) from error
     return Sinks([SamplesSink(project, config.wandb_entity or os.environ.get("WANDB_ENTITY"), config.wandb_samples)])
