@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import math
 import re
+import time
 
 import pytest
 import torch
@@ -155,8 +156,9 @@ async def test_only_the_models_own_words_get_a_gradient_and_they_were_said_by_th
     tmp_path, learned, settings
 ):
     """Mutations: an env_mask of ones; no `weights_changed` before a round; log-probs of another temperature."""
-    await run(tmp_path / "run", **settings)
+    agent = await run(tmp_path / "run", **settings)
     assert sorted({step for step, *_ in learned}) == [0, 1]
+    assert agent.runtime.engine.version == 2
     for _, logprobs, inputs in learned:
         spoken = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
         heard = inputs["completion_mask"].bool() & ~spoken
@@ -373,7 +375,8 @@ async def test_rows_that_trl_cannot_train_are_told(tmp_path, caplog):
 
 
 async def test_no_conversation_is_longer_than_prompt_and_completion_together(tmp_path, learned):
-    await run(tmp_path / "run", max_prompt_length=80, max_completion_length=20)
+    agent = await run(tmp_path / "run", max_prompt_length=80, max_completion_length=20)
+    assert agent.runtime.max_context == 4096
     lengths = [(i["prompt_mask"].sum(1) + i["completion_mask"].sum(1)).max().item() for *_, i in learned]
     assert max(lengths) <= 100
     rows = read_metrics(tmp_path / "run")
@@ -472,9 +475,11 @@ async def test_a_cancelled_run_ends_its_thread_and_leaves_the_agent_as_it_was(tm
         monkeypatch.setattr(GRPOTrainer, "_compute_loss", slow)
     task = asyncio.ensure_future(run(tmp_path / "run", agent=agent, reward=reward, num_episodes=8000))
     await asyncio.wait({task, asyncio.ensure_future(reached.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    begin = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert time.monotonic() - begin < 30
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(agent).items())
     assert not has_lora(agent.runtime.model)
     assert RunFolder.open(tmp_path / "run").status.state == "interrupted"

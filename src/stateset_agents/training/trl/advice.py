@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...core.errors import StatesetError
 from .machine import Precision, missing_for_quantized
 from .plan import make_plan
 
@@ -65,6 +66,11 @@ def _without_effect(config: TRLGRPOConfig) -> list[str]:
 
 
 def _machine(config: TRLGRPOConfig) -> list[str]:
-    notes = Precision.of(config, None).notes
-    missing = missing_for_quantized(config)
-    return [*notes, missing] if missing else list(notes)
+    notes: list[str] = []
+    try:
+        notes += Precision.of(config, None).notes
+    except StatesetError as error:
+        notes.append(str(error))
+    if config.quantized is not None:
+        notes.append(missing_for_quantized(config) or f"{config.quantized} is refused: see docs/trl.md")
+    return notes

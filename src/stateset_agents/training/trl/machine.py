@@ -1,7 +1,7 @@
 """What this machine can do of what a TRL config asks.
 
-Invariant: asked before any model is loaded. A precision that the machine lacks is switched off, and said; quantised
-weights that it cannot compute with are refused.
+Invariant: asked before any model is loaded. A precision that the machine lacks is switched off, and said; what
+cannot be trained is refused.
 """
 
 from __future__ import annotations
@@ -90,13 +90,33 @@ def require_machine(config: TRLGRPOConfig) -> None:
     """Refuse what cannot work here, before any model is loaded.
 
     Raises:
-        ConfigError: quantised weights without what they need, or several processes.
+        ConfigError: quantised weights, or several processes.
     """
     missing = missing_for_quantized(config)
     if missing is not None:
         raise ConfigError(f"{missing}; leave {config.quantized} out, or take a smaller model")
+    if config.quantized is not None:
+        raise ConfigError(
+            f"{config.quantized}: quantised base weights are not trained by this version; leave it out: adapters on "
+            "bfloat16 weights take 2 bytes for each parameter"
+        )
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
         raise ConfigError(
             "TRL training runs in one process here: each process would hold its own conversations; start it without "
             "torchrun or accelerate launch"
+        )
+
+
+def require_one_gpu(device: str) -> None:
+    """Refuse a machine on which TRL would spread the model over several GPUs, or take another than the agent's.
+
+    Raises:
+        ConfigError: several GPUs are visible, and the model is to be on one of them.
+    """
+    import torch
+
+    if device.startswith("cuda") and torch.cuda.device_count() > 1:
+        raise ConfigError(
+            f"{torch.cuda.device_count()} GPUs are visible, and TRL would take all of them: set CUDA_VISIBLE_DEVICES "
+            "to the number of one, or device_map to cpu"
         )

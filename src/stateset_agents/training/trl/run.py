@@ -32,6 +32,7 @@ from ...core.errors import ConfigError, ModelError
 from ...core.reward import RewardFunction
 from ...engines.local import LocalEngine
 from ...models import LoadedModel, has_lora, is_stub, preflight, save_model_folder
+from ...models.devices import choose_device
 from ...tracking.logging_setup import also_log_to
 from ...tracking.progress import Progress
 from ...tracking.redaction import redact_config
@@ -45,7 +46,7 @@ from ..run import Say
 from ..saving import Subject
 from .config import TRLGRPOConfig
 from .library import grpo_arguments, import_trl
-from .machine import Precision, wanted_device
+from .machine import Precision, require_one_gpu, wanted_device
 from .plan import TRLPlan, make_plan
 from .player import Player, speaking
 from .reporter import Reporter
@@ -180,11 +181,11 @@ class TRLRun:
         temperature = {**asdict(agent.config), **self.config.sampling}["temperature"]
         if temperature <= 0:
             raise ConfigError("temperature is 0: all conversations of a group would be alike, and nothing is learned")
+        device = wanted_device(self.config) or agent.config.device
+        require_one_gpu(choose_device(device))
         if agent.initialized:
             return
-        device = wanted_device(self.config)
-        if device is not None:
-            agent.config = replace(agent.config, device=device)
+        agent.config = replace(agent.config, device=device)
         preflight(
             agent.config.model_name,
             training=True,

@@ -186,6 +186,10 @@ def test_quantised_weights_say_what_they_lack_here(monkeypatch):
     assert "a CUDA GPU" in note
 
 
+def test_advice_stops_nothing():
+    assert any('device_map is "balanced"' in note for note in TRLGRPOConfig(device_map="balanced").validate())
+
+
 VARIABLES = {
     "MODEL_NAME": ("model_name", "tiny", "tiny"),
     "NUM_EPISODES": ("num_episodes", "2000", 2000),
