@@ -1,5 +1,6 @@
 """Every program of the user guide runs from an installed wheel, in an empty folder, as a reader finds it."""
 
+import importlib.util
 import json
 import os
 import re
@@ -112,6 +113,30 @@ def test_the_installed_command_trains_a_config_that_comes_with_it(python, tmp_pa
     assert ended.returncode == 0, ended.stderr
     assert "GRPO Agent Framework - Training Complete" in ended.stdout
     assert [file.name for file in tmp_path.iterdir()] == ["outputs"]
+
+
+TRL_GUIDE = (Path(__file__).parent / "trl-training-guide.md").read_text()
+TRL_BLOCKS = re.findall(r"^```python\n(.*?)^```", TRL_GUIDE, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is bridged to")
+def test_every_program_of_the_trl_guide_runs_from_the_wheel_with_a_tiny_model(python, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "blocks.json").write_text(json.dumps(TRL_BLOCKS))
+    script = str(Path(__file__).parent / "run_trl_blocks.py")
+    ended = run(python, script, str(tmp_path / "blocks.json"), "tiny", cwd=empty)
+    assert ended.returncode == 0, ended.stderr
+    assert "Warning" not in ended.stderr
+    (line,) = re.findall(r"^RESULT (.*)$", ended.stdout, flags=re.MULTILINE)
+    result = json.loads(line)
+    assert Path(result["package"]).is_relative_to(python.parents[1])
+    assert len(result["configs"]) == 8
+    assert result["configs"][-1] == {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
+    assert result["response"].startswith("User: Where is my order?\nAssistant:")
+    for saved in ("final_model", "my_agent/final_model", "custom_training/final_model"):
+        assert (empty / "outputs" / saved / "model.safetensors").is_file()
+    assert ended.stdout.count("GRPO Agent Framework - Training Complete\n") == 3
 
 
 @pytest.mark.slow

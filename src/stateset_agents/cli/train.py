@@ -16,7 +16,7 @@ import typer
 from .._version import __version__
 from ..config import Override, RunConfig, load_config
 from ..core.errors import ConfigError
-from ..examples.shipped import shipped_root
+from ..core.shipped import shipped_root
 from ..tracking.logging_setup import setup_logging
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .shipped import shipped
+from ..core.shipped import shipped
 
 if TYPE_CHECKING:
     from ..training.trainer import Trainer

@@ -95,6 +95,13 @@ def lora_layers(loaded: LoadedModel) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
+def detach_lora(loaded: LoadedModel) -> None:
+    """Take adapters out again, whatever they are called. The weights that they were put on stay as they are."""
+    for name, layer in list(lora_layers(loaded)):
+        parent, _, own = name.rpartition(".")
+        setattr(loaded.model.get_submodule(parent), own, layer.get_base_layer())
+
+
 @contextmanager
 def base_policy(loaded: LoadedModel) -> Iterator[LoadedModel]:
     """Within this block the model computes what it computed before training: adapters are off.

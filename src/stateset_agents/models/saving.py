@@ -57,16 +57,21 @@ def save_model_folder(
     return folder
 
 
-def merged_state_dict(loaded: LoadedModel) -> dict[str, Tensor]:
-    """The weights with adapters merged, on the CPU, under the names that the model has without adapters."""
+def merged_state_dict(loaded: LoadedModel, *, adapter: str = ADAPTER) -> dict[str, Tensor]:
+    """The weights with adapters merged, on the CPU, under the names that the model has without adapters.
+
+    Args:
+        loaded: the model.
+        adapter: name of its adapters, for those that another library attached.
+    """
     layers = dict(lora_layers(loaded))
     merged: dict[str, Tensor] = {}
     for name, tensor in loaded.model.state_dict().items():
-        if f".{ADAPTER}." in name:
+        if f".{adapter}." in name:
             continue
         layer = layers.get(name.removesuffix(".base_layer.weight"))
         if layer is not None:
             # Added in float32 and rounded once, so that merging costs a bf16 model no more than it must.
-            tensor = (tensor.float() + layer.get_delta_weight(ADAPTER).float()).to(tensor.dtype)
+            tensor = (tensor.float() + layer.get_delta_weight(adapter).float()).to(tensor.dtype)
         merged[name.replace(".base_layer.", ".")] = tensor.detach().cpu()
     return merged

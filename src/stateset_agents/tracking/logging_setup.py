@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -54,6 +56,27 @@ def setup_logging(
     root.setLevel(number)
     logging.captureWarnings(capture=True)
     return redactor
+
+
+@contextmanager
+def also_log_to(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Within this block this package's records of INFO and above go to `path` too; everything else stays as it is.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    handler = _open_file(Path(path), logging.INFO, Redactor.from_environment())
+    logger = logging.getLogger(PACKAGE)
+    before = logger.level
+    logger.addHandler(handler)
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def reset_logging() -> None:

@@ -24,7 +24,7 @@ def announce(
 ) -> None:
     """Tell the size of the run and of its evaluations, and what environment and reward have to say about it."""
     plan = config.plan
-    scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
+    scenarios = environment.episode_scenarios()
     say(
         f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} conversations "
         f"({count(plan.groups_per_step, 'scenario')} x {config.num_generations}), "
@@ -38,6 +38,12 @@ def announce(
             f"{count(plan.total_steps // every, 'evaluation')} of {evaluated * config.eval_samples} conversations "
             f"({evaluated} {where} scenarios x {config.eval_samples}); eval_every: 0 leaves them out"
         )
+    announce_parts(agent, environment, reward, say)
+
+
+def announce_parts(agent: MultiTurnAgent, environment: Environment, reward: RewardFunction, say: Say) -> None:
+    """Tell what environment, reward and agent have to say about a run."""
+    scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
     for note in (*environment.notices(), *reward.notices(scenarios)):
         say(note)
     for name, reason in environment.unused():

@@ -20,7 +20,7 @@ import yaml
 
 from ..checkpoints import clean_stale_temporaries
 from ..config import RunConfig
-from ..core.errors import ConfigError, Interrupted, ModelError, is_out_of_memory
+from ..core.errors import ConfigError, Interrupted, is_out_of_memory
 from ..models import preflight
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
@@ -30,15 +30,13 @@ from .announce import announce
 from .callbacks import Callback
 from .closing import closing_report, finish
 from .ending import failed, interrupted
+from .exclusive import only_run_of, out_of_memory
 from .resume import begin_from, computed_in, find_start, last_state, remember_start, remembered_start, take_up
 from .run import Run, RunReport, Say
 from .signals import StopSignals
 from .trainer import RunParts, StopRequested, Trainer
 
 log = logging.getLogger(__name__)
-
-_IN_TRAINING: set[int] = set()
-"""The agents that are trained at this moment, by `id`: two runs would change the same weights under each other."""
 
 
 async def execute(run: Run) -> RunReport:
@@ -50,19 +48,15 @@ async def execute(run: Run) -> RunReport:
         Interrupted: Ctrl-C or SIGTERM, where they are caught; the message says how to continue.
         asyncio.CancelledError: the caller gave the run up; what was done is saved.
     """
-    if id(run.agent) in _IN_TRAINING:
-        raise ConfigError("this agent is being trained already: wait for that run, or make another agent")
-    if run.config.threads is not None:
-        torch.set_num_threads(run.config.threads)
-    _IN_TRAINING.add(id(run.agent))
-    try:
-        return await _execute(run)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise _out_of_memory(error) from error
-        raise
-    finally:
-        _IN_TRAINING.discard(id(run.agent))
+    with only_run_of(run.agent):
+        if run.config.threads is not None:
+            torch.set_num_threads(run.config.threads)
+        try:
+            return await _execute(run)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error) from error
+            raise
 
 
 async def _execute(run: Run) -> RunReport:
@@ -129,17 +123,6 @@ async def _execute(run: Run) -> RunReport:
         if folder is not None:
             folder.write_text("report.txt", text)
         return RunReport(text, run.folder, trainer.rows)
-
-
-def _out_of_memory(error: BaseException) -> ModelError:
-    explained = ModelError(
-        f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
-        "  use the profile conservative (smaller micro-batches, recomputed activations), a smaller batch_size or\n"
-        "  max_new_tokens, lora, or --no-gpu (device cpu) to train in the machine's main memory"
-    )
-    for note in getattr(error, "__notes__", ()):
-        explained.add_note(note)
-    return explained
 
 
 def _preflight(run: Run) -> None:

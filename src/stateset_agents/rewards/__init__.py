@@ -1,0 +1,1 @@
+"""Rewards that combine, or that need a model or a service; the plain ones are in `core.rewards`."""
