@@ -1,0 +1,50 @@
+"""Algorithms by name, and settings that do not go with them."""
+
+import pytest
+
+from stateset_agents.config.algorithms import CHECKED, OFF, RECIPES
+from stateset_agents.config.profiles import PROFILES
+from stateset_agents.config.training import TrainingConfig
+from stateset_agents.core.errors import ConfigError
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("algorithm", RECIPES)
+@pytest.mark.parametrize("lora", [True, False])
+def test_every_algorithm_goes_with_every_profile(algorithm, profile, lora):
+    config = TrainingConfig.from_profile(profile, algorithm=algorithm, lora=lora)
+    assert config.recipe is RECIPES[algorithm]
+    for name, value in RECIPES[algorithm].values.items():
+        assert getattr(config, name) == value
+
+
+def test_what_a_recipe_names_exists():
+    fields = set(TrainingConfig.model_fields)
+    assert set(OFF) <= fields
+    for recipe in RECIPES.values():
+        assert recipe.uses <= CHECKED
+        assert set(recipe.values) <= fields
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"algorithm": "gppo"}, 'did you mean "ppo"'),
+        ({"algorithm": "gspo", "importance_level": "token"}, "for tokens take grpo"),
+        ({"algorithm": "gspo", "loss_normalization": "token"}, "it counts once"),
+        ({"algorithm": "trpo", "mixed_precision": True}, "lose all their digits in bfloat16"),
+        ({"algorithm": "grpo", "gae_lambda": 0.9}, "gae_lambda has no effect on grpo; it belongs to ppo, a2c"),
+        ({"algorithm": "grpo", "credit": "token"}, "no value head"),
+        ({"algorithm": "ppo", "credit": "trajectory"}, "estimates values along it"),
+        ({"algorithm": "ppo", "scale_rewards": "std"}, "compares with no group"),
+        ({"algorithm": "a2c", "num_iterations": 2}, "fresh conversations"),
+        ({"algorithm": "dpo", "beta": 0}, "beta is 0"),
+        ({"algorithm": "grpo", "kl_in": "reward", "beta": 0.1}, "only k1 is unbiased"),
+        ({"algorithm": "grpo", "kl_estimator": "k1", "beta": 0.1}, "its gradient is noise"),
+        ({"algorithm": "reinforce", "clip_low": 0.1}, "clip_low has no effect on reinforce"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason(settings, words):
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig.from_profile("balanced", **settings)
+    assert words in str(caught.value)

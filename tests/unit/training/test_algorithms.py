@@ -1,0 +1,158 @@
+"""Every algorithm through the one learner."""
+
+import pytest
+import torch
+
+from stateset_agents.algorithms import generalized_advantages
+from stateset_agents.config.algorithms import RECIPES
+from stateset_agents.training.natural_update import NaturalUpdate
+from stateset_agents.training.packing import PackedBatch
+from stateset_agents.training.samples import Measured, conversations_of, policy_samples, preference_samples
+
+WITH_REFERENCE = [name for name, recipe in RECIPES.items() if "beta" in recipe.uses]
+
+
+@pytest.mark.parametrize("algorithm", RECIPES)
+def test_each_moves_every_weight_and_measures_finite_numbers(kit, algorithm):
+    learner = kit.learner(algorithm=algorithm)
+    before = kit.masters(learner)
+    for _ in range(2):
+        measured = kit.step(learner)
+        assert measured.updated
+    after = kit.masters(learner)
+    assert not [name for name in before if torch.equal(before[name], after[name])]
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+@pytest.mark.parametrize("algorithm", [name for name in RECIPES if name != "trpo"])
+@pytest.mark.parametrize("batch_size", [4, 2, 1])
+def test_the_gradient_of_each_does_not_depend_on_the_cut(kit, algorithm, batch_size):
+    """Mutation: averages of micro-batches averaged. Two steps, so that ratios and values are not those of a start."""
+    gradients = []
+    for size in (8, batch_size):
+        learner = kit.learner(kit.tiny(), algorithm=algorithm, batch_size=size)
+        kit.step(learner)
+        gradients.append(learner.gradients[0])
+    assert kit.relative_gap(*gradients) < 1e-4
+
+
+@pytest.mark.parametrize("algorithm", WITH_REFERENCE)
+def test_a_reference_pulls_the_policy_back(kit, algorithm):
+    """Mutation: the KL forgotten where it is taken from the reward.
+
+    At the first step policy and reference are one; at the second they differ, and so do the two learners.
+    """
+    ends = []
+    for beta in (0.1, 5.0):
+        learner = kit.learner(kit.tiny(), algorithm=algorithm, beta=beta)
+        kit.step(learner)
+        kit.step(learner)
+        ends.append(kit.masters(learner))
+    assert kit.relative_gap(*ends) > 1e-4
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+def test_a_value_head_learns_and_its_state_is_that_of_the_run(kit, algorithm):
+    """Mutation: the head left out of the state."""
+    first = kit.learner(kit.tiny(), algorithm=algorithm, value_learning_rate=0.02)
+    errors = [kit.step(first).value_loss for _ in range(6)]
+    assert errors[-1] < 0.7 * errors[0]
+    weights, slots, counters = first.state()
+    second = kit.learner(kit.tiny(), algorithm=algorithm, value_learning_rate=0.02)
+    second.load(
+        {name: tensor.clone() for name, tensor in weights.items()},
+        {name: tensor.clone() for name, tensor in slots.items()},
+        counters,
+    )
+    assert kit.step(first) == kit.step(second)
+    assert all(torch.equal(a, b) for a, b in zip(first.state()[1].values(), second.state()[1].values(), strict=True))
+
+
+def test_values_along_a_conversation_become_advantages_of_its_tokens(kit):
+    """Mutations: the reward at the first token, rows of a conversation taken apart."""
+    config = kit.learner(algorithm="ppo", scale_rewards="none", discount=0.9, gae_lambda=0.5).config
+    group = kit.two_groups()[1]
+    talks = conversations_of([group], config)
+    measured = {
+        id(row): Measured([0.1 * n for n in range(row.trained_tokens)], [0.0] * row.trained_tokens)
+        for talk in talks
+        for row in talk.rows
+    }
+    samples = [sample for sample in policy_samples(talks, config, 20, measured) if sample.conversation == 3]
+    rewards = [0.0] * 12
+    values = [0.1 * n for n in [*range(7), *range(5)]]  # rows of 3 + 4 and of 5 trained tokens
+    advantages, returns = generalized_advantages(rewards, values, discount=0.9, decay=0.5)
+    assert [a for sample in samples for a in sample.advantage] == pytest.approx(advantages)
+    assert [r for sample in samples for r in sample.returns] == pytest.approx(returns)
+
+
+def test_a_divergence_in_the_reward_is_taken_from_it(kit):
+    """Leave-one-out of (1 - 0.5 x 2, 0): mutation: its sign."""
+    config = kit.learner(algorithm="rloo", beta=0.5).config
+    group = kit.group(kit.ids(5, 1), [1.0, 0.0], [1, 1], 1)
+    talks = conversations_of([group], config)
+    measured = {id(t.rows[0]): Measured([0.0] * 4, kl) for t, kl in zip(talks, [[0.5] * 4, [0.0] * 4], strict=True)}
+    assert policy_samples(talks, config, 20, measured) == []  # both earned 0
+    measured[id(talks[0].rows[0])] = Measured([0.0] * 4, [0.25] * 4)
+    samples = policy_samples(talks, config, 20, measured)
+    assert [sample.advantage[0] for sample in samples] == pytest.approx([0.5, -0.5])
+
+
+def test_pairs_are_the_best_and_the_worst_of_each_group_and_stay_together(kit):
+    learner = kit.learner(algorithm="dpo", batch_size=2)
+    talks = conversations_of([*kit.two_groups(), kit.flat_group()], learner.config)
+    samples = preference_samples(talks)
+    assert [(s.bundle, s.conversation, s.advantage) for s in samples] == [
+        (0, 0, 1.0),
+        (0, 1, -1.0),
+        (1, 6, 1.0),
+        (1, 4, -1.0),
+    ]
+    assert [[s.bundle for s in part] for part in learner._micro_batches(samples)] == [[0, 0], [1, 1]]
+
+
+def test_a_policy_comes_to_agree_with_its_pairs(kit):
+    learner = kit.learner(algorithm="dpo")
+    assert [kit.step(learner).preference_accuracy for _ in range(3)] == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("max_kl", [1e-3, 1e-2, 0.1])
+def test_a_natural_step_stays_inside_the_bound_and_comes_near_it(kit, max_kl):
+    """Mutations: no line search, the Fisher product without the second derivative."""
+    learner = kit.learner(algorithm="trpo", max_kl=max_kl, cg_damping=1e-4)
+    for _ in range(3):
+        measured = kit.step(learner)
+        assert 0 < measured.step_kl <= max_kl
+        assert measured.step_kl > 0.1 * max_kl
+
+
+def test_a_fisher_product_is_that_of_all_log_probs(kit):
+    """F v = mean over tokens of J' (diag(p) - p p') J v, with J v by finite differences in float64."""
+    learner = kit.learner(algorithm="trpo")
+    learner._loaded.model.double()
+    config = learner.config
+    talks = conversations_of(kit.two_groups()[:1], config)
+    batch = PackedBatch.of(policy_samples(talks, config, 20), torch.device("cpu"))
+    parameters = [p for p in learner._loaded.model.parameters() if p.requires_grad]
+    update = NaturalUpdate(
+        learner._packed, parameters, [batch], temperature=1.0, max_kl=1.0, iterations=1, damping=0.0, backtracks=0
+    )
+    update._log_softmax = lambda one: (  # type: ignore[method-assign]
+        learner._packed._causal_lm.lm_head(learner._states(one)).log_softmax(-1)
+    )
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(sum(p.numel() for p in parameters), generator=generator, dtype=torch.float64)
+    small, parts = 1e-5, update._split(vector)
+
+    def logs(share):
+        with torch.no_grad():
+            for parameter, part in zip(parameters, parts, strict=True):
+                parameter += share * part
+            found = update._log_softmax(batch)
+            for parameter, part in zip(parameters, parts, strict=True):
+                parameter -= share * part
+        return found
+
+    slope = (logs(small) - logs(-small)) / (2 * small)
+    expected = (logs(0.0).exp() * slope.square()).sum() / len(batch.targets)  # v F v
+    assert float(vector @ update.fisher_product(vector)) == pytest.approx(float(expected), rel=1e-4)
