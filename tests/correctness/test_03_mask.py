@@ -31,6 +31,11 @@ def trained(row):
 
 
 async def test_three_turns_are_one_row_whose_mask_is_what_was_sampled(kit):
+    """Row and mask by hand, and the tokens that the learner would train.
+
+    Mutation: append_sampled for append_context in agents/session.py, for the whole prompt or for its last token: fails
+    at the mask. `if True` for `if row.mask[place]` in training/packing.py: fails with the user's tokens trained.
+    """
     replies = [kit.tokens(words) for words in ("H i <|im_end|>", "y e s", "Ġyes <|im_end|>")]
     episode = await play(kit.scripted(kit.Scripted(*replies), system_prompt="Be"), "A", "B", "C")
     (row,) = episode.rows
@@ -59,7 +64,10 @@ class WithTool(MultiTurnAgent):
 
 
 async def test_what_a_tool_answers_is_read_and_not_trained(kit):
-    """The call itself is no turn of the conversation, so it is context like the answer to it."""
+    """The call itself is no turn of the conversation, so it is context like the answer to it.
+
+    Mutation: append_sampled for append_context in agents/session.py: fails at the mask.
+    """
     engine = kit.Scripted(kit.tokens("H i <|im_end|>"), kit.tokens("Ġyes <|im_end|>"))
     episode = await play(kit.scripted(engine, WithTool), "A")
     (row,) = episode.rows
@@ -82,6 +90,7 @@ class Polite(MultiTurnAgent):
 
 
 async def test_a_reply_that_code_edited_is_read_and_not_trained(kit):
+    """Mutation: `pass` for span.unmask() in agents/session.py: fails with the edited reply's tokens trained."""
     agent = await kit.agent(Polite)
     agent.training_sampling = True
     environment = ConversationEnvironment([{"id": "s", "user_responses": ["Hello", "And then?", "Thanks"]}])

@@ -14,12 +14,16 @@ REPLIES = ("i n g <|im_end|>", "H â Ĥ", "Ġ y e s <|im_end|>")
 
 @pytest.mark.parametrize("words", REPLIES)
 def test_the_tokenizer_would_not_give_these_tokens_back(kit, words):
+    """The control, of the tokenizer alone: without it the other test could not fail."""
     tokenizer = load_tokenizer("tiny")
     ids = [token for token in kit.tokens(words) if token != 1]
     assert tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False) != ids
 
 
 async def test_what_the_model_said_is_kept_as_it_was_sampled_and_never_tokenised_again(kit):
+    """Mutation: the reply's text encoded again in _finish of agents/session.py: fails with rows that part. The history
+    opened anew in _find: fails with the first reply's ids.
+    """
     tokenizer, encoded = load_tokenizer("tiny"), []
     encode = tokenizer.encode
 

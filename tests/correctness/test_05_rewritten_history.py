@@ -35,6 +35,7 @@ def shown(row):
 
 
 async def test_a_template_that_forgets_replies_makes_two_rows(kit):
+    """Mutation: no `startswith` in chat/codec.py: fails with one row of 8 trained tokens."""
     replies = [kit.tokens(words) for words in ("H i <|im_end|>", "y e s", "Ġyes <|im_end|>")]
     episode = await play(kit.scripted(kit.Scripted(*replies), template=FORGETFUL), "A", "B", "C")
     assert episode.edited_turns == 0
@@ -43,6 +44,7 @@ async def test_a_template_that_forgets_replies_makes_two_rows(kit):
 
 
 async def test_a_thought_is_trained_where_it_was_sampled_and_is_not_in_the_row_from_which_it_was_dropped(kit):
+    """Mutation: no `_same_words` in chat/codec.py: fails with one row, in which the model reads its thought again."""
     thought = kit.tokens("< t h i n k > H < / t h i n k > i <|im_end|>")
     answer = kit.tokens("Ġyes <|im_end|>")
     episode = await play(kit.scripted(kit.Scripted(thought, answer), template=THOUGHTLESS), "A", "B")
@@ -65,7 +67,11 @@ def agent_prompt(kit, said):
 @pytest.mark.parametrize(("template", "between"), [(PLAIN, "<|im_end|> Ċ"), (TIGHT, "<|im_end|>")])
 @pytest.mark.parametrize("closed", [True, False])
 async def test_what_follows_the_end_of_a_turn_is_neither_dropped_nor_doubled(kit, template, between, closed):
-    """Whether the model ended its reply or a limit did."""
+    """Whether the model ended its reply or a limit did.
+
+    Mutation: the suffix without its leading newline in chat/codec.py: fails with a token less. `line.closed = True` in
+    agents/session.py: fails where a limit ended the reply.
+    """
     reply = kit.tokens("H i <|im_end|>" if closed else "H i")
     episode = await play(kit.scripted(kit.Scripted(reply), template=template), "A", "B")
     (row,) = episode.rows
@@ -88,6 +94,7 @@ class TwoTools(MultiTurnAgent):
 
 
 async def test_two_tool_answers_in_a_row_are_one_turn_and_keep_the_row(kit):
+    """Mutation: messages[-1:] as the new messages in agents/session.py: fails without the first answer."""
     engine = kit.Scripted(kit.tokens("H i <|im_end|>"), kit.tokens("Ġyes <|im_end|>"))
     episode = await play(kit.scripted(engine, TwoTools, template=TOOLS_TOGETHER), "A")
     (row,) = episode.rows

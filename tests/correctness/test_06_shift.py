@@ -13,7 +13,11 @@ USERS = ["Hello, what does the basic plan cost?", "And for a year?", "Thanks. Ca
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("window", [None, 2])
 async def test_the_learner_s_log_probs_are_those_that_the_sampler_recorded(kit, window, lora):
-    """Three turns, kept caches; with a window the third reply has a row of its own. Two steps, so that it has moved."""
+    """Three turns, kept caches; with a window the third reply has a row of its own. Two steps, so that it has moved.
+
+    Mutation: in training/packing.py the first predictor one place off: fails with a gap of 9.3 nats; row.logprobs[place
+    - 1]: 7.1 nats; all other predictors one later: fails beyond the last one.
+    """
     agent = await kit.agent(memory_window=window, max_new_tokens=24)
     agent.training_sampling = True
     loaded = agent.runtime.model

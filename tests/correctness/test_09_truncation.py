@@ -6,7 +6,11 @@ TRUNCATION = {"top_p": 0.5, "top_k": 5, "repetition_penalty": 1.5}
 
 
 async def test_what_truncates_evaluation_and_serving_does_not_reach_a_run(kit):
-    """Through the trainer. The learner knows the whole distribution only."""
+    """Through the trainer. The learner knows the whole distribution only.
+
+    Mutation: training_sampling not switched on in training/trainer.py, or not heeded in agents/multi_turn.py: fails
+    with other tokens.
+    """
     talks, rows = [], []
     for truncation in ({}, TRUNCATION):
         agent = await kit.agent(**truncation)
@@ -22,6 +26,7 @@ async def test_what_truncates_evaluation_and_serving_does_not_reach_a_run(kit):
 
 
 async def test_training_samples_at_temperature_only(kit):
+    """Mutation: training_sampling not heeded in agents/multi_turn.py: fails at top_p."""
     engine = kit.Scripted(kit.tokens("H <|im_end|>"))
     agent = kit.scripted(engine, temperature=0.9, **TRUNCATION)
     await agent.fork("a").process_turn([], "A")
@@ -34,7 +39,10 @@ async def test_training_samples_at_temperature_only(kit):
 
 @pytest.mark.parametrize("cut", [{name: value} for name, value in TRUNCATION.items()], ids=list(TRUNCATION))
 async def test_replies_that_are_truncated_all_the_same_have_other_tokens(kit, cut):
-    """The control: each of the three changes what this model says, so that the first test could see it."""
+    """The control: each of the three changes what this model says, so that the first test could see it.
+
+    Mutation: _truncate or _penalise left out in engines/sampling.py: fails with the same text.
+    """
     said = []
     for settings in ({}, cut):
         agent = await kit.agent(max_new_tokens=24, **settings)

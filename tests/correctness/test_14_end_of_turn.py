@@ -19,7 +19,11 @@ def trained(row):
 
 
 async def test_the_token_that_ended_a_reply_is_trained_and_one_that_the_template_added_is_not(kit):
-    """Its id is that of the padding. The second reply was cut by length: its end comes from the template."""
+    """Its id is that of the padding. The second reply was cut by length: its end comes from the template.
+
+    Mutation: tokens with the id of the padding left out in training/packing.py, or the last token of a closed reply as
+    context in agents/session.py: fails without its two ends.
+    """
     tokenizer = load_tokenizer("tiny")
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == END
     replies = [kit.tokens(words) for words in ("H i <|im_end|>", "y e s", "H <|im_end|>")]
@@ -40,7 +44,10 @@ async def test_the_token_that_ended_a_reply_is_trained_and_one_that_the_template
 
 
 def test_a_model_that_is_rewarded_for_ending_learns_to_end(kit):
-    """One conversation ends at once, the other says one word more. By the model's own forward pass."""
+    """One conversation ends at once, the other says one word more. By the model's own forward pass.
+
+    Mutation: tokens with the id of the padding left out in training/packing.py: fails, there is nothing to learn from.
+    """
     prompt = kit.ids(8, 1)
     ends, goes_on = (kit.row((prompt, False), (reply, True)) for reply in ([END], [300]))
     loaded = kit.tiny()
@@ -54,7 +61,10 @@ def test_a_model_that_is_rewarded_for_ending_learns_to_end(kit):
 
 
 async def test_a_stop_id_ends_the_reply_belongs_to_it_and_has_its_log_prob(kit):
-    """The same reply without stop ids, cut after the first token that is one."""
+    """The same reply without stop ids, cut after the first token that is one.
+
+    Mutation: the stop id taken off in engines/local.py: fails with a token less.
+    """
     prompt = tuple(kit.ids(20, 2))
     engine = LocalEngine(kit.tiny())
     whole = await engine.generate(GenerationRequest("k", prompt, SamplingParams(max_new_tokens=12)))
@@ -70,7 +80,11 @@ async def test_a_stop_id_ends_the_reply_belongs_to_it_and_has_its_log_prob(kit):
 
 
 async def test_every_token_that_may_end_a_turn_reaches_the_engine(kit):
-    """The template's and the tokenizer's (1), and those that the model's own config names."""
+    """The template's and the tokenizer's (1), and those that the model's own config names.
+
+    Mutation: without model_stop_ids in chat/codec.py: fails with 1 alone; without stop_ids in agents/multi_turn.py:
+    fails with none.
+    """
     engine = kit.Scripted(kit.tokens("H <|im_end|>"))
     agent = kit.scripted(engine)
     agent.runtime.codec = ChatCodec(load_tokenizer("tiny"), model_stop_ids=[7, 300])

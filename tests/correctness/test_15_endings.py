@@ -42,12 +42,16 @@ async def play(kit, words, reason):
 
 
 def test_the_tables_are_complete():
+    """Mutation: one more reason in core/outcome.py: fails."""
     assert {*REPLIES, StopReason.CANCELLED} == set(StopReason)
     assert set(SCORED) == set(Outcome)
 
 
 @pytest.mark.parametrize("reason", REPLIES)
 async def test_a_reply_is_scored_trained_and_counted_by_how_it_ended(kit, reason):
+    """Mutation: a full context that ends as OK in rollouts/episode.py: fails for "context". CONTEXT for LENGTH in
+    evaluation/metrics.py: fails at the count.
+    """
     words, outcome, tokens, cut = REPLIES[reason]
     episode = await play(kit, words, reason)
     (turn,) = episode.assistant_turns
@@ -60,6 +64,7 @@ async def test_a_reply_is_scored_trained_and_counted_by_how_it_ended(kit, reason
 
 
 async def test_a_fragment_of_a_reply_that_was_given_up_is_never_trained(kit):
+    """Mutation: CANCELLED let through in agents/session.py: fails with nothing raised."""
     fork = kit.scripted(kit.Scripted(kit.tokens("H i"), reason=StopReason.CANCELLED)).fork("k")
     with pytest.raises(EngineFailed, match="was cancelled by the engine"):
         await fork.process_turn([], "A")
@@ -70,7 +75,11 @@ async def test_a_fragment_of_a_reply_that_was_given_up_is_never_trained(kit):
 
 @pytest.mark.parametrize("outcome", SCORED)
 def test_an_episode_enters_its_group_s_baseline_by_how_it_ended(kit, outcome):
-    """Even one that carries a reward of 0. Rewards 1 and 0 with it: a mean of 1/3; without it: 1/2."""
+    """Even one that carries a reward of 0. Rewards 1 and 0 with it: a mean of 1/3; without it: 1/2.
+
+    Mutation: USER among the scored ones in core/outcome.py, or TRUNCATED not; the outcome ignored in
+    TrajectoryGroup.of: fails for each of these.
+    """
     rows = [[kit.row(([5, 6], False), ([7, place + 8], True))] for place in range(3)]
     episodes = [
         MultiTurnTrajectory("s", rows=rows[0], reward=1.0),

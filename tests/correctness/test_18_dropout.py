@@ -6,6 +6,10 @@ from stateset_agents.models import attach_lora
 
 
 def test_dropout_is_off_whatever_mode_the_model_was_left_in(kit):
+    """Dropout in adapters and attention, beside a model without any.
+
+    Mutation: model.train() for model.eval() in training/learner.py, or neither: fails at what the first step measures.
+    """
     loaded = attach_lora(kit.tiny(), r=4, dropout=0.5)
     loaded.model.config.attention_dropout = 0.5
     for layer in loaded.model.model.layers:
@@ -21,6 +25,7 @@ def test_dropout_is_off_whatever_mode_the_model_was_left_in(kit):
 
 
 async def test_a_run_that_asks_for_dropout_is_sampled_and_learned_without_it(kit):
+    """Mutation: model.train() in training/learner.py: fails, the engine refuses to sample."""
     agent = await kit.agent()
     lora = {"r": 4, "dropout": 0.5}
     trainer = await kit.trainer(agent, kit.Vowels(), steps=3, lora=lora, num_iterations=2, learning_rate=2e-2)

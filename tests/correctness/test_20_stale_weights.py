@@ -8,7 +8,11 @@ from stateset_agents.tracking.health import HealthStatus, assess
 
 
 async def test_every_token_is_sampled_by_the_weights_of_its_step(kit):
-    """Versions 0, 1 and 2 in three steps of eight conversations of two replies."""
+    """Versions 0, 1 and 2 in three steps of eight conversations of two replies.
+
+    Mutation: no publish() after the step in training/trainer.py, or an engine that is not told: fails with version 0
+    throughout.
+    """
     agent, reward = await kit.agent(), kit.Vowels()
     trainer = await kit.trainer(agent, reward, steps=3)
     await trainer.run()
@@ -20,7 +24,10 @@ async def test_every_token_is_sampled_by_the_weights_of_its_step(kit):
 
 
 async def test_an_engine_that_ignores_updates_shows_at_the_second_step_and_the_run_is_no_healthy_one(kit):
-    """It works on weights of its own, which nobody trains."""
+    """It works on weights of its own, which nobody trains.
+
+    Mutation: MISMATCH = 10 in tracking/health.py: fails with WARNING.
+    """
     agent = await kit.agent()
     whole = agent.runtime
     agent.runtime = AgentRuntime(whole.model, whole.codec, LocalEngine(kit.tiny()))
@@ -37,7 +44,10 @@ async def test_an_engine_that_ignores_updates_shows_at_the_second_step_and_the_r
 
 
 def test_the_computing_copy_follows_its_masters(kit):
-    """In half precision the sampler reads a copy of the weights that are trained."""
+    """In half precision the sampler reads a copy of the weights that are trained.
+
+    Mutation: no publish() after the optimizer in training/learner.py: fails.
+    """
     learner = kit.learner(half=True)
     before = {name: p.detach().clone() for name, p in learner._loaded.model.named_parameters()}
     learner.step(kit.two_groups(), max_tokens=20)

@@ -26,7 +26,11 @@ def move(model):
 
 
 async def test_a_kept_conversation_and_a_shared_prompt_are_read_anew_under_new_weights(kit):
-    """The same prompt and the same conversation before and after an update, in one engine and in new ones."""
+    """The same prompt and the same conversation before and after an update, in one engine and in new ones.
+
+    Mutation: no forget_all() in engines/local.py: fails with 256 tokens kept. Prompts that outlive their rows in
+    engines/memory.py: fails when one is fetched.
+    """
     loaded, short = kit.tiny(), SamplingParams(max_new_tokens=8)
     engine = LocalEngine(loaded)
     opening = GenerationRequest("a", tuple(kit.ids(30, 1)), short, session="kept")
@@ -48,7 +52,10 @@ async def test_a_kept_conversation_and_a_shared_prompt_are_read_anew_under_new_w
 
 
 async def test_a_conversation_that_goes_on_without_an_update_is_not_read_anew(kit):
-    """The control: the cache is used where it may be."""
+    """The control: the cache is used where it may be.
+
+    Mutation: keep() that frees in engines/memory.py: fails with every token read again.
+    """
     loaded, short = kit.tiny(), SamplingParams(max_new_tokens=8)
     engine = LocalEngine(loaded)
     opening = GenerationRequest("a", tuple(kit.ids(30, 1)), short, session="kept")

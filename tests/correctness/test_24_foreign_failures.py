@@ -47,7 +47,11 @@ class MoodyJudge(RewardFunction):
 
 
 async def test_whoever_else_fails_the_agent_is_not_charged_for_it(kit):
-    """Seven conversations one after the other: 1, a user that hangs, 0, a user that breaks, two failed verdicts, 1."""
+    """Seven conversations one after the other: 1, a user that hangs, 0, a user that breaks, two failed verdicts, 1.
+
+    Mutation: in rollouts/episode.py reward 0.0 for a failure: fails at None; without its outcome too: fails with 0
+    among the rewards; blamed on the agent: fails at the outcomes.
+    """
     agent = kit.scripted(kit.Scripted(kit.tokens("H i <|im_end|>")))
     environment = ConversationEnvironment([Scenario("s", ("A",))], user=MoodyUser())
     groups = await collect_groups(

@@ -52,7 +52,11 @@ async def collect(kit, *lost):
     ],
 )
 async def test_of_eight_that_were_asked_for_two_fail_and_six_make_the_baseline(kit, scale, up, down):
-    """Rewards 1, 0, 0, 1, 0, 0. Over eight the mean would be 1/4."""
+    """Rewards 1, 0, 0, 1, 0, 0. Over eight the mean would be 1/4.
+
+    Mutation: in training/learner.py failures as 0 in the baseline: fails with 0.75; survivors repeated to fill the
+    group: fails with 0.625.
+    """
     groups = await collect(kit, 2, 5)
     (group,) = groups
     assert [talk.key[-1] for talk in group.trajectories] == list("013467")
@@ -66,6 +70,7 @@ async def test_of_eight_that_were_asked_for_two_fail_and_six_make_the_baseline(k
 
 
 async def test_one_that_is_left_has_no_baseline_and_the_group_is_dropped_and_counted(kit):
+    """Mutation: MIN_SCORED = 1 in rollouts/groups.py: fails with no group dropped."""
     groups = await collect(kit, 1, 2, 3, 4, 5, 6, 7)
     assert groups[0].rewards == [1.0]
     assert samples_of(groups, kit.config(num_generations=8), 10) == []

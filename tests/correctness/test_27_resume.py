@@ -71,7 +71,12 @@ def without_clocks(rows):
 
 @pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["full", "lora"])
 async def test_six_steps_at_once_and_three_then_three_are_the_same_to_the_bit(kit, tmp_path, lora):
-    """Evaluations after steps 2, 4 and 6; two updates a step; a reference that must stay that of the beginning."""
+    """Evaluations after steps 2, 4 and 6; two updates a step; a reference that must stay that of the beginning.
+
+    Mutation, each of which fails: optimizer slots, or the step count, not loaded, or the reference copied after the
+    weights were, in training/learner.py; noise or order counted from the resumed step, or judge, callbacks or episodes
+    not loaded, in training/trainer.py; torch.rand for the keyed noise in engines/sampling.py.
+    """
     disturb(1)
     with RunFolder.create(tmp_path / "whole", config_yaml="") as folder:
         whole = await play(kit, folder, lora=lora)

@@ -7,7 +7,11 @@ from stateset_agents.models import attach_lora, trainable_parameters
 
 
 def test_every_weight_moves_by_5e_6_with_masters_and_hardly_any_without(kit):
-    """AdamW's first step is the learning rate, whatever the gradient; bf16 rounds it away."""
+    """AdamW's first step is the learning rate, whatever the gradient; bf16 rounds it away.
+
+    Mutation: no optimizer.step(), or gradients for the MLPs alone, in training/learner.py; bf16 masters in
+    training/precision.py: fails.
+    """
     learner = kit.learner(half=True, learning_rate=5e-6)
     before = kit.masters(learner)
     assert learner.step(kit.two_groups(), max_tokens=20).updated
@@ -30,7 +34,10 @@ def test_every_weight_moves_by_5e_6_with_masters_and_hardly_any_without(kit):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_adapters_move_and_their_base_does_not(kit, half):
-    """The first gradient of each A is 0 because each B is."""
+    """The first gradient of each A is 0 because each B is.
+
+    Mutation: requires_grad_(True) for all in models/lora.py: fails with the base among what is trained.
+    """
     loaded = attach_lora(kit.tiny(), r=4)
     learner = kit.learner(loaded, half=half)
     base = {n: p.clone() for n, p in loaded.model.named_parameters() if "lora_" not in n}
@@ -47,7 +54,11 @@ def test_adapters_move_and_their_base_does_not(kit, half):
 
 @pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["full", "lora"])
 async def test_after_a_run_everything_that_is_trained_has_moved_and_the_model_says_something_else(kit, lora):
-    """Through the trainer, which decides what is trained. The gradient's norm of each step is logged."""
+    """Through the trainer, which decides what is trained. The gradient's norm of each step is logged.
+
+    Mutation: gradients for the MLPs alone in training/learner.py: fails with 6 weights for 20; no optimizer.step():
+    fails.
+    """
     agent = await kit.agent()
     trainer = await kit.trainer(agent, kit.Vowels(), steps=2, lora=lora)
     before = kit.masters(trainer.learner)
