@@ -6,6 +6,7 @@ before the step is cut into micro-batches; so the cut cannot change the gradient
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,12 +139,21 @@ def policy_samples(
         Sample(row, advantage, weights[place], place, talk.group, values, returns)
         for place, (talk, parts) in enumerate(zip(talks, columns, strict=True))
         for row, (advantage, values, returns) in zip(talk.rows, parts, strict=True)
-        if always or values is not None or any(advantage)
+        if always or values is not None or _any(advantage)
     ]
-    return samples if any(any(sample.column(sample.advantage)) for sample in samples) else []
+    return samples if any(_any(sample.advantage) for sample in samples) else []
 
 
-_Columns = list[tuple[Sequence[float], Sequence[float] | None, Sequence[float] | None]]
+def samples_of(groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_tokens: int) -> list[Sample]:
+    """`policy_samples` of groups, for algorithms that need no pass before the update."""
+    return policy_samples(conversations_of(groups, config), config, max_tokens)
+
+
+def _any(advantage: float | Sequence[float]) -> bool:
+    return any(advantage) if isinstance(advantage, Sequence) else advantage != 0.0
+
+
+_Columns = list[tuple[float | Sequence[float], Sequence[float] | None, Sequence[float] | None]]
 """Advantages, values and returns of the trained tokens, for each row of a conversation."""
 
 
@@ -168,7 +178,7 @@ def _compared(talks: Sequence[Conversation], config: TrainingConfig, measured: M
             advantages = group_relative(table, scale=config.scale_rewards)[scored]
     if config.credit != "turn":
         return [
-            [([advantage] * len(turns), None, None) for turns in talk.turns]
+            [(advantage, None, None)] * len(talk.rows)
             for talk, advantage in zip(talks, advantages.tolist(), strict=True)
         ]
     columns: list[_Columns] = []
@@ -185,6 +195,7 @@ def _estimated(talks: Sequence[Conversation], config: TrainingConfig, measured: 
     """Advantages from the value head, over tokens or over turns."""
     penalty = config.beta if config.kl_in == "reward" else 0.0
     columns: list[_Columns] = []
+    flat: list[float] = []
     for talk in talks:
         found = [measured[id(row)] for row in talk.rows]
         turns = [turn for row in talk.turns for turn in row]
@@ -218,11 +229,11 @@ def _estimated(talks: Sequence[Conversation], config: TrainingConfig, measured: 
             parts.append((advantages[piece], values[piece], returns[piece]))
             at += len(row)
         columns.append(parts)
+        flat.extend(advantages)
     if config.scale_rewards == "batch":
-        every = torch.tensor([a for parts in columns for column, _, _ in parts for a in column], dtype=torch.float64)
-        scaled = iter(standardized(every).tolist())
+        scaled = iter(standardized(torch.tensor(flat, dtype=torch.float64)).tolist())
         columns = [
-            [([next(scaled) for _ in column], values, returns) for column, values, returns in parts]
+            [(list(itertools.islice(scaled, len(values or ()))), values, returns) for _, values, returns in parts]
             for parts in columns
         ]
     return columns

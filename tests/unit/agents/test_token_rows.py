@@ -78,21 +78,6 @@ ROW = """
     <|im_end|> Ċ <|im_start|> user Ċ C <|im_end|> Ċ <|im_start|> assistant Ċ
     Ġyes <|im_end|>
 """
-MASK = [0] * 16 + [1] * 3 + [0] * 10 + [1] * 3 + [0] * 11 + [1] * 2
-
-
-async def test_three_turns_are_one_row_whose_mask_is_what_was_sampled():
-    engine = Scripted(*THREE)
-    fork = agent_on(engine, system_prompt="Be").fork("k")
-    history = await converse(fork, "A", "B", "C")
-    (row,) = fork.rows
-    assert row.ids == ids(ROW)
-    assert row.mask == MASK
-    expected = iter([-0.5, -1.5, -2.5, -0.5, -1.5, -2.5, -0.5, -1.5])
-    assert row.logprobs == [next(expected) if m else 0.0 for m in MASK]
-    assert row.versions == [3 if m else -1 for m in MASK]
-    assert [turn.content for turn in history] == ["A", "Hi", "B", "yes", "C", " yes"]
-    assert [turn.stop_reason for turn in history[1::2]] == [StopReason.STOP, StopReason.LENGTH, StopReason.STOP]
 
 
 async def test_requests_say_key_session_and_what_was_sampled():
@@ -105,17 +90,6 @@ async def test_requests_say_key_session_and_what_was_sampled():
     assert list(engine.requests[2].prompt_ids) == ids(ROW)[:-2]
     params = engine.requests[0].params
     assert (params.temperature, params.max_new_tokens, params.top_k, params.stop_ids) == (0.9, 5, 7, (1,))
-
-
-async def test_training_samples_at_temperature_only():
-    engine = Scripted("H <|im_end|>", "H <|im_end|>")
-    agent = agent_on(engine, temperature=0.9, top_p=0.5, top_k=7, repetition_penalty=1.3)
-    await agent.fork("a").process_turn([], "A")
-    agent.training_sampling = True
-    await agent.fork("b").process_turn([], "A")
-    cut, whole = (r.params for r in engine.requests)
-    assert (cut.top_p, cut.top_k, cut.repetition_penalty) == (0.5, 7, 1.3)
-    assert (whole.top_p, whole.top_k, whole.repetition_penalty, whole.temperature) == (1.0, 0, 1.0, 0.9)
 
 
 async def test_an_edited_reply_is_masked_and_what_follows_it_opens_another_row():
@@ -177,21 +151,6 @@ async def test_two_equal_turns_need_two_replies():
     fork = agent_on(Scripted(*THREE)).fork("k")
     text = await fork.generate_response([{"role": "user", "content": "A"}])
     assert fork.settle([ConversationTurn("assistant", text), ConversationTurn("assistant", text)]) == 1
-
-
-FORGETFUL = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + (m['content'] if loop.index0 >= messages|length - 2 "
-    "or m['role'] != 'assistant' else '...') + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-async def test_a_template_that_rewrites_history_makes_two_rows():
-    fork = agent_on(Scripted(*THREE), template=FORGETFUL).fork("k")
-    history = await converse(fork, "A", "B", "C")
-    assert fork.settle(history) == 0
-    assert [row.trained_tokens for row in fork.rows] == [6, 2]
-    assert "assistant\n...<|im_end|>" in tokenizer.decode(fork.rows[1].ids)
 
 
 async def test_the_memory_window_bounds_what_the_model_reads_and_opens_rows():
@@ -257,13 +216,6 @@ async def test_a_reply_that_failed_leaves_no_trace():
     await fork.process_turn([], "A")
     assert [len(row) for row in fork.rows] == [11]
     assert engine.requests[1].session == "k"
-
-
-async def test_a_reply_that_the_engine_cancelled_is_no_reply():
-    fork = agent_on(Scripted("H i", reason=StopReason.CANCELLED)).fork("k")
-    with pytest.raises(EngineFailed, match="was cancelled by the engine"):
-        await fork.process_turn([], "A")
-    assert fork.rows == []
 
 
 async def test_an_agent_that_is_no_fork_keeps_nothing():

@@ -18,14 +18,6 @@ def test_a_wrong_sample_is_pushed_down_three_times_less_than_the_right_one_is_pu
     assert group_relative(group(1, 0, 0, 0), scale="none").tolist() == [[0.75, -0.25, -0.25, -0.25]]
 
 
-def test_the_deviation_is_bessel_corrected_and_1e_4_is_added_to_it():
-    """Mutation: count for count - 1 makes the divisor 0.4331."""
-    # mean 0.25; squares 0.5625 + 3 x 0.0625 = 0.75; 0.75 / 3 = 0.25, whose root is 0.5
-    expected = [0.75 / 0.5001, *[-0.25 / 0.5001] * 3]
-    assert group_relative(group(1, 0, 0, 0))[0].tolist() == pytest.approx(expected, rel=1e-14)
-    assert group_relative(group(1, 0, 0, 0), eps=0.5)[0].tolist() == [0.75, -0.25, -0.25, -0.25]
-
-
 def test_a_sample_without_a_score_gets_0_and_is_not_in_the_baseline():
     """Mutation: dividing by the number of samples puts the mean at 1/3."""
     rewards = group(1, math.nan, 0)
@@ -41,34 +33,6 @@ def test_groups_do_not_see_each_other():
     both = group_relative(rewards)
     assert torch.equal(both[:1], group_relative(rewards[:1]))
     assert torch.equal(both[1:], group_relative(rewards[1:]))
-
-
-@pytest.mark.parametrize("scale", ["std", "none"])
-@pytest.mark.parametrize(
-    "rewards",
-    [
-        (0.1, 0.1, 0.1),  # their mean is 0.10000000000000002
-        (0.1 + 0.2, 0.3, 0.3),  # 0.30000000000000004 and 0.3
-        (0.1 + 0.2 - 0.3, 0.0),  # 5.6e-17 and 0
-        (1e6 + 0.1, 1e6 + 0.1, 1e6 + 0.1),
-        (-0.7, -0.7, math.nan),
-    ],
-)
-def test_equal_rewards_give_exactly_nothing(rewards, scale):
-    """Mutation: comparing the largest with the smallest reward by == lets 0.1 + 0.2 through; no comparison, 0.1 x 3."""
-    assert group_relative(group(*rewards), scale=scale).tolist() == [[0.0] * len(rewards)]
-
-
-def test_equal_rewards_in_float32_give_exactly_nothing():
-    summed = torch.tensor([[0.1, 0.7]]) + torch.tensor([[0.6, 0.0]])
-    assert summed[0, 0] != summed[0, 1]
-    assert group_relative(summed).tolist() == [[0.0, 0.0]]
-
-
-def test_a_small_difference_is_one():
-    """Mutation: a tolerance of 1e-4 swallows it."""
-    assert group_relative(group(1e-6, 0), scale="none").tolist() == [[5e-7, -5e-7]]
-    assert group_relative(group(1e6 + 1, 1e6), scale="none").tolist() == [[0.5, -0.5]]
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=16), st.floats(-10, 10))

@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-import torch
 
 from stateset_agents.core.errors import ModelError
 from stateset_agents.engines.base import Engine, GenerationRequest, SamplingParams
@@ -313,44 +312,6 @@ def test_a_loop_that_is_gone_when_its_reply_is_ready_hurts_nobody(kit):
     del task
     assert len(asyncio.run(engine.generate(short_one(kit))).ids) == 5
     asyncio.run(engine.aclose())
-
-
-def changed(model):
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(1.1)
-
-
-async def test_new_weights_are_used_and_nothing_of_the_old_ones(kit):
-    loaded = kit.tiny()
-    async with kit.engine(loaded) as engine:
-        old = await kit.talk(engine.generate, turns=[(8, 20), (8, 5)])
-        await engine.generate(short_one(kit, session="shared prompt"))
-        changed(loaded.model)
-        engine.weights_changed(7)
-        assert (engine.version, engine.cached_tokens) == (7, 0)
-        replayed = await kit.talk(engine.generate, turns=[(8, 20), (8, 5)])
-        shared = await engine.generate(short_one(kit))
-    async with kit.engine(loaded) as fresh:
-        expected = await kit.talk(fresh.generate, turns=[(8, 20), (8, 5)])
-        expected_shared = await fresh.generate(short_one(kit))
-    assert kit.said([*replayed, shared]) == kit.said([*expected, expected_shared])
-    assert [reply.version for reply in (*old, *replayed, shared)] == [0, 0, 7, 7, 7]
-    assert old[0].logprobs[0] != replayed[0].logprobs[0]
-
-
-async def test_a_conversation_goes_on_under_new_weights_as_if_it_were_read_with_them(kit):
-    loaded = kit.tiny()
-    async with kit.engine(loaded) as engine:
-        first = await engine.generate(short_one(kit, session="s"))
-        prompt = (*kit.ids(30, "short"), *first.ids, *kit.ids(9))
-        request = GenerationRequest("2", prompt, SamplingParams(max_new_tokens=6), ((30, 35),), session="s")
-        changed(loaded.model)
-        engine.weights_changed(1)
-        second = await engine.generate(request)
-    assert kit.said([second]) == kit.said(await kit.alone(loaded, [request]))
-    assert second.forwarded_tokens == len(prompt) + 5
 
 
 async def test_weights_must_not_change_while_replies_are_under_way(kit):

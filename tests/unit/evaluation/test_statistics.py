@@ -140,13 +140,6 @@ def test_a_difference_is_read_in_one_line():
     assert difference.text() == "+0.250 (95 % interval +0.250 to +0.250): better"
 
 
-def test_pass_at_k_and_pass_hat_k_by_hand():
-    # 2 of 4 succeed. Of the 6 pairs, 1 has no success and 1 has two.
-    assert pass_at_k(2, 4, 2) == pytest.approx(5 / 6)
-    assert pass_hat_k(2, 4, 2) == pytest.approx(1 / 6)
-    assert (pass_at_k(0, 4, 3), pass_hat_k(4, 4, 3), pass_hat_k(1, 4, 2)) == (0.0, 1.0, 0.0)
-
-
 @given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_for_one_sample_both_are_the_share_and_they_part_as_k_grows(case):
     successes, samples = case

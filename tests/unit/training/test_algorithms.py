@@ -95,7 +95,7 @@ def test_a_divergence_in_the_reward_is_taken_from_it(kit):
     assert policy_samples(talks, config, 20, measured) == []  # both earned 0
     measured[id(talks[0].rows[0])] = Measured([0.0] * 4, [0.25] * 4)
     samples = policy_samples(talks, config, 20, measured)
-    assert [sample.advantage[0] for sample in samples] == pytest.approx([0.5, -0.5])
+    assert [sample.advantage for sample in samples] == pytest.approx([0.5, -0.5])
 
 
 def test_pairs_are_the_best_and_the_worst_of_each_group_and_stay_together(kit):
