@@ -22,8 +22,8 @@ def test_a_token_of_a_wrong_answer_weighs_as_much_as_one_of_a_right_answer_that_
 ):
     """A right answer of 2 tokens, a wrong one of 8, advantages +1 and -1: the loss's slope at each token.
 
-    Mutation: 1 / (length x conversations) for "token" in algorithms/policy.py: fails with -0.25 and 0.0625. Weights over
-    a row's own tokens in training/learner.py: fails too.
+    Mutation: 1 / (length x conversations) for "token" in algorithms/policy.py: fails with -0.25 and 0.0625. Weights
+    over a row's own tokens in training/samples.py: fails too.
     """
     prompt = kit.ids(5, 0)
     short, long = (kit.row((prompt, False), (kit.ids(length, length), True)) for length in (2, 8))
