@@ -39,7 +39,7 @@ async def test_a_group_reads_its_prompt_once_and_each_turn_only_what_came_since(
             assert sorted((r.forwarded_tokens for r in replies), reverse=True) == [tokens + own for tokens in read]
             # 300 = 256 + 44; eight pieces of 21 tokens, three of which fit into 64; eight of 31, two of which do.
             reading = {0: [256, 64], 1: [64] * 3, 2: [64] * 4}[turn]
-            assert widths == [*reading, *[16] * own]
+            assert widths == [*reading, *[32] * own]
             widths.clear()
             for i, reply in enumerate(replies):
                 spans[i].append((len(rows[i]), len(rows[i]) + reply_tokens))
@@ -58,7 +58,7 @@ async def test_a_prompt_that_two_rows_rebuild_from_nothing_goes_through_the_mode
         replies = await kit.together(engine, asked)
     assert sorted(reply.forwarded_tokens for reply in replies) == [4, 4, 104]
     # [0, 20), nine single steps, [29, 60), the rest in one piece, four steps of three rows each.
-    assert widths == [64, *[16] * 9, 64, 64, *[16] * 4]
+    assert widths == [64, *[32] * 9, 64, 64, *[32] * 4]
 
 
 async def test_a_shared_prompt_lives_as_long_as_any_row_that_holds_it(kit):

@@ -34,7 +34,7 @@ async def test_the_thread_count_of_no_other_thread_changes(kit):
         )
         await kit.together(engine, work(kit))
         hook.remove()
-        assert {(16, 1), (64, 3), (256, 3)} <= seen
+        assert {(32, 1), (64, 3), (256, 3)} <= seen
         assert torch.get_num_threads() == 3
         assert threads_of_a_new_thread() == 3
     assert threads_of_a_new_thread() == 3
@@ -59,7 +59,7 @@ async def test_a_failed_pass_gives_the_worker_its_threads_back(kit):
             lambda _m, _a, kwargs: seen.add((kwargs["input_ids"].shape[1], torch.get_num_threads())), with_kwargs=True
         )
         assert kit.said(await kit.together(engine, requests)) == expected
-    assert seen == {(16, 1), (64, 2), (256, 2)}
+    assert seen == {(32, 1), (64, 2), (256, 2)}
 
 
 async def test_no_random_state_no_mode_and_no_weight_changes(kit):

@@ -61,7 +61,7 @@ async def test_a_cancelled_task_frees_its_place_at_once(kit):
         await settled(engine)
         widths = kit.passes(loaded)
         await engine.generate(short_one(kit))
-        assert widths == [64, 16, 16, 16, 16]
+        assert widths == [64, 32, 32, 32, 32]
 
 
 async def test_a_request_cancelled_before_the_worker_sees_it_is_never_computed(kit):
