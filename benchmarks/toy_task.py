@@ -75,8 +75,8 @@ class Share(RewardFunction):
 class Watch(Callback):
     """Notes the CPU time at the end of each step, and ends the run at the goal."""
 
-    def __init__(self, reward: Share) -> None:
-        self.reward = reward
+    def __init__(self, reward: Share, goal: float = GOAL) -> None:
+        self.reward, self.goal = reward, goal
         self.begin = time.process_time()
         self.means: list[float] = []
         self.cpu: list[float] = []
@@ -85,7 +85,7 @@ class Watch(Callback):
         """See `Callback.on_step_end`."""
         self.means.append(statistics.mean(self.reward.shares[-CONVERSATIONS:]))
         self.cpu.append(time.process_time() - self.begin)
-        if self.means[-1] >= GOAL:
+        if self.means[-1] >= self.goal:
             raise Reached
 
 

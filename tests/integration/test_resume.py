@@ -207,7 +207,7 @@ def test_a_run_goes_on_in_the_precision_in_which_it_began(work):
 import torch
 from stateset_agents.training import compute
 seconds = {{torch.bfloat16: {half}, torch.float32: {full}}}
-compute._fastest_product = lambda dtype, device: seconds[dtype]
+compute._fastest_products = lambda dtypes, device: [seconds[dtype] for dtype in dtypes]
 """
     fast = half.format(half=1, full=2)
     assert work.train("--output-dir", "whole", before=fast).code == 0
