@@ -12,12 +12,12 @@ from stateset_agents.training.packing import PackedBatch
 def test_measuring_changes_no_gradient(kit, monkeypatch):
     """Two passes, so that what the first one measured is still needed in the second.
 
-    Mutation: the gap computed by logprobs.neg_() in _Pass.add of training/learner.py: fails with 24 % in the second
+    Mutation: the gap computed by logprobs.neg_() in Pass.add of training/measures.py: fails with 24 % in the second
     pass.
     """
     measured, plain = (kit.learner(beta=0.04, num_iterations=2) for _ in range(2))
     measured.step(kit.two_groups(), max_tokens=20)
-    monkeypatch.setattr(learner_module._Pass, "add", lambda *_: None)
+    monkeypatch.setattr(learner_module.Pass, "add", lambda *_: None)
     plain.step(kit.two_groups(), max_tokens=20)
     assert len(measured.gradients) == 2
     for one, other in zip(measured.gradients, plain.gradients, strict=True):
@@ -27,7 +27,7 @@ def test_measuring_changes_no_gradient(kit, monkeypatch):
 def test_a_step_leaves_its_batch_as_it_was(kit, monkeypatch):
     """What was sampled, advantages and weights are read by both passes and by whoever logs them afterwards.
 
-    Mutation: sampled_logprobs.sub_() in _Pass.add of training/learner.py: fails.
+    Mutation: sampled_logprobs.sub_() in Pass.add of training/measures.py: fails.
     """
     made = []
     pack = PackedBatch.of

@@ -12,6 +12,17 @@ from .profiles import COMMON
 from .schema import AgentSection, EnvironmentSection
 from .training import TrainingConfig
 
+_ADAM = (
+    "learning_rate",
+    "lr_schedule",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+)
+
 
 def refused(agent: AgentSection, environment: EnvironmentSection) -> list[tuple[tuple[str, str], str]]:
     """(path, message) of choices that this version cannot honour."""
@@ -80,4 +91,6 @@ def unused_keys(
             "beta is 0, so there is no KL term",
         ),
     ]
+    natural = training.recipe.kind == "natural"
+    useless += [(f"training.{name}", natural, "the length of a natural step follows from max_kl") for name in _ADAM]
     return [(key, reason) for key, holds, reason in useless if holds and key in origins]

@@ -1,4 +1,4 @@
-"""Scored conversations to training rows: which tokens are trained, with which advantage and which weight.
+"""Conversations to training rows: the advantage and the weight of every trained token.
 
 Invariant: everything that a step's conversations have in common (baselines, deviations, token counts) is settled here,
 before the step is cut into micro-batches; so the cut cannot change the gradient.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +26,8 @@ from ..algorithms import (
 )
 from ..algorithms.advantages import SAME_REWARD
 from ..config.training import TrainingConfig
-from ..core.outcome import StopReason
-from ..core.trajectory import MultiTurnTrajectory, TokenRow, TrajectoryGroup
+from ..core.trajectory import TrajectoryGroup
+from .conversations import Conversation, conversations_of
 from .packing import Sample
 
 
@@ -46,67 +46,6 @@ class Measured:
 
 Measurements = Mapping[int, Measured]
 """By `id` of the row."""
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """One scored conversation as the learner sees it.
-
-    Attributes:
-        trajectory: it.
-        group: index of its group.
-        rows: its training rows.
-        turns: for each row, the assistant turn of each of its trained tokens.
-        reward: what it earned, penalties included.
-    """
-
-    trajectory: MultiTurnTrajectory
-    group: int
-    rows: list[TokenRow]
-    turns: list[list[int]]
-    reward: float
-
-    @property
-    def tokens(self) -> int:
-        """Trained tokens over all rows."""
-        return sum(map(len, self.turns))
-
-
-def conversations_of(
-    groups: Sequence[TrajectoryGroup], config: TrainingConfig, max_new_tokens: int = 0
-) -> list[Conversation]:
-    """The conversations of a step that can be learned from, in order.
-
-    Args:
-        groups: scored; those with fewer conversations than the algorithm's baseline needs are left out.
-        config: algorithm settings.
-        max_new_tokens: length limit of a reply, which `overlong_share` refers to; 0: unknown, no penalty.
-    """
-    least = 1 if config.recipe.baseline in ("batch", "value") else 2
-    found = []
-    for index, group in enumerate(group for group in groups if len(group.trajectories) >= least):
-        for trajectory in group.trajectories:
-            rows, turns = [], []
-            for row, which in _rows_with_turns(trajectory, mask_truncated=config.mask_truncated):
-                if which:
-                    rows.append(row)
-                    turns.append(which)
-            reward = (trajectory.reward or 0.0) - overlong_cost(trajectory, config, max_new_tokens)
-            found.append(Conversation(trajectory, index, rows, turns, reward))
-    return found
-
-
-def overlong_cost(trajectory: MultiTurnTrajectory, config: TrainingConfig, max_new_tokens: int) -> float:
-    """What the longest reply costs: 0 up to a share of the limit, then rising to `overlong_penalty` at the limit.
-
-    The soft overlong punishment of DAPO (2503.14476), by reply.
-    """
-    buffer = config.overlong_share * max_new_tokens
-    if not buffer:
-        return 0.0
-    longest = max((len(turn.span.ids) for turn in trajectory.assistant_turns if turn.span is not None), default=0)
-    over = longest - (max_new_tokens - buffer)
-    return config.overlong_penalty * min(1.0, max(0.0, over / buffer))
 
 
 def policy_samples(
@@ -183,8 +122,8 @@ def _compared(talks: Sequence[Conversation], config: TrainingConfig, measured: M
         ]
     columns: list[_Columns] = []
     for _, members in _by_group(talks):
-        lengths = [_turn_lengths(talks[place]) for place in members]
-        returns = [_returns(talks[place], config.discount) for place in members]
+        lengths = [talks[place].turn_lengths for place in members]
+        returns = [talks[place].returns(config.discount) for place in members]
         credit = turn_credit(advantages[members], returns, lengths, scale=config.scale_rewards != "none")
         for place, turns in zip(members, credit, strict=True):
             columns.append([([turns[turn] for turn in row], None, None) for row in talks[place].turns])
@@ -202,7 +141,7 @@ def _estimated(talks: Sequence[Conversation], config: TrainingConfig, measured: 
         order = sorted(range(len(turns)), key=turns.__getitem__)  # rows may alternate between turns
         values = [value for one in found for value in one.values]
         kl = [value for one in found for value in one.kl]
-        earned = _earned(talk)
+        earned = talk.earned()
         advantages, returns = [0.0] * len(turns), [0.0] * len(turns)
         if config.credit == "token":
             rewards = [-penalty * kl[place] for place in order]
@@ -237,72 +176,6 @@ def _estimated(talks: Sequence[Conversation], config: TrainingConfig, measured: 
             for parts in columns
         ]
     return columns
-
-
-def _rows_with_turns(trajectory: MultiTurnTrajectory, *, mask_truncated: bool) -> Iterator[tuple[TokenRow, list[int]]]:
-    """Each row, as it is trained, with the assistant turn of each trained token.
-
-    Rows that no turn points into (made by hand or read from a file) have one turn for each run of trained tokens.
-    """
-    known: dict[tuple[int, int], int] = {}
-    cut: set[tuple[int, int]] = set()
-    for number, turn in enumerate(trajectory.assistant_turns):
-        if turn.span is None:
-            continue
-        places = {(id(turn.span.row), place) for place in range(turn.span.start, turn.span.end)}
-        known |= dict.fromkeys(places, number)
-        if turn.stop_reason in (StopReason.LENGTH, StopReason.CONTEXT):
-            cut |= places
-    runs = -1
-    for row in trajectory.rows:
-        mask, which = list(row.mask), []
-        for place, trained in enumerate(row.mask):
-            if not trained:
-                continue
-            if known:
-                turn_number = known.get((id(row), place), trajectory.length - 1)
-            else:
-                runs += place == 0 or not row.mask[place - 1]
-                turn_number = runs
-            if mask_truncated and (id(row), place) in cut:
-                mask[place] = 0
-            else:
-                which.append(turn_number)
-        yield (row if mask == row.mask else TokenRow(row.ids, mask, row.logprobs, row.versions)), which
-
-
-def _earned(talk: Conversation) -> dict[int, float]:
-    """What each turn that has trained tokens earned; together the conversation's reward.
-
-    What an untrained turn earned counts for the one before it, or the first.
-    """
-    trained = sorted({turn for row in talk.turns for turn in row})
-    given = list(talk.trajectory.turn_rewards)
-    earned = dict.fromkeys(trained, 0.0)
-    for turn, reward in enumerate(given):
-        earned[max((t for t in trained if t <= turn), default=trained[0])] += reward
-    earned[trained[-1]] += talk.reward - math.fsum(given)  # what was judged at the end, and penalties
-    return earned
-
-
-def _returns(talk: Conversation, discount: float) -> list[float]:
-    """What was earned from each trained turn on, discounted by turns."""
-    returns: list[float] = []
-    ahead = 0.0
-    for reward in reversed(list(_earned(talk).values())):
-        ahead = reward + discount * ahead
-        returns.append(ahead)
-    # Places of turns in the conversation, so that a turn is compared with the same one of other conversations.
-    every = dict(zip(_earned(talk), reversed(returns), strict=True))
-    return [every.get(turn, 0.0) for turn in range(max(every) + 1)]
-
-
-def _turn_lengths(talk: Conversation) -> list[int]:
-    counts: dict[int, int] = {}
-    for row in talk.turns:
-        for turn in row:
-            counts[turn] = counts.get(turn, 0) + 1
-    return [counts.get(turn, 0) for turn in range(max(counts) + 1)]
 
 
 def _total_kl(talk: Conversation, measured: Measurements) -> float:

@@ -33,7 +33,8 @@ from ..tracking.progress import Progress
 from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import Sinks
 from .callbacks import Callback
-from .learner import Learner, StepMetrics
+from .learner import Learner
+from .measures import StepMetrics
 from .order import ScenarioOrder
 from .room import require_room
 from .saving import Subject, save_run_state

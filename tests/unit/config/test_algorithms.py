@@ -4,7 +4,9 @@ import pytest
 
 from stateset_agents.config.algorithms import CHECKED, OFF, RECIPES
 from stateset_agents.config.profiles import PROFILES
+from stateset_agents.config.schema import AgentSection, EnvironmentSection
 from stateset_agents.config.training import TrainingConfig
+from stateset_agents.config.unused import unused_keys
 from stateset_agents.core.errors import ConfigError
 
 
@@ -48,3 +50,10 @@ def test_what_does_not_go_together_is_refused_with_the_reason(settings, words):
     with pytest.raises(ConfigError) as caught:
         TrainingConfig.from_profile("balanced", **settings)
     assert words in str(caught.value)
+
+
+def test_a_natural_step_has_no_learning_rate_and_says_so():
+    config = TrainingConfig.from_profile("balanced", algorithm="trpo", learning_rate=1e-4)
+    given = {"training.learning_rate": "x", "training.max_kl": "x"}
+    told = unused_keys(AgentSection(), EnvironmentSection(), config, given)
+    assert told == [("training.learning_rate", "the length of a natural step follows from max_kl")]

@@ -15,6 +15,7 @@ from stateset_agents.models import LoadedModel, load_model
 from stateset_agents.training import learner as learner_module
 from stateset_agents.training import objective as objective_module
 from stateset_agents.training.learner import Learner
+from stateset_agents.training.measures import StepMetrics
 
 Pieces = Sequence[tuple[list[int], bool]]
 
@@ -110,7 +111,7 @@ class Kit:
         )
 
     @staticmethod
-    def step(learner: Learner, groups: Sequence[TrajectoryGroup] | None = None) -> learner_module.StepMetrics:
+    def step(learner: Learner, groups: Sequence[TrajectoryGroup] | None = None) -> StepMetrics:
         """One step, on `two_groups` unless others are given."""
         return learner.step(Kit.two_groups() if groups is None else groups, max_tokens=20)
 

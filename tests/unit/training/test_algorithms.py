@@ -5,9 +5,10 @@ import torch
 
 from stateset_agents.algorithms import generalized_advantages
 from stateset_agents.config.algorithms import RECIPES
+from stateset_agents.training.conversations import conversations_of
 from stateset_agents.training.natural_update import NaturalUpdate
 from stateset_agents.training.packing import PackedBatch
-from stateset_agents.training.samples import Measured, conversations_of, policy_samples, preference_samples
+from stateset_agents.training.samples import Measured, policy_samples, preference_samples
 
 WITH_REFERENCE = [name for name, recipe in RECIPES.items() if "beta" in recipe.uses]
 

@@ -1,0 +1,93 @@
+"""What a step measures.
+
+Invariant: measuring changes nothing: no tensor that takes part in the update is written to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .objective import Contribution, Forward
+from .packing import PackedBatch
+
+
+@dataclass
+class StepMetrics:
+    """What one optimizer step measured. Means are over trained tokens; None where there were none to measure.
+
+    Attributes:
+        loss, kl, entropy: of the policy at the start of the step; `kl` is None without a reference.
+        grad_norm: of the last update, before clipping.
+        clip_fraction, ratio_mean: over the passes after the first update, where there are any; the first pass has
+            ratio 1 by definition.
+        mismatch_mean, mismatch_size, mismatch_max: log-prob that the sampler recorded less the learner's: its mean, the
+            mean of its size, and its largest size.
+        value_loss: of the value head, at the start of the step.
+        preference_accuracy: share of pairs that the policy, against its reference, agrees with.
+        step_kl, step_share: mean KL that a natural step took, and how much of it the line search left.
+        trained_tokens: tokens with an advantage (or a KL term).
+        forwarded_tokens: tokens that one pass puts through the model.
+        unique_tokens: the fewest that it could: each prompt of a group once.
+        learning_rate: of the step.
+        updated: whether there was a difference in reward to learn from.
+    """
+
+    loss: float = 0.0
+    kl: float | None = None
+    entropy: float | None = None
+    grad_norm: float = 0.0
+    clip_fraction: float | None = None
+    ratio_mean: float | None = None
+    mismatch_mean: float | None = None
+    mismatch_size: float | None = None
+    mismatch_max: float | None = None
+    value_loss: float | None = None
+    preference_accuracy: float | None = None
+    step_kl: float | None = None
+    step_share: float | None = None
+    trained_tokens: int = 0
+    forwarded_tokens: int = 0
+    unique_tokens: int = 0
+    learning_rate: float = 0.0
+    updated: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything by name."""
+        return dict(vars(self))
+
+
+@dataclass
+class Pass:
+    """Sums over the trained tokens of one pass through a step's conversations."""
+
+    loss: float = 0.0
+    kl: float | None = None
+    entropy: float = 0.0
+    mismatch: float = 0.0
+    mismatch_size: float = 0.0
+    mismatch_max: float = 0.0
+    clipped: float = 0.0
+    ratio: float = 0.0
+    value_error: float | None = None
+    pairs: int = 0
+    agreed: int = 0
+
+    def add(self, batch: PackedBatch, forward: Forward, result: Contribution) -> None:
+        """Take note of a micro-batch."""
+        gap = batch.sampled_logprobs - forward.logprobs.detach()
+        self.loss += result.loss.item()
+        self.entropy += forward.entropies.detach().sum().item()
+        self.mismatch += gap.sum().item()
+        self.mismatch_size += gap.abs().sum().item()
+        self.mismatch_max = max(self.mismatch_max, gap.abs().max().item())
+        if result.clipped is not None and result.ratio is not None:
+            self.clipped += result.clipped.sum().item()
+            self.ratio += result.ratio.sum().item()
+        if result.kl is not None:
+            self.kl = (self.kl or 0.0) + result.kl.sum().item()
+        if result.value_error is not None:
+            self.value_error = (self.value_error or 0.0) + result.value_error
+        if result.margins is not None:
+            self.pairs += len(result.margins)
+            self.agreed += int((result.margins > 0).sum())
