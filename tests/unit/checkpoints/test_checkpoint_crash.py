@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from stateset_agents.checkpoints import clean_stale_temporaries, latest_checkpoint, read_checkpoint, write_checkpoint
+from stateset_agents.checkpoints.locate import list_checkpoints
 
 SAVE = """
 import json, os, sys
@@ -149,6 +150,8 @@ def test_a_trainer_killed_at_random_moments_always_finds_its_last_checkpoint(tmp
     for _ in range(4):
         with subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"started\n"
+            while max((step for step, _ in list_checkpoints(tmp_path)), default=0) <= last:
+                time.sleep(0.01)  # on a busy machine the first save takes longer than all of what follows
             time.sleep(rng.uniform(0.02, 0.3))
             process.send_signal(signal.SIGKILL)
         found, skipped = latest_checkpoint(tmp_path)
