@@ -36,7 +36,7 @@ def test_the_gap_is_measured_and_raises_an_alarm(kit):
 
 
 def test_no_token_counts_more_than_the_cap_and_the_gradient_is_another_one(kit):
-    """Mutation: no clamp in algorithms/importance.py: fails with a weight of 30."""
+    """Mutation: no clamp in algorithms/importance.py: fails with a weight of 220,682."""
     gap = 3.0 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
     weights = sampler_correction(gap, torch.zeros(1000), "token_truncate", cap=2.0)
     assert weights.max() == 2.0

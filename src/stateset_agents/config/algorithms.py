@@ -287,6 +287,15 @@ def _impossible(algorithm: str, recipe: Recipe, values: Mapping[str, Any]) -> li
         )
     if values["kl_in"] == "reward" and values["credit"] == "turn" and recipe.baseline == "group" and values["beta"]:
         found.append("kl_in is 'reward' with credit 'turn': take kl_in loss")
-    if values["reward_aggregation"] == "normalize_then_sum" and values["credit"] == "turn":
-        found.append("reward_aggregation is 'normalize_then_sum' with credit 'turn': take one of them")
+    if values["reward_aggregation"] == "normalize_then_sum":
+        found += [
+            f"reward_aggregation is 'normalize_then_sum' with {name} {value!r}: {reason}"
+            for name, value, ignored, reason in (
+                ("credit", values["credit"], values["credit"] == "turn", "take one of them"),
+                ("kl_in", values["kl_in"], values["kl_in"] == "reward" and values["beta"] > 0, "take kl_in loss"),
+                ("overlong_share", values["overlong_share"], values["overlong_share"] > 0, "its penalty is in none of them"),
+                ("scale_rewards", values["scale_rewards"], values["scale_rewards"] == "none", "each is divided by its own"),
+            )
+            if ignored
+        ]
     return found

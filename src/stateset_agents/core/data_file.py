@@ -27,20 +27,29 @@ def read_data_file(path: Path, what: str, shape: str) -> Any:
     Raises:
         DataError: it is missing, unreadable, empty or does not parse.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{what} {path} does not exist (looked in {path.parent.resolve()})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{what} {path} is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise DataError(f"{what} {path} cannot be read: {error.strerror}") from None
+    text = read_text(path, what)
     if not text.strip():
         raise DataError(f"{what} {path} is empty; it must be {shape}")
     data = _parse_yaml(path, text) if path.suffix.lower() in (".yaml", ".yml") else _parse_json(path, text)
     for place in half_characters(data):
         raise DataError(f"{path}: {shown_place(place)} {HALF_CHARACTER}")
     return data
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file of data.
+
+    Raises:
+        DataError: it is missing, unreadable or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{what} {path} does not exist (looked in {path.parent.resolve()})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} {path} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise DataError(f"{what} {path} cannot be read: {error.strerror}") from None
 
 
 HALF_CHARACTER = "holds half of a surrogate pair (such as \\ud83d alone), which is no character: write the whole one"

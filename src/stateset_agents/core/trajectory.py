@@ -162,7 +162,8 @@ class MultiTurnTrajectory:
         reward: the reward function's score plus the environment's step rewards; None if it could not be scored.
         turn_rewards: one number for each assistant turn, where the reward or the environment gave them.
         breakdown: the reward's components, for the log.
-        components: score and weight of each reward of a sum, for algorithms that compare each by itself.
+        components: score and weight of each reward of a sum, and of the environment's step rewards together, for
+            algorithms that compare each by itself; empty where the reward is no sum.
         outcome: how the episode ended.
         success: the environment's or scenario's criterion, or None if neither states one.
         error: what went wrong, for an outcome that is not scored.

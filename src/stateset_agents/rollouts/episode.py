@@ -201,6 +201,8 @@ async def _score(
         trajectory.components = {
             name: (part.score, part.weight) for name, part in result.components.items() if part.score is not None
         }
+        if trajectory.components:
+            trajectory.components["environment steps"] = (total, 1.0)
         if result.metadata:
             trajectory.metadata["reward"] = result.metadata
         if result.score is None:

@@ -40,16 +40,18 @@ class Conversation:
 
     @property
     def turn_lengths(self) -> list[int]:
-        """Trained tokens of each turn, up to the last that has any."""
+        """Trained tokens of each turn, up to the last that has any; empty if none is trained."""
         counts = Counter(turn for row in self.turns for turn in row)
-        return [counts[turn] for turn in range(max(counts) + 1)]
+        return [counts[turn] for turn in range(max(counts, default=-1) + 1)]
 
     def earned(self) -> dict[int, float]:
         """What each turn that has trained tokens earned; together the reward.
 
-        What an untrained turn earned counts for the one before it, or the first.
+        What an untrained turn earned counts for the one before it, or the first. Empty if no token is trained.
         """
         trained = sorted({turn for row in self.turns for turn in row})
+        if not trained:
+            return {}
         given = list(self.trajectory.turn_rewards)
         earned = dict.fromkeys(trained, 0.0)
         for turn, reward in enumerate(given):
@@ -60,7 +62,7 @@ class Conversation:
     def returns(self, discount: float) -> list[float]:
         """What was earned from each turn on, discounted by turns; 0 where a turn has no trained tokens."""
         earned = self.earned()
-        found = [0.0] * (max(earned) + 1)
+        found = [0.0] * (max(earned, default=-1) + 1)
         ahead = 0.0
         for turn in reversed(earned):
             found[turn] = ahead = earned[turn] + discount * ahead
@@ -107,7 +109,7 @@ def overlong_cost(trajectory: MultiTurnTrajectory, config: TrainingConfig, max_n
 def _rows_with_turns(trajectory: MultiTurnTrajectory, *, mask_truncated: bool) -> Iterator[tuple[TokenRow, list[int]]]:
     """Each row, as it is trained, with the assistant turn of each trained token.
 
-    Rows that no turn points into (made by hand or read from a file) have one turn for each run of trained tokens.
+    Rows that no turn points into (made by hand) have one turn for each run of trained tokens.
     """
     known: dict[tuple[int, int], int] = {}
     cut: set[tuple[int, int]] = set()

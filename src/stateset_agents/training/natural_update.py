@@ -69,12 +69,12 @@ class NaturalUpdate:
         """
         step = natural_step(gradient, self.fisher_product, max_kl=self._max_kl, iterations=self._iterations)
         origin = [parameter.detach().clone() for parameter in self._parameters]
-        head = [None if part is None else part.detach().clone() for part in (self._packed.head.weight,)]
+        head = self._packed.head.weight.detach().clone()
         before = [self._states(batch) for batch in self._batches]
 
         def measure(share: float) -> tuple[float, float]:
             self._move(origin, step, share)
-            return self._gain_and_kl(before, head[0]) if share else (0.0, 0.0)
+            return self._gain_and_kl(before, head) if share else (0.0, 0.0)
 
         return line_search(measure, max_kl=self._max_kl, backtracks=self._backtracks)
 
@@ -104,7 +104,7 @@ class NaturalUpdate:
         return _Before(hidden, torch.cat(rows))
 
     @torch.no_grad()
-    def _gain_and_kl(self, before: Sequence[_Before], old_head: Tensor | None) -> tuple[float, float]:
+    def _gain_and_kl(self, before: Sequence[_Before], old_head: Tensor) -> tuple[float, float]:
         """How much the objective grew, and the mean KL(before || now) over the vocabulary."""
         gain = divergence = 0.0
         for batch, old in zip(self._batches, before, strict=True):
@@ -120,11 +120,9 @@ class NaturalUpdate:
     def _rows(self, hidden: Tensor, at: slice) -> Tensor:
         return (self._packed.head.logits(hidden[at]) / self._temperature).log_softmax(-1)
 
-    def _with_head(self, weight: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
+    def _with_head(self, weight: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """Run with the output layer as it was before the step."""
         layer = self._packed.head.weight
-        if weight is None:
-            return compute()
         now = layer.data
         layer.data = weight
         try:

@@ -26,6 +26,7 @@ from ..algorithms import (
 )
 from ..algorithms.advantages import SAME_REWARD
 from ..config.training import TrainingConfig
+from ..core.errors import ConfigError
 from ..core.trajectory import TrajectoryGroup
 from .conversations import Conversation, conversations_of
 from .packing import Sample
@@ -202,9 +203,19 @@ def _table(talks: Sequence[Conversation], rewards: Tensor) -> tuple[Tensor, Tens
 def _each_then_sum(talks: Sequence[Conversation]) -> Tensor:
     """See `normalize_then_sum`."""
     parts = [talk.trajectory.components for talk in talks]
+    if any(len(part) < 2 or part.keys() != parts[0].keys() for part in parts):
+        raise ConfigError(
+            "reward_aggregation is 'normalize_then_sum', but the reward is no sum of several rewards: name several under "
+            "rewards (or in a CompositeReward that adds them up), or take 'sum_then_normalize'"
+        )
     weights = torch.tensor([weight for _, weight in parts[0].values()], dtype=torch.float64)
     tables = [_table(talks, torch.tensor([part[name][0] for part in parts], dtype=torch.float64)) for name in parts[0]]
     return normalize_then_sum(torch.stack([table for table, _ in tables], dim=-1), weights)[tables[0][1]]
+
+
+def _above(high: float, low: float) -> bool:
+    """Whether two rewards differ by more than rounding."""
+    return high - low > SAME_REWARD * max(1.0, abs(high), abs(low))
 
 
 def preference_samples(talks: Sequence[Conversation]) -> list[Sample]:
@@ -220,7 +231,7 @@ def preference_samples(talks: Sequence[Conversation]) -> list[Sample]:
             continue
         best = max(held, key=lambda place: talks[place].reward)
         worst = min(held, key=lambda place: talks[place].reward)
-        if talks[best].reward - talks[worst].reward > SAME_REWARD * max(1.0, abs(talks[best].reward)):
+        if _above(talks[best].reward, talks[worst].reward):
             pairs.append((best, worst))
     return [
         Sample(row, sign, 1.0 / len(pairs), place, talks[place].group, bundle=number)
@@ -231,15 +242,19 @@ def preference_samples(talks: Sequence[Conversation]) -> list[Sample]:
 
 
 def likelihood_samples(talks: Sequence[Conversation], config: TrainingConfig, max_tokens: int) -> list[Sample]:
-    """The conversations to imitate: the best one of each group that has a difference."""
+    """The conversations to imitate: of each group that has a difference, the best one of those with trained tokens.
+
+    None if that is the worst of the group.
+    """
     chosen = []
     for _, places in _by_group(talks):
-        rewards = [talks[place].reward for place in places]
-        if max(rewards) - min(rewards) > SAME_REWARD * max(1.0, abs(max(rewards))):
-            chosen.append(places[rewards.index(max(rewards))])
-    lengths = torch.tensor([talks[place].tokens for place in chosen])
-    if not len(lengths) or not int(lengths.sum()):
+        lowest = min(talks[place].reward for place in places)
+        best = max((place for place in places if talks[place].tokens), key=lambda at: talks[at].reward, default=None)
+        if best is not None and _above(talks[best].reward, lowest):
+            chosen.append(best)
+    if not chosen:
         return []
+    lengths = torch.tensor([talks[place].tokens for place in chosen])
     weights = token_weights(lengths, config.loss_normalization, constant=max_tokens).tolist()
     return [
         Sample(row, 1.0, weight, place, talks[place].group)

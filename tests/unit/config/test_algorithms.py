@@ -9,6 +9,8 @@ from stateset_agents.config.training import TrainingConfig
 from stateset_agents.config.unused import unused_keys
 from stateset_agents.core.errors import ConfigError
 
+EACH = {"reward_aggregation": "normalize_then_sum"}
+
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("algorithm", RECIPES)
@@ -44,6 +46,10 @@ def test_what_a_recipe_names_exists():
         ({"algorithm": "grpo", "kl_in": "reward", "beta": 0.1}, "only k1 is unbiased"),
         ({"algorithm": "grpo", "kl_estimator": "k1", "beta": 0.1}, "its gradient is noise"),
         ({"algorithm": "reinforce", "clip_low": 0.1}, "clip_low has no effect on reinforce"),
+        ({**EACH, "credit": "turn"}, "with credit 'turn'"),
+        ({**EACH, "kl_in": "reward", "kl_estimator": "k1", "beta": 0.1}, "with kl_in 'reward'"),
+        ({**EACH, "overlong_share": 0.1}, "with overlong_share 0.1"),
+        ({**EACH, "scale_rewards": "none"}, "with scale_rewards 'none'"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_reason(settings, words):

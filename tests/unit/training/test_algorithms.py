@@ -5,10 +5,11 @@ import torch
 
 from stateset_agents.algorithms import generalized_advantages
 from stateset_agents.config.algorithms import RECIPES
+from stateset_agents.core.errors import ConfigError
 from stateset_agents.training.conversations import conversations_of
 from stateset_agents.training.natural_update import NaturalUpdate
 from stateset_agents.training.packing import PackedBatch
-from stateset_agents.training.samples import Measured, policy_samples, preference_samples
+from stateset_agents.training.samples import Measured, likelihood_samples, policy_samples, preference_samples
 
 WITH_REFERENCE = [name for name, recipe in RECIPES.items() if "beta" in recipe.uses]
 
@@ -157,3 +158,45 @@ def test_a_fisher_product_is_that_of_all_log_probs(kit):
     slope = (logs(small) - logs(-small)) / (2 * small)
     expected = (logs(0.0).exp() * slope.square()).sum() / len(batch.targets)  # v F v
     assert float(vector @ update.fisher_product(vector)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def _mask(group, place):
+    for row in group.trajectories[place].rows:
+        row.mask[:] = [0] * len(row.mask)
+
+
+@pytest.mark.parametrize("algorithm", RECIPES)
+def test_a_conversation_that_code_wrote_counts_in_the_baseline_and_breaks_nothing(kit, algorithm):
+    """Mutations: the turns of no token asked for their last, such a conversation left out of its group."""
+    groups = kit.two_groups()
+    _mask(groups[0], 0)
+    assert kit.step(kit.learner(algorithm=algorithm), groups).updated
+    if "credit" in RECIPES[algorithm].uses:
+        assert kit.step(kit.learner(algorithm=algorithm, credit="turn"), groups).updated
+    talks = conversations_of(groups, kit.learner(algorithm=algorithm).config)
+    assert len(talks) == 8
+    assert (talks[0].earned(), talks[0].returns(0.9), talks[0].turn_lengths) == ({}, [], [])
+
+
+def test_what_is_imitated_has_tokens_and_is_better_than_something(kit):
+    """Mutations: the best conversation whether or not it has tokens; the worst one for want of another."""
+    config = kit.learner(algorithm="rft").config
+    groups = kit.two_groups()
+    _mask(groups[0], 0)  # 1.0: the next best earned 0.5
+    assert {s.conversation for s in likelihood_samples(conversations_of(groups, config), config, 20)} == {2, 6}
+    for place in (0, 2, 3):
+        _mask(groups[0], place)  # 0.0 is left, the worst of its group
+    assert {s.conversation for s in likelihood_samples(conversations_of(groups, config), config, 20)} == {6}
+
+
+def test_rewards_are_compared_each_by_itself_only_where_there_are_several(kit):
+    """Worked out: the first reward ranks (1, 0), the second (0, 10); weights 2 and 1, so the first decides."""
+    learner = kit.learner(algorithm="grpo", reward_aggregation="normalize_then_sum")
+    group = kit.group(kit.ids(5, 1), [0.0, 10.0], [1, 1], 1)
+    with pytest.raises(ConfigError, match="no sum of several rewards"):
+        kit.step(learner, [group])
+    for trajectory, (one, two) in zip(group.trajectories, [(1.0, 0.0), (0.0, 10.0)], strict=True):
+        trajectory.components = {"one": (one, 2.0), "two": (two, 1.0)}
+    samples = policy_samples(conversations_of([group], learner.config), learner.config, 20)
+    # each alone: +-0.7071; 2 x 0.7071 - 0.7071 = 0.7071; over its own deviation of 1.0 again +-0.7071
+    assert [sample.advantage for sample in samples] == pytest.approx([0.7071, -0.7071], abs=3e-4)

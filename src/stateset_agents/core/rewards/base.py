@@ -50,7 +50,7 @@ class RewardResult:
         breakdown: parts of the score, for logs and reports.
         metadata: anything else, JSON-serialisable; `metadata["unscored"]` says why a score is None.
         turn_rewards: the share of each assistant turn in the score, adding up to it; None if it has no such parts.
-        components: results of the combined rewards by name, unweighted.
+        components: results of the rewards that were added up, by name and unweighted; empty if the score is no sum.
         weight: of a component in the sum that it is part of.
     """
 

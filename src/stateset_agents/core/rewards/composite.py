@@ -80,15 +80,11 @@ class CompositeReward(RewardFunction):
         results = {label: await reward.evaluate(turns, context) for label, reward in self.rewards.items()}
         for label, result in results.items():
             if result.score is None:
-                whole = RewardResult.unscored(f"{label}: {result.metadata.get('unscored', 'it gave no score')}")
-                whole.components = results
-                return whole
+                return RewardResult.unscored(f"{label}: {result.metadata.get('unscored', 'it gave no score')}")
         scores = {label: result.score for label, result in results.items() if result.score is not None}
         if self.combination_method in ("min", "max"):
             chosen = {"min": min, "max": max}[self.combination_method](scores, key=scores.__getitem__)
-            return RewardResult(
-                scores[chosen], scores, {"chosen": chosen}, results[chosen].turn_rewards, components=results
-            )
+            return RewardResult(scores[chosen], scores, {"chosen": chosen}, results[chosen].turn_rewards)
         shares = dict(zip(scores, self._shares(), strict=True))
         for label, share in shares.items():
             results[label].weight = share

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core.data_file import HALF_CHARACTER, half_characters
+from ...core.data_file import HALF_CHARACTER, half_characters, read_text
 from ...core.errors import DataError
 from ...core.scenario import Scenario
 
@@ -42,15 +42,7 @@ def scenarios_of(data: TrainData) -> list[Scenario]:
 
 
 def _lines(path: Path) -> Iterable[tuple[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"train_data {path} does not exist (looked in {path.parent.resolve()})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"train_data {path} is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise DataError(f"train_data {path} cannot be read: {error.strerror}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_text(path, "train_data").split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
