@@ -293,8 +293,18 @@ def _impossible(algorithm: str, recipe: Recipe, values: Mapping[str, Any]) -> li
             for name, value, ignored, reason in (
                 ("credit", values["credit"], values["credit"] == "turn", "take one of them"),
                 ("kl_in", values["kl_in"], values["kl_in"] == "reward" and values["beta"] > 0, "take kl_in loss"),
-                ("overlong_share", values["overlong_share"], values["overlong_share"] > 0, "its penalty is in none of them"),
-                ("scale_rewards", values["scale_rewards"], values["scale_rewards"] == "none", "each is divided by its own"),
+                (
+                    "overlong_share",
+                    values["overlong_share"],
+                    values["overlong_share"] > 0,
+                    "its penalty is in none of them",
+                ),
+                (
+                    "scale_rewards",
+                    values["scale_rewards"],
+                    values["scale_rewards"] == "none",
+                    "each is divided by its own",
+                ),
             )
             if ignored
         ]

@@ -28,8 +28,10 @@ from torch import Tensor
 
 from ..core.errors import ModelError
 from ..core.outcome import StopReason
+from ..models.allocation import keep_freed_memory
 from .base import GeneratedToken, Generation, GenerationRequest
 from .cache import CachedPlan, Path, Slot
+from .layout import WeightLayout
 from .memory import RowMemory
 from .packed import PackedModel
 from .rows import PIECES, Deliver, Row
@@ -63,6 +65,7 @@ class LocalEngine:
     def __init__(self, loaded: LoadedModel, *, lanes: int = 32, max_cached_tokens: int = 1_000_000) -> None:
         if lanes < 1:
             raise ValueError(f"lanes must be >= 1, not {lanes}")
+        keep_freed_memory()
         self.version = 0
         self.max_context = loaded.max_context
         self.forwarded_tokens = 0
@@ -73,6 +76,7 @@ class LocalEngine:
         self._step_threads = 1 if parameters < SMALL_MODEL else self._read_threads
         self._model = loaded.model
         self._packed = PackedModel(loaded.model)
+        self._layout = WeightLayout(loaded.model if parameters < SMALL_MODEL else torch.nn.Identity())
         self._alone = self._packed.has_experts
         self._together = 1 if self._alone else lanes
         self._memory = RowMemory(max_cached_tokens)
@@ -165,6 +169,7 @@ class LocalEngine:
             self._wake.wait_for(lambda: not self._active and not self._waiting)
             self._forget.clear()
             self._memory.forget_all()
+            self._layout.forget()
             self.version = version
 
     async def aclose(self) -> None:
@@ -233,7 +238,8 @@ class LocalEngine:
                     except Exception as error:
                         self._end_active(error)
                 try:
-                    self._advance()
+                    with self._layout:
+                        self._advance()
                 except Exception as error:
                     with self._wake:
                         self._end_active(error)

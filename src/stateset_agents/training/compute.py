@@ -1,4 +1,4 @@
-"""What the machine is good at: the precision to compute in, and how to keep memory.
+"""What the machine is good at: the precision to compute in.
 
 Invariant: half precision is used where it was asked for and helps. Whether it helps is measured on this machine: with
 matrix units for bfloat16 it is several times faster than float32, without any it is several times slower.
@@ -6,8 +6,6 @@ matrix units for bfloat16 it is several times faster than float32, without any i
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import time
 from collections.abc import Sequence
 
@@ -17,11 +15,6 @@ _SIZE = 384
 _REPEATS = 40
 _CLEARLY = 1.25
 """How much slower bfloat16 must be to do without it: it needs half the memory, and a noisy machine must not decide."""
-
-# Of glibc's malloc.h; the threshold's upper limit is 32 MiB on 64-bit machines.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_INT, _LARGEST_MMAP_THRESHOLD = 2**31 - 1, 32 * 2**20
-
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -72,17 +65,3 @@ def _fastest_products(dtypes: Sequence[torch.dtype], device: torch.device) -> li
             (matrix @ matrix)[0, 0].item()
             best[place] = min(best[place], time.perf_counter() - start)
     return best
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to give freed memory back to the system between passes; elsewhere nothing happens.
-
-    Every pass frees and asks again for the same hundreds of megabytes. Getting them back from the system, page by
-    page, costs time: 6.3 s against 5.4 s for a learning step of 2,000 tokens (SmolLM2 on two cores).
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)

@@ -20,7 +20,8 @@ from ..core.errors import ConfigError, TrainingStopped
 from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
-from .compute import compute_dtype, keep_freed_memory
+from ..models.allocation import keep_freed_memory
+from .compute import compute_dtype
 from .conversations import Conversation, conversations_of
 from .logprobs import chosen_logprobs
 from .measures import Pass, StepMetrics

@@ -205,8 +205,8 @@ def _each_then_sum(talks: Sequence[Conversation]) -> Tensor:
     parts = [talk.trajectory.components for talk in talks]
     if any(len(part) < 2 or part.keys() != parts[0].keys() for part in parts):
         raise ConfigError(
-            "reward_aggregation is 'normalize_then_sum', but the reward is no sum of several rewards: name several under "
-            "rewards (or in a CompositeReward that adds them up), or take 'sum_then_normalize'"
+            "reward_aggregation is 'normalize_then_sum', but the reward is no sum of several rewards: name several "
+            "(under rewards, or in a CompositeReward that adds them up), or take 'sum_then_normalize'"
         )
     weights = torch.tensor([weight for _, weight in parts[0].values()], dtype=torch.float64)
     tables = [_table(talks, torch.tensor([part[name][0] for part in parts], dtype=torch.float64)) for name in parts[0]]

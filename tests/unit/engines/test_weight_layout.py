@@ -1,0 +1,107 @@
+"""Weights laid out beforehand give the same bits, and are those of now."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from stateset_agents.engines.base import GenerationRequest, SamplingParams
+from stateset_agents.engines.layout import WeightLayout, available
+
+pytestmark = pytest.mark.skipif(not available(), reason="this processor or build of torch has no bfloat16 layouts")
+
+
+class Pair(nn.Module):
+    """A layer with a bias and one without."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(96, 160), nn.Linear(160, 48, bias=False)
+        self.to(torch.bfloat16).requires_grad_(False)
+
+    def forward(self, given):
+        return self.second(torch.relu(self.first(given)))
+
+
+@pytest.fixture
+def pair():
+    torch.manual_seed(3)
+    return Pair()
+
+
+def given(width, seed=0):
+    return torch.randn(1, width, 96, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+@pytest.mark.parametrize("width", [1, 7, 32, 64, 256])
+def test_it_changes_no_bit(pair, width):
+    expected = pair(given(width))
+    with torch.inference_mode(), WeightLayout(pair):
+        assert torch.equal(pair(given(width)), expected)
+
+
+def _write(layer):
+    layer.weight.copy_(layer.weight.flip(0))
+
+
+def _replace(layer):
+    layer.weight.data = layer.weight.data.flip(0)
+
+
+def _set_bias(layer):
+    layer.bias = nn.Parameter(layer.bias.flip(0), requires_grad=False)
+
+
+@pytest.mark.parametrize("change", [_write, _replace, _set_bias])
+def test_a_weight_that_changed_is_laid_out_again(pair, change):
+    """Mutations: the version, the address or the bias left out of what is known of a weight."""
+    layout = WeightLayout(pair)
+    with torch.inference_mode(), layout:
+        before = pair(given(8))
+    change(pair.first)
+    with torch.inference_mode(), layout:
+        after = pair(given(8))
+    assert not torch.equal(after, before)
+    assert torch.equal(after, pair(given(8)))
+
+
+def test_a_change_without_a_trace_is_seen_when_it_is_announced(pair):
+    layout = WeightLayout(pair)
+    with torch.inference_mode(), layout:
+        before = pair(given(8))
+    pair.first.weight.data.mul_(2.0)
+    layout.forget()
+    with torch.inference_mode(), layout:
+        after = pair(given(8))
+    assert not torch.equal(after, before)
+    assert torch.equal(after, pair(given(8)))
+
+
+def test_outside_of_it_the_model_is_as_it_was(pair):
+    """Mutation: the layers left as they are when a pass fails."""
+    with pytest.raises(RuntimeError, match="inner product"), WeightLayout(pair):
+        pair(torch.zeros(1, 2, 95).bfloat16())
+    assert "forward" not in vars(pair.first)
+    assert copy.deepcopy(pair)(given(2)).shape == (1, 2, 48)
+
+
+def test_float32_is_left_alone(pair):
+    pair.float()
+    with WeightLayout(pair):
+        assert "forward" not in vars(pair.first)
+
+
+async def test_an_engine_speaks_with_the_weights_of_now(kit):
+    """Mutation: layouts kept after `weights_changed`."""
+    loaded = kit.tiny("bfloat16")
+    request = GenerationRequest("a", kit.ids(20), SamplingParams(max_new_tokens=8))
+    async with kit.engine(loaded) as engine:
+        before = await engine.generate(request)
+        for parameter in loaded.model.parameters():
+            parameter.data.mul_(1.5)
+        engine.weights_changed(1)
+        after = await engine.generate(request)
+    async with kit.engine(loaded) as engine:
+        assert kit.said([await engine.generate(request)]) == kit.said([after])
+    assert after.logprobs != before.logprobs
