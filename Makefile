@@ -34,7 +34,7 @@ test: $(VENV)/.dev ## Run the tests, and measure the coverage of core, chat and 
 	@for room in $(if $(PYTEST_ARGS),,$(COVERED)); do \
 	  echo; echo "Coverage of $$room:"; $(PY) -m coverage report --include="*/stateset_agents/$$room/*" || exit; done
 
-test-slow: $(VENV)/.dev ## Run the tests that take too long for every change
+test-slow: $(VENV)/.slow ## Run the tests that take too long for every change
 	$(PY) -m pytest -m slow --timeout=1800 $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the floors of the architecture
@@ -75,4 +75,8 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.slow: $(VENV)/.dev
+	$(INSTALL) --editable '.[dev,wandb]'
 	@touch $@

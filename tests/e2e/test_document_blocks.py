@@ -120,12 +120,13 @@ TRL_BLOCKS = re.findall(r"^```python\n(.*?)^```", TRL_GUIDE, flags=re.MULTILINE 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is bridged to")
-def test_every_program_of_the_trl_guide_runs_from_the_wheel_with_a_tiny_model(python, tmp_path):
+@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2-135m-instruct", marks=pytest.mark.slow)])
+def test_every_program_of_the_trl_guide_runs_from_the_wheel(python, tmp_path, model):
     empty = tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "blocks.json").write_text(json.dumps(TRL_BLOCKS))
     script = str(Path(__file__).parent / "run_trl_blocks.py")
-    ended = run(python, script, str(tmp_path / "blocks.json"), "tiny", cwd=empty)
+    ended = run(python, script, str(tmp_path / "blocks.json"), model, cwd=empty)
     assert ended.returncode == 0, ended.stderr
     assert "Warning" not in ended.stderr
     (line,) = re.findall(r"^RESULT (.*)$", ended.stdout, flags=re.MULTILINE)
@@ -136,6 +137,7 @@ def test_every_program_of_the_trl_guide_runs_from_the_wheel_with_a_tiny_model(py
     assert result["response"].startswith("User: Where is my order?\nAssistant:")
     for saved in ("final_model", "my_agent/final_model", "custom_training/final_model"):
         assert (empty / "outputs" / saved / "model.safetensors").is_file()
+    assert len(list(empty.glob("outputs/**/training_*.log"))) == 3
     assert ended.stdout.count("GRPO Agent Framework - Training Complete\n") == 3
 
 
