@@ -13,6 +13,7 @@ from .rewards.correctness import CorrectnessReward
 from .rewards.engagement import EngagementReward
 from .rewards.function import FunctionReward, reward_function
 from .rewards.ground_truth import load_ground_truth
+from .rewards.group import GroupReward
 from .rewards.helpfulness import HelpfulnessReward
 from .rewards.safety import SafetyReward
 
@@ -25,6 +26,7 @@ __all__ = [
     "CorrectnessReward",
     "EngagementReward",
     "FunctionReward",
+    "GroupReward",
     "HelpfulnessReward",
     "RewardFunction",
     "RewardResult",

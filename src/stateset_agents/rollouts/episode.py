@@ -16,7 +16,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..agents import Agent
 from ..core.environment import Environment, EnvironmentState, EpisodeStatus
 from ..core.errors import ContextFull, DataError, StatesetError, is_out_of_memory
 from ..core.outcome import Outcome, StopReason
-from ..core.reward import RewardFunction, as_reward
+from ..core.reward import GroupReward, RewardFunction, RewardResult, as_reward
 from ..core.scenario import Scenario
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
 from ..core.users import UserFailed
@@ -74,20 +74,80 @@ async def play_episode(
         StatesetError: anything else that concerns the run and not this episode.
     """
     judge = None if reward is None else as_reward(reward)
+    played = await play_unjudged(agent, environment, scenario, key=key, environment_timeout=environment_timeout)
+    if judge is not None:
+        await judge_together([played], judge, key=key, reward_timeout=reward_timeout)
+    return played[0]
+
+
+Played = tuple[MultiTurnTrajectory, dict[str, Any] | None]
+"""An episode, and what a reward is to know about it; None if it failed."""
+
+
+async def play_unjudged(
+    agent: Agent,
+    environment: Environment,
+    scenario: Scenario,
+    *,
+    key: str,
+    environment_timeout: float | None = None,
+) -> Played:
+    """Play one conversation, of which the environment's step rewards are all the reward.
+
+    Args:
+        agent, environment, scenario, key, environment_timeout: as in `play_episode`.
+
+    """
     await agent.initialize()
     fork = agent.fork(key)
+    context: dict[str, Any] | None = None
     episode = _Episode(fork, environment, scenario, MultiTurnTrajectory(scenario.id, key), environment_timeout)
     trajectory = episode.trajectory
     try:
         state = await episode.play()
-        await _score(episode, state, judge, reward_timeout)
+        context = await _finish(episode, state)
     except _EpisodeFailed as failure:
-        trajectory.outcome, trajectory.error, trajectory.reward = failure.outcome, str(failure), None
+        _fail(trajectory, failure)
     finally:
         trajectory.edited_turns = fork.settle(trajectory.turns)
         trajectory.rows = [row for row in fork.rows if row.trained_tokens]
         fork.release()
-    return trajectory
+    return trajectory, context
+
+
+async def judge_together(
+    played: Sequence[Played],
+    reward: RewardFunction,
+    *,
+    key: str,
+    reward_timeout: float | None = None,
+) -> None:
+    """Ask the reward about episodes that did not fail; their rewards are changed.
+
+    Args:
+        played: one episode; or all of a group, for a `GroupReward`.
+        reward: what is asked; if it fails, all of them failed.
+        key: of the group.
+        reward_timeout: seconds for one call; None waits for ever.
+    """
+    ended = [(episode, context) for episode, context in played if context is not None]
+    try:
+        if isinstance(reward, GroupReward) and ended:
+            async with _blame(Outcome.REWARD, "compare", reward_timeout):
+                results = await reward.evaluate_group([episode.turns for episode, _ in ended], ended[0][1], key)
+        else:
+            async with _blame(Outcome.REWARD, "compute_reward", reward_timeout):
+                results = [await reward.evaluate(episode.turns, context) for episode, context in ended]
+    except _EpisodeFailed as failure:
+        for episode, _ in ended:
+            _fail(episode, failure)
+        return
+    for (episode, _), result in zip(ended, results, strict=True):
+        _add(episode, result)
+
+
+def _fail(trajectory: MultiTurnTrajectory, failure: _EpisodeFailed) -> None:
+    trajectory.outcome, trajectory.error, trajectory.reward = failure.outcome, str(failure), None
 
 
 class _Episode:
@@ -180,9 +240,8 @@ class _Episode:
         )
 
 
-async def _score(
-    episode: _Episode, state: EnvironmentState, reward: RewardFunction | None, limit: float | None
-) -> None:
+async def _finish(episode: _Episode, state: EnvironmentState) -> dict[str, Any]:
+    """Ask the environment how it went; returns what a reward is to know."""
     trajectory, environment = episode.trajectory, episode.environment
     async with _blame(Outcome.ENVIRONMENT, "success", None):
         trajectory.success = environment.success(trajectory.turns, state)
@@ -193,25 +252,28 @@ async def _score(
             context = {"system_prompt": prompt, **context}
     steps = episode.step_rewards
     trajectory.turn_rewards = list(steps) if any(steps) else []
-    total = math.fsum(steps)
-    if reward is not None:
-        async with _blame(Outcome.REWARD, "compute_reward", limit):
-            result = await reward.evaluate(trajectory.turns, context)
-        trajectory.breakdown = dict(result.breakdown)
-        trajectory.components = {
-            name: (part.score, part.weight) for name, part in result.components.items() if part.score is not None
-        }
-        if trajectory.components:
-            trajectory.components["environment steps"] = (total, 1.0)
-        if result.metadata:
-            trajectory.metadata["reward"] = result.metadata
-        if result.score is None:
-            return
-        if result.turn_rewards is not None:
-            pairs = zip_longest(result.turn_rewards, steps, fillvalue=0.0)
-            trajectory.turn_rewards = [judged + step for judged, step in pairs]
-        total += result.score
-    trajectory.reward = total
+    trajectory.reward = math.fsum(steps)
+    return context
+
+
+def _add(trajectory: MultiTurnTrajectory, result: RewardResult) -> None:
+    """Put a judgement on top of the environment's step rewards."""
+    steps = trajectory.reward or 0.0
+    trajectory.breakdown = dict(result.breakdown)
+    trajectory.components = {
+        name: (part.score, part.weight) for name, part in result.components.items() if part.score is not None
+    }
+    if trajectory.components:
+        trajectory.components["environment steps"] = (steps, 1.0)
+    if result.metadata:
+        trajectory.metadata["reward"] = result.metadata
+    if result.score is None:
+        trajectory.reward = None
+        return
+    if result.turn_rewards is not None:
+        pairs = zip_longest(result.turn_rewards, trajectory.turn_rewards, fillvalue=0.0)
+        trajectory.turn_rewards = [judged + step for judged, step in pairs]
+    trajectory.reward = steps + result.score
 
 
 @asynccontextmanager

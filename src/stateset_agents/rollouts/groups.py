@@ -12,14 +12,15 @@ import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..agents import Agent
 from ..core.environment import Environment
 from ..core.outcome import Outcome
-from ..core.reward import RewardFunction, as_reward
+from ..core.reward import GroupReward, RewardFunction, as_reward
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
-from .episode import play_episode
+from .episode import Played, judge_together, play_unjudged
 
 OnEpisode = Callable[[MultiTurnTrajectory], Awaitable[None] | None]
 
@@ -44,12 +45,13 @@ async def collect_groups(
 
     Args:
         agent: forked for each episode under `f"{key}/{scenario.id}/{sample}"`.
-        environment, reward, environment_timeout, reward_timeout: as in `play_episode`.
+        environment, reward, environment_timeout, reward_timeout: as in `play_episode`. A `GroupReward` is asked
+            about each group as a whole, without the episodes that failed.
         scenarios: one group each. One that is listed again goes on counting samples, so that no episode is repeated.
         group_size: episodes of each group.
         key: names this collection; another key gives other episodes.
         max_concurrent: episodes in flight at once.
-        on_episode: told of each episode as it ends, in that order.
+        on_episode: told of each episode as it ends, in that order; with a `GroupReward` when its group is judged.
 
     Returns:
         One group for each scenario, in their order; samples in their order within a group.
@@ -64,39 +66,50 @@ async def collect_groups(
     await agent.initialize()
     free = asyncio.Semaphore(max_concurrent)
 
-    async def play(scenario: Scenario, sample: int) -> MultiTurnTrajectory:
+    async def play(scenario: Scenario, sample: int) -> Played:
+        own = f"{key}/{scenario.id}/{sample}"
         async with free:
-            episode = await play_episode(
-                agent,
-                environment,
-                scenario,
-                judge,
-                key=f"{key}/{scenario.id}/{sample}",
-                environment_timeout=environment_timeout,
-                reward_timeout=reward_timeout,
-            )
-        if on_episode is not None:
-            told = on_episode(episode)
-            if inspect.isawaitable(told):
-                await told
-        return episode
+            played = await play_unjudged(agent, environment, scenario, key=own, environment_timeout=environment_timeout)
+            if judge is not None and not isinstance(judge, GroupReward):
+                await judge_together([played], judge, key=own, reward_timeout=reward_timeout)
+        if not isinstance(judge, GroupReward):
+            await _tell(on_episode, played[0])
+        return played
 
-    played: Counter[str] = Counter()
-    tasks: list[asyncio.Task[MultiTurnTrajectory]] = []
+    async def finish(scenario: Scenario, first: int, members: Sequence[asyncio.Task[Played]]) -> TrajectoryGroup:
+        played = [await member for member in members]
+        if isinstance(judge, GroupReward):
+            async with free:
+                own = f"{key}/{scenario.id}/{first}"
+                await judge_together(played, judge, key=own, reward_timeout=reward_timeout)
+            for episode, _ in played:
+                await _tell(on_episode, episode)
+        return TrajectoryGroup.of(scenario.id, [episode for episode, _ in played])
+
+    counted: Counter[str] = Counter()
+    playing: list[asyncio.Task[Played]] = []
+    groups: list[asyncio.Task[TrajectoryGroup]] = []
     for scenario in scenarios:
-        first = played[scenario.id]
-        played[scenario.id] += group_size
-        tasks += [asyncio.create_task(play(scenario, first + sample)) for sample in range(group_size)]
+        first = counted[scenario.id]
+        counted[scenario.id] += group_size
+        members = [asyncio.create_task(play(scenario, first + sample)) for sample in range(group_size)]
+        playing += members
+        groups.append(asyncio.create_task(finish(scenario, first, members)))
+    tasks: list[asyncio.Task[Any]] = [*playing, *groups]
     try:
-        episodes = await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return [
-        TrajectoryGroup.of(scenario.id, episodes[at * group_size : (at + 1) * group_size])
-        for at, scenario in enumerate(scenarios)
-    ]
+    return [group.result() for group in groups]
+
+
+async def _tell(on_episode: OnEpisode | None, episode: MultiTurnTrajectory) -> None:
+    if on_episode is not None:
+        told = on_episode(episode)
+        if inspect.isawaitable(told):
+            await told
 
 
 def with_baseline(groups: Iterable[TrajectoryGroup]) -> list[TrajectoryGroup]:

@@ -5,10 +5,12 @@ from stateset_agents.core.reward import (
     CompositeReward,
     CorrectnessReward,
     FunctionReward,
+    GroupReward,
     HelpfulnessReward,
     RewardFunction,
     RewardResult,
     RewardType,
+    SafetyReward,
     as_reward,
     reward_function,
 )
@@ -215,3 +217,12 @@ def test_a_function_states_its_maximum():
     assert CompositeReward([HelpfulnessReward(0.5), stars]).attainable == 5.5
     with pytest.raises(ConfigError, match="maximum of reward 'seven' is inf"):
         reward_function(maximum=float("inf"), name="seven")(lambda turns: 7.0)
+
+
+def test_a_reward_that_compares_conversations_is_no_part_of_another():
+    class Ranking(GroupReward):
+        async def compare(self, conversations, context=None):
+            return [0.0] * len(conversations)
+
+    with pytest.raises(ConfigError, match="ranking judges groups as a whole and cannot be combined: use it alone"):
+        CompositeReward([SafetyReward(), Ranking()])

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ConfigError
 from .base import Context, RewardFunction, RewardResult, Turns
 from .function import FunctionReward
+from .group import GroupReward
 
 COMBINATION_METHODS = ("weighted_sum", "average", "min", "max")
 
@@ -52,6 +53,8 @@ class CompositeReward(RewardFunction):
         self.rewards: dict[str, RewardFunction] = {}
         for entry in rewards:
             reward = as_reward(entry)
+            if isinstance(reward, GroupReward):
+                raise ConfigError(f"{reward.label} judges groups as a whole and cannot be combined: use it alone")
             label = reward.label
             copies = sum(1 for taken in self.rewards if taken == label or taken.startswith(f"{label}_"))
             self.rewards[f"{label}_{copies + 1}" if label in self.rewards else label] = reward

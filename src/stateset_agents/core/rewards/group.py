@@ -1,0 +1,69 @@
+"""Rewards that judge all conversations of a scenario together: rankings, comparisons.
+
+Invariant: what a conversation gets does not depend on its place in the group. A judge shows a liking for what it reads
+first, so the conversations are laid before it in an order drawn from the group's key; and it judges all or none: a
+judgement that fails leaves the whole group without a reward.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from .base import Context, RewardFunction, RewardResult, Turns
+
+
+class GroupReward(RewardFunction):
+    """Base of rewards that compare. A subclass needs `compare` and nothing else."""
+
+    @abstractmethod
+    async def compare(self, conversations: Sequence[Turns], context: Context | None = None) -> Sequence[float]:
+        """Score conversations that began alike, relative to each other.
+
+        Args:
+            conversations: of one scenario, in an order that means nothing.
+            context: of the first of them; see `RewardFunction.compute_reward`.
+
+        Returns:
+            One finite number for each, in the order given.
+        """
+
+    async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
+        """Judge a conversation that has no others beside it."""
+        (result,) = await self.evaluate_group([turns], context, "")
+        return result
+
+    async def evaluate_group(
+        self, conversations: Sequence[Turns], context: Context | None, key: str
+    ) -> list[RewardResult]:
+        """Lay the conversations before the judge in an order drawn from `key`.
+
+        Args:
+            conversations: of one scenario.
+            context: of the first of them.
+            key: of the group; with the number of conversations it decides the order.
+
+        Returns:
+            One result for each conversation, in their own order.
+
+        Raises:
+            TypeError: `compare` returned no list of numbers.
+            ValueError: it returned another count, or a number that is not finite.
+        """
+        order = sorted(range(len(conversations)), key=lambda place: _draw(key, place))
+        value = self.compare([conversations[place] for place in order], context)
+        scores = await value if inspect.isawaitable(value) else value
+        if isinstance(scores, str) or not isinstance(scores, Sequence):
+            raise TypeError(f"reward {self.label!r}: compare returned {scores!r:.100}; it must return numbers")
+        if len(scores) != len(order):
+            raise ValueError(
+                f"reward {self.label!r}: compare returned {len(scores)} scores for {len(order)} conversations"
+            )
+        results = {place: RewardResult(score) for place, score in zip(order, scores, strict=True)}
+        return [results[place] for place in range(len(conversations))]
+
+
+def _draw(key: str, place: int) -> bytes:
+    return hashlib.blake2b(f"{key}\0{place}".encode(), digest_size=8).digest()
