@@ -89,6 +89,7 @@ def policy_loss(
     clip_high: float = 0.2,
     ratio_cap: float | None = None,
     correction: Tensor | None = None,
+    kept: Tensor | None = None,
     beta: float = 0.0,
     reference: Tensor | None = None,
     kl_estimator: KlEstimator = "k3",
@@ -96,7 +97,8 @@ def policy_loss(
 ) -> PolicyLoss:
     """A surrogate of the policy gradient, and a KL penalty in the loss.
 
-    Each token contributes `weight x (correction x term + beta x KL)`. With r the ratio and A the advantage, the term is
+    Each token contributes `weight x (kept x correction x term + beta x KL)`. With r the ratio and A the advantage, the
+    term is
 
     - "clip": -min(min(r, ratio_cap) A, clip(r, 1 - clip_low, 1 + clip_high) A) (PPO, 1707.06347; the cap on the side
       that the clip leaves open: 1912.09729);
@@ -117,6 +119,7 @@ def policy_loss(
         clip_low, clip_high: width of the trust region below and above 1 (different widths: DAPO, 2503.14476).
         ratio_cap: the largest ratio; None is no cap.
         correction: (N,) weight against the difference between sampler and learner (`sampler_correction`).
+        kept: (N,) bool, False where the term is left out (`masks`); None keeps all.
         beta: coefficient of the KL term; 0 needs no reference.
         reference: (N,) log-probabilities under the reference policy.
         kl_estimator: see `kl_divergence`.
@@ -154,6 +157,8 @@ def policy_loss(
         terms = -advantages * logprobs
     if correction is not None and surrogate != "vespo":
         terms = correction * terms
+    if kept is not None:
+        terms = torch.where(kept, terms, 0.0)
     divergence = None
     if reference is not None:
         divergence = kl_divergence(logprobs, reference, kl_estimator)

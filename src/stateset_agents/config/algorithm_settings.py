@@ -28,6 +28,24 @@ AlgorithmName = Literal[
 ]
 
 
+PreferenceLossName = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+]
+
+
 class AlgorithmSettings(Section):
     """What `algorithm` chooses, and what can be changed about it. `config.algorithms` says which belong to which."""
 
@@ -62,6 +80,13 @@ class AlgorithmSettings(Section):
         description="weigh tokens or conversations by learner / sampler probability, bounded or left out beyond a cap"
     )
     sampler_correction_cap: Annotated[Real, Field(ge=1, le=1e6)] = Field(description="largest such weight")
+    sampler_correction_floor: Annotated[Real, Field(ge=0, le=1)] = Field(description="smallest such weight")
+    off_policy_threshold: Annotated[Real, Field(gt=0, le=1000)] | None = Field(
+        description="leave out what is to be unlearned where the sampler is surer of it, by this many nats per token"
+    )
+    top_entropy_share: Annotated[Real, Field(gt=0, le=1)] = Field(
+        description="share of a step's tokens that the policy learns from: those of highest entropy"
+    )
     entropy_coef: Annotated[Real, Field(ge=0, le=1)] = Field(description="weight of the entropy bonus")
     mask_truncated: bool = Field(description="leave replies that the length limit cut out of the loss")
     overlong_share: Annotated[Real, Field(ge=0, le=1)] = Field(
@@ -81,5 +106,20 @@ class AlgorithmSettings(Section):
     cg_iterations: Annotated[Positive, Field(le=1000)] = Field(description="iterations of the conjugate gradient")
     cg_damping: Annotated[Real, Field(ge=0, le=1000)] = Field(description="added to the diagonal of the Fisher matrix")
     line_search_steps: Annotated[Whole, Field(ge=0, le=100)] = Field(description="times that a step is halved at most")
-    preference_loss: Literal["sigmoid", "ipo", "hinge"] = Field(description="loss of dpo")
+    preference_loss: PreferenceLossName = Field(description="loss of dpo; docs/algorithms.md has their formulas")
+    label_smoothing: Annotated[Real, Field(ge=0, lt=0.5)] = Field(
+        description="share of pairs that are the wrong way round, for exo_pair, robust, aot and aot_unpaired"
+    )
+    preference_divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = Field(
+        description="what holds dpo to its reference"
+    )
+    preference_alpha: Annotated[Real, Field(ge=0, le=10)] = Field(
+        description="of preference_divergence alpha: 0 is forward_kl, 1 reverse_kl"
+    )
+    preference_tail: Annotated[Real, Field(ge=0, le=1)] = Field(
+        description="weight of the tokens that an answer has beyond the length of the other one of its pair"
+    )
+    preference_sft_weight: Annotated[Real, Field(ge=0, le=1000)] = Field(
+        description="weight of the likelihood of the chosen answers, added to the loss of dpo"
+    )
     num_iterations: Positive = Field(description="updates made with each step's conversations")

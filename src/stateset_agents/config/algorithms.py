@@ -23,6 +23,9 @@ OFF: MappingProxyType[str, Any] = MappingProxyType(
         "kl_correction": False,
         "sampler_correction": "none",
         "sampler_correction_cap": 2.0,
+        "sampler_correction_floor": 0.0,
+        "off_policy_threshold": None,
+        "top_entropy_share": 1.0,
         "entropy_coef": 0.0,
         "mask_truncated": False,
         "overlong_share": 0.0,
@@ -40,6 +43,11 @@ OFF: MappingProxyType[str, Any] = MappingProxyType(
         "cg_damping": 0.1,
         "line_search_steps": 10,
         "preference_loss": "sigmoid",
+        "label_smoothing": 0.0,
+        "preference_divergence": "reverse_kl",
+        "preference_alpha": 0.5,
+        "preference_tail": 1.0,
+        "preference_sft_weight": 0.0,
     }
 )
 """Settings that only some algorithms use, with their built-in values."""
@@ -47,11 +55,26 @@ OFF: MappingProxyType[str, Any] = MappingProxyType(
 _KL = {"beta", "kl_estimator", "kl_in"}
 _CLIP = {"clip_low", "clip_high"}
 _EVERYWHERE = {"mask_truncated", "overlong_share", "overlong_penalty", "entropy_coef"}
-_GRADIENT = _EVERYWHERE | _KL | {"kl_correction", "sampler_correction", "sampler_correction_cap"}
+_SAMPLER = {"sampler_correction", "sampler_correction_cap", "sampler_correction_floor"}
+_MASKS = {"off_policy_threshold", "top_entropy_share"}
+_GRADIENT = _EVERYWHERE | _KL | _SAMPLER | {"kl_correction"}
 _GROUPED = {"dynamic_sampling", "reward_aggregation", "credit", "discount"}
-_FAMILY = _GRADIENT | _GROUPED
+_FAMILY = _GRADIENT | _GROUPED | _MASKS
 _VALUE = {"credit", "discount", "gae_lambda", "value_coef", "value_clip", "value_learning_rate"}
+_PREFERENCE = {
+    "preference_loss",
+    "label_smoothing",
+    "preference_divergence",
+    "preference_alpha",
+    "preference_tail",
+    "preference_sft_weight",
+}
 _NATURAL = {"max_kl", "cg_iterations", "cg_damping", "line_search_steps"}
+
+SMOOTHED = frozenset({"exo_pair", "robust", "aot", "aot_unpaired"})
+"""Preference losses that `label_smoothing` changes."""
+DIVERGENT = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop"})
+"""Preference losses that `preference_divergence` changes."""
 
 CHECKED = frozenset(OFF) | _KL | _CLIP | {"scale_rewards", "loss_normalization", "num_iterations", "num_generations"}
 """Settings that an algorithm may have no use for."""
@@ -229,7 +252,7 @@ RECIPES: MappingProxyType[str, Recipe] = MappingProxyType(
             "the best and the worst conversation of each group as a pair",
             "2305.18290",
             kind="preference",
-            uses=frozenset({"beta", "preference_loss", "num_generations", "num_iterations"}),
+            uses=frozenset({"beta", "num_generations", "num_iterations"} | _PREFERENCE),
             defaults={"beta": 0.1},
         ),
         "rft": Recipe(
@@ -273,6 +296,15 @@ def _impossible(algorithm: str, recipe: Recipe, values: Mapping[str, Any]) -> li
     found = []
     if recipe.kind == "preference" and values["beta"] == 0:
         found.append(f"beta is 0, but {algorithm} needs one above 0: it says how much a difference counts")
+    if recipe.kind == "preference":
+        found += _impossible_pairs(values)
+    if values["sampler_correction"] == "none" and values["sampler_correction_floor"] > 0:
+        found.append("sampler_correction_floor bounds the weights of sampler_correction, which is 'none'")
+    if recipe.surrogate == "vespo" and values["sampler_correction"].startswith("sequence"):
+        found.append(
+            f"sampler_correction is {values['sampler_correction']!r}, but vespo multiplies the weights of a "
+            "conversation's tokens itself: take token_truncate or token_mask"
+        )
     if values["credit"] == "token" and recipe.baseline != "value":
         found.append(f"credit is 'token', but {algorithm} has no value head: take ppo or a2c, or credit 'turn'")
     if recipe.baseline == "value" and values["credit"] == "trajectory":
@@ -309,3 +341,23 @@ def _impossible(algorithm: str, recipe: Recipe, values: Mapping[str, Any]) -> li
             if ignored
         ]
     return found
+
+
+def _impossible_pairs(values: Mapping[str, Any]) -> list[str]:
+    kind, smoothing = values["preference_loss"], values["label_smoothing"]
+    found = []
+    if smoothing > 0 and kind not in SMOOTHED:
+        found.append(f"label_smoothing has no effect on preference_loss {kind}; it belongs to {_names(SMOOTHED)}")
+    if smoothing == 0 and kind == "exo_pair":
+        found.append("label_smoothing is 0, but exo_pair takes its logarithm: 0.001 is that of its paper")
+    if values["preference_divergence"] != "reverse_kl" and kind not in DIVERGENT:
+        found.append(
+            f"preference_divergence has no effect on preference_loss {kind}; it belongs to {_names(DIVERGENT)}"
+        )
+    if values["preference_alpha"] != OFF["preference_alpha"] and values["preference_divergence"] != "alpha":
+        found.append("preference_alpha belongs to preference_divergence 'alpha'")
+    return found
+
+
+def _names(kinds: frozenset[str]) -> str:
+    return ", ".join(sorted(kinds))

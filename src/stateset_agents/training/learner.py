@@ -21,12 +21,14 @@ from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
 from ..models.allocation import keep_freed_memory
+from .comparison import Comparison, compare, compares
 from .compute import compute_dtype
 from .conversations import Conversation, conversations_of
+from .forward import Forward
 from .logprobs import chosen_logprobs
 from .measures import Pass, StepMetrics
 from .natural_update import NaturalUpdate, flat
-from .objective import Forward, contribution
+from .objective import contribution
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
 from .recompute import recomputed_layers
@@ -189,12 +191,15 @@ class Learner:
         batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(samples)]
         old: list[Tensor | None] = [None] * len(batches)
         passes: list[Pass] = []
-        tokens = sum(len(batch.targets) for batch in batches)
+        tokens = counted = sum(len(batch.targets) for batch in batches)
+        if self.config.recipe.kind == "preference":
+            counted = sum(int((batch.advantages > 0).sum()) for batch in batches)
         for _ in range(self.config.num_iterations):
             passes.append(Pass())
             self.optimizer.zero_grad(set_to_none=True)
+            comparison = self._comparison(batches)
             for place, batch in enumerate(batches):
-                old[place] = self._accumulate(batch, old[place], passes[-1], tokens)
+                old[place] = self._accumulate(batch, old[place], passes[-1], counted, comparison)
             if self.config.recipe.kind == "natural":
                 self._natural_update(batches, metrics)
             else:
@@ -215,6 +220,8 @@ class Learner:
         if self.config.recipe.kind == "policy":
             metrics.clip_fraction = sum(one.clipped for one in later) / (tokens * len(later))
             metrics.ratio_mean = sum(one.ratio for one in later) / (tokens * len(later))
+            if first.masked is not None:
+                metrics.masked_fraction = sum(one.masked or 0.0 for one in later) / (tokens * len(later))
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         """At most `batch_size` conversations each; the rows of a conversation or bundle stay together."""
@@ -257,11 +264,21 @@ class Learner:
             hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
             return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self._temperature)[0]
 
-    def _accumulate(self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int) -> Tensor:
+    @torch.no_grad()
+    def _comparison(self, batches: Sequence[PackedBatch]) -> Comparison | None:
+        """What a micro-batch must know of the others; None where that is nothing, or there are no others."""
+        if len(batches) == 1 or not compares(self.config):
+            return None
+        reference = self.config.recipe.kind == "preference"
+        return compare(self.config, [(batch, self._forward(batch, None, reference=reference)) for batch in batches])
+
+    def _accumulate(
+        self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int, comparison: Comparison | None = None
+    ) -> Tensor:
         """Forward and backward of one micro-batch; returns the log-probs at the start of the step."""
         in_loss = self.config.recipe.kind == "preference" or self.config.kl_in == "loss"
         forward = self._forward(batch, old, reference=in_loss)
-        result = contribution(self.config, batch, forward, tokens)
+        result = contribution(self.config, batch, forward, tokens, comparison)
         if not bool(result.loss.isfinite()):
             self._refuse("loss")
         result.loss.backward()

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .objective import Contribution, Forward
+from .forward import Forward
+from .objective import Contribution
 from .packing import PackedBatch
 
 
@@ -21,6 +22,8 @@ class StepMetrics:
         grad_norm: of the last update, before clipping.
         clip_fraction, ratio_mean: over the passes after the first update, where there are any; the first pass has
             ratio 1 by definition.
+        masked_fraction: share of the tokens that `off_policy_threshold` or `top_entropy_share` left out of the policy's
+            term, over the same passes; None where nothing masks.
         mismatch_mean, mismatch_size, mismatch_max: log-prob that the sampler recorded less the learner's: its mean, the
             mean of its size, and its largest size.
         value_loss: of the value head, at the start of the step.
@@ -39,6 +42,7 @@ class StepMetrics:
     grad_norm: float = 0.0
     clip_fraction: float | None = None
     ratio_mean: float | None = None
+    masked_fraction: float | None = None
     mismatch_mean: float | None = None
     mismatch_size: float | None = None
     mismatch_max: float | None = None
@@ -69,6 +73,7 @@ class Pass:
     mismatch_max: float = 0.0
     clipped: float = 0.0
     ratio: float = 0.0
+    masked: float | None = None
     value_error: float | None = None
     pairs: int = 0
     agreed: int = 0
@@ -84,6 +89,8 @@ class Pass:
         if result.clipped is not None and result.ratio is not None:
             self.clipped += result.clipped.sum().item()
             self.ratio += result.ratio.sum().item()
+        if result.kept is not None:
+            self.masked = (self.masked or 0.0) + (~result.kept).sum().item()
         if result.kl is not None:
             self.kl = (self.kl or 0.0) + result.kl.sum().item()
         if result.value_error is not None:

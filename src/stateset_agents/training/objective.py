@@ -7,30 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..algorithms import policy_loss, preference_loss, sampler_correction, value_loss
+from ..algorithms import high_entropy_mask, on_policy_mask, policy_loss, preference_loss, sampler_correction, value_loss
 from ..config.training import TrainingConfig
+from .comparison import Comparison, compare
+from .forward import Forward
 from .packing import PackedBatch
-
-
-@dataclass(frozen=True)
-class Forward:
-    """What the models say about a batch's trained tokens, each (N,).
-
-    Attributes:
-        logprobs, entropies: of the policy, with gradient.
-        old: log-probs at the start of the step.
-        values: of the value head, with gradient; None without one.
-        reference: log-probs of the reference; None where the loss has none.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor
-    old: Tensor
-    values: Tensor | None = None
-    reference: Tensor | None = None
+from .pairs import pairs_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +27,7 @@ class Contribution:
         kl: of each token from the reference; None without one.
         value_error: weighted squared error of the value head, summed; None without one.
         margins: of each pair; None for algorithms without pairs.
+        kept: of each token, whether a mask left it in the policy's term; None where nothing masks.
     """
 
     loss: Tensor
@@ -51,26 +36,45 @@ class Contribution:
     kl: Tensor | None = None
     value_error: float | None = None
     margins: Tensor | None = None
+    kept: Tensor | None = None
 
 
-def contribution(config: TrainingConfig, batch: PackedBatch, forward: Forward, tokens: int) -> Contribution:
+def contribution(
+    config: TrainingConfig, batch: PackedBatch, forward: Forward, tokens: int, comparison: Comparison | None = None
+) -> Contribution:
     """The loss of a micro-batch.
 
     Args:
         config: algorithm settings.
         batch: rows with their annotations.
         forward: what the models say about them.
-        tokens: trained tokens of the whole step.
+        tokens: of the whole step: the trained ones, or those of the chosen conversations where there are pairs.
+        comparison: what the loss must know of all of the step; None where it needs nothing, or the batch is the step.
     """
     kind = config.recipe.kind
+    if comparison is None:
+        comparison = compare(config, [(batch, forward)])
     if kind == "preference":
-        return _of_pairs(config, batch, forward)
+        return _of_pairs(config, batch, forward, tokens, comparison)
     if kind == "likelihood":
         return Contribution(-(batch.weights * forward.logprobs).sum())
-    return _of_policy(config, batch, forward, tokens)
+    return _of_policy(config, batch, forward, tokens, comparison)
 
 
-def _of_policy(config: TrainingConfig, batch: PackedBatch, forward: Forward, tokens: int) -> Contribution:
+def _of_policy(
+    config: TrainingConfig, batch: PackedBatch, forward: Forward, tokens: int, comparison: Comparison | None
+) -> Contribution:
+    uncertain = None if comparison is None else high_entropy_mask(forward.entropies, comparison.entropy_threshold)
+    kept = uncertain
+    if config.off_policy_threshold is not None:
+        kept = on_policy_mask(
+            forward.logprobs,
+            batch.sampled_logprobs,
+            batch.advantages,
+            batch.conversations,
+            config.off_policy_threshold,
+        )
+        kept = kept if uncertain is None else kept & uncertain
     result = policy_loss(
         forward.logprobs,
         forward.old,
@@ -87,8 +91,10 @@ def _of_policy(config: TrainingConfig, batch: PackedBatch, forward: Forward, tok
             batch.sampled_logprobs,
             config.sampler_correction,
             cap=config.sampler_correction_cap,
+            floor=config.sampler_correction_floor,
             conversations=batch.conversations,
         ),
+        kept=kept,
         beta=config.beta if forward.reference is not None else 0.0,
         reference=forward.reference,
         kl_estimator="k3" if config.kl_estimator == "k1" else config.kl_estimator,
@@ -96,35 +102,40 @@ def _of_policy(config: TrainingConfig, batch: PackedBatch, forward: Forward, tok
     )
     loss, error = result.loss, None
     if config.entropy_coef:
-        loss = loss - config.entropy_coef * forward.entropies.sum() / tokens
+        if comparison is None or uncertain is None:
+            bonus = forward.entropies.sum() / tokens
+        else:
+            bonus = forward.entropies[uncertain].sum() / comparison.kept_tokens
+        loss = loss - config.entropy_coef * bonus
     if forward.values is not None:
         fitted = value_loss(forward.values, batch.values, batch.returns, batch.weights, clip=config.value_clip)
         loss = loss + config.value_coef * fitted
         error = fitted.item()
-    return Contribution(loss, result.ratio, result.clipped, result.kl, error)
+    return Contribution(loss, result.ratio, result.clipped, result.kl, error, kept=kept)
 
 
-def _of_pairs(config: TrainingConfig, batch: PackedBatch, forward: Forward) -> Contribution:
+def _of_pairs(
+    config: TrainingConfig, batch: PackedBatch, forward: Forward, tokens: int, comparison: Comparison | None
+) -> Contribution:
     """Rows come in bundles of a chosen and a rejected conversation; see `preference_samples`."""
     assert forward.reference is not None  # noqa: S101 - preferences always have one
-    pairs = batch.bundles.unique()  # sorted
-    place = torch.searchsorted(pairs, batch.bundles)
-    weight = forward.logprobs.new_zeros(len(pairs)).index_copy(0, place, batch.weights)
-
-    def of(side: Tensor, numbers: Tensor) -> Tensor:
-        return numbers.new_zeros(len(pairs)).index_add(0, place, torch.where(side, numbers, 0.0))
-
-    chosen, rejected = batch.advantages > 0, batch.advantages < 0
-    ones = torch.ones_like(forward.logprobs)
+    pairs = pairs_of(batch, forward.logprobs, forward.reference, tail=config.preference_tail)
+    matches = None if comparison is None else comparison.matches
+    weight = forward.logprobs.new_zeros(len(pairs.numbers)).index_copy(0, pairs.places, batch.weights)
     result = preference_loss(
-        of(chosen, forward.logprobs),
-        of(rejected, forward.logprobs),
-        of(chosen, forward.reference),
-        of(rejected, forward.reference),
+        pairs.chosen,
+        pairs.rejected,
+        pairs.reference_chosen,
+        pairs.reference_rejected,
         kind=config.preference_loss,
         beta=config.beta,
-        lengths=(of(chosen, ones), of(rejected, ones)),
+        lengths=pairs.lengths,
+        label_smoothing=config.label_smoothing,
+        divergence=config.preference_divergence,
+        alpha=config.preference_alpha,
+        matches=None if matches is None else matches.of(pairs.numbers),
     )
-    return Contribution(
-        (weight * result.losses).sum(), kl=forward.logprobs.detach() - forward.reference, margins=result.margins
-    )
+    loss = (weight * result.losses).sum()
+    if config.preference_sft_weight:
+        loss = loss - config.preference_sft_weight * forward.logprobs[batch.advantages > 0].sum() / tokens
+    return Contribution(loss, kl=forward.logprobs.detach() - forward.reference, margins=result.margins)

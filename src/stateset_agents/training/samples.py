@@ -75,6 +75,7 @@ def policy_samples(
     else:
         columns = _compared(talks, config, measured or {})
     always = (config.beta != 0.0 and config.kl_in == "loss") or config.entropy_coef > 0.0
+    always = always or config.top_entropy_share < 1.0  # a quantile is one of all tokens of the step
     samples = [
         Sample(row, advantage, weights[place], place, talk.group, values, returns)
         for place, (talk, parts) in enumerate(zip(talks, columns, strict=True))

@@ -18,7 +18,6 @@ from stateset_agents.algorithms import (
     leave_one_out,
     normalize_then_sum,
     policy_loss,
-    preference_loss,
     sampler_correction,
     token_weights,
 )
@@ -38,7 +37,7 @@ if not installed().startswith(WANTED):
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about TRL's own use of it
 
@@ -308,69 +307,3 @@ def test_advantages(scale, seed, groups, group, kinds):
     assert torch.allclose(ours.flatten(), theirs, atol=NEAR)
     others = (table.sum(1, keepdim=True) - table) / (group - 1)
     assert torch.allclose(leave_one_out(table), table - others, atol=NEAR)
-
-
-def trl_preference(kind: str, beta: float, sums: torch.Tensor, lengths: torch.Tensor):
-    """DPO on given sums of log-probs: (chosen, rejected) x (policy, reference)."""
-    pairs = sums.shape[1]
-    chosen = sums[0].clone().requires_grad_()
-    rejected = sums[1].clone().requires_grad_()
-    width = int(lengths.max())
-    mask = torch.arange(width)[None] < lengths.flatten()[:, None]
-    tokens = torch.cat([chosen / lengths[0], rejected / lengths[1]])[:, None] * mask
-    trainer = DPOTrainer.__new__(DPOTrainer)
-    trainer.__dict__.update(
-        args=DPOConfig(use_cpu=True, bf16=False, report_to=[]),
-        accelerator=IDENTITY,
-        model=SimpleNamespace(training=True),
-        beta=beta,
-        loss_types=[kind],
-        loss_weights=[1.0],
-        label_smoothing=0.0,
-        f_divergence_type="reverse_kl",
-        f_alpha_divergence_coef=0.5,
-        precompute_ref_logps=True,
-        use_weighting=False,
-        ld_alpha=None,
-        aux_loss_enabled=False,
-        _tp_size=1,
-        _total_train_tokens=0,
-        _metrics={"train": defaultdict(list)},
-    )
-
-    def model(**_):
-        return SimpleNamespace(
-            log_probs=tokens,
-            entropy=torch.zeros_like(tokens),
-            is_top1=torch.zeros_like(tokens, dtype=torch.bool),
-            label_mask=mask,
-            mean_logits=torch.zeros_like(tokens),
-            aux_loss=None,
-        )
-
-    inputs = {
-        "input_ids": torch.zeros(2 * pairs, width + 1, dtype=torch.long),
-        "attention_mask": torch.ones(2 * pairs, width + 1, dtype=torch.long),
-        "completion_mask": torch.nn.functional.pad(mask.long(), (1, 0)),  # its first token is predicted by nothing
-        "ref_chosen_logps": sums[2],
-        "ref_rejected_logps": sums[3],
-    }
-    loss = trainer._compute_loss(model, inputs, return_outputs=False)
-    loss.backward()
-    return loss.detach(), chosen.grad, rejected.grad
-
-
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 10_000), pairs=st.integers(1, 4), beta=st.sampled_from([0.05, 0.5]))
-@pytest.mark.parametrize("kind", ["sigmoid", "hinge", "ipo"])
-def test_preferences(kind, seed, pairs, beta):
-    """Mutations: the reference's sign, ipo without the mean over tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    sums = -20.0 * torch.rand(4, pairs, generator=generator, dtype=torch.float64)
-    lengths = torch.randint(1, 8, (2, pairs), generator=generator)
-    chosen, rejected = (sums[place].clone().requires_grad_() for place in (0, 1))
-    ours = preference_loss(
-        chosen, rejected, sums[2], sums[3], kind=kind, beta=beta, lengths=(lengths[0].double(), lengths[1].double())
-    ).losses.mean()
-    ours.backward()
-    assert_same((ours.detach(), chosen.grad, rejected.grad), trl_preference(kind, beta, sums, lengths))
