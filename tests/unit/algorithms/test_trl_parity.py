@@ -1,4 +1,4 @@
-"""Losses, gradients and advantages equal those of TRL on random inputs.
+"""Losses of tokens and their gradients equal those of TRL on random inputs.
 
 TRL's methods that are compared with are private, so exactly one version is.
 """
@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stateset_agents.algorithms import (
-    group_relative,
-    leave_one_out,
-    normalize_then_sum,
+    entropy_threshold,
+    high_entropy_mask,
+    on_policy_mask,
     policy_loss,
     sampler_correction,
     token_weights,
@@ -50,6 +50,7 @@ IDENTITY = SimpleNamespace(
     sync_gradients=True,
     gather=lambda x: x,
     gather_for_metrics=lambda x: x,
+    pad_across_processes=lambda x, **_: x,
     reduce=lambda x, **_: x,
 )
 
@@ -128,16 +129,18 @@ def trl_loss(data: dict[str, torch.Tensor], **changes):
         "old_per_token_logps": data["old"],
         "ref_per_token_logps": data["reference"],
         "num_items_in_batch": data["mask"].sum(),
+        "sampling_per_token_logps": data["sampled"],
     }
     if correction is not None:
         inputs["importance_sampling_ratio"] = correction
-        inputs["sampling_per_token_logps"] = data["sampled"]
     loss = trainer._compute_loss(None, inputs)
     loss.backward()
     return loss.detach(), leaf.grad, entropies.grad
 
 
-def our_loss(data: dict[str, torch.Tensor], normalization: str, *, entropy_coef: float = 0.0, **options):
+def our_loss(
+    data: dict[str, torch.Tensor], normalization: str, *, entropy_coef: float = 0.0, uncertain=None, **options
+):
     leaf = data["logprobs"].clone().requires_grad_()
     entropies = data["entropies"].clone().requires_grad_()
     kept = data["mask"].bool()
@@ -146,12 +149,13 @@ def our_loss(data: dict[str, torch.Tensor], normalization: str, *, entropy_coef:
     result = policy_loss(
         leaf[kept],
         data["old"][kept],
-        data["advantages"][rows],
+        data["advantages"][rows] if data["advantages"].dim() == 1 else data["advantages"][kept],
         weights[rows],
         conversations=rows,
         **{"clip_low": CLIP_LOW, "clip_high": CLIP_HIGH, **options},
     )
-    loss = result.loss - entropy_coef * entropies[kept].mean()
+    acted_on = entropies[kept] if uncertain is None else entropies[kept][uncertain]
+    loss = result.loss - entropy_coef * acted_on.mean()
     loss.backward()
     return loss.detach(), leaf.grad, entropies.grad
 
@@ -220,9 +224,10 @@ def test_an_entropy_bonus(size):
 @pytest.mark.parametrize("kind", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
 @pytest.mark.parametrize("loss_type", ["grpo", "vespo"])
 def test_weights_against_the_sampler(loss_type, kind, size):
-    """TRL computes the weights where it generates; here they are its documented formula, on padded tensors."""
-    if loss_type == "vespo" and kind.endswith("mask"):
-        return  # the logarithm of a weight of 0
+    """The weights themselves are compared in test_trl_advantages; here the losses that take them. TRL's vespo refuses
+    those of conversations, and so does ours."""
+    if loss_type == "vespo" and kind.startswith("sequence"):
+        return
     data = numbers(*size)
     difference = (data["old"] - data["sampled"]) * data["mask"]
     if kind.startswith("sequence"):
@@ -274,36 +279,77 @@ def test_leave_one_out_with_the_ratio_of_the_conversation(size):
     assert_same(ours[:2], (loss.detach(), leaf.grad))
 
 
-def trl_advantages(rewards: torch.Tensor, weights: torch.Tensor, group: int, scale: str, how: str) -> torch.Tensor:
-    """TRL's formulas have no function of their own; these are they, on (samples, rewards)."""
-    from trl.trainer.utils import nanstd
-
-    if how == "normalize_then_sum":
-        grouped = rewards.view(-1, group, rewards.shape[1])
-        each = (grouped - grouped.nanmean(1, keepdim=True)) / (nanstd(grouped, dim=1, keepdim=True) + 1e-4)
-        total = (each.view(len(rewards), -1) * weights).nansum(1)
-        return (total - total.nanmean()) / (nanstd(total) + 1e-4)
-    total = (rewards * weights).nansum(1)
-    difference = total - total.view(-1, group).nanmean(1).repeat_interleave(group)
-    if scale == "none":
-        return difference
-    spread = nanstd(total) if scale == "batch" else nanstd(total.view(-1, group), dim=1).repeat_interleave(group)
-    return difference / (spread + 1e-4)
+def masks(data: dict[str, torch.Tensor], threshold: float | None, share: float):
+    """Ours, on the trained tokens: what is kept, and which of that by its entropy."""
+    kept = data["mask"].bool()
+    rows = torch.arange(len(kept))[:, None].expand_as(kept)[kept]
+    advantages = data["advantages"][rows] if data["advantages"].dim() == 1 else data["advantages"][kept]
+    known = torch.ones_like(rows, dtype=torch.bool)
+    if threshold is not None:
+        known = on_policy_mask(data["logprobs"][kept], data["sampled"][kept], advantages, rows, threshold)
+    entropies = data["entropies"][kept]
+    uncertain = high_entropy_mask(entropies, entropy_threshold(entropies, share))
+    return known & uncertain, uncertain
 
 
-@settings(deadline=None, max_examples=50)
-@given(seed=st.integers(0, 10_000), groups=st.integers(1, 4), group=st.integers(2, 6), kinds=st.integers(1, 3))
-@pytest.mark.parametrize("scale", ["std", "batch", "none"])
-def test_advantages(scale, seed, groups, group, kinds):
-    """Mutations: the population's deviation, the batch's deviation around group means."""
-    generator = torch.Generator().manual_seed(seed)
-    rewards = torch.randn(groups * group, kinds, generator=generator, dtype=torch.float64)
-    weights = torch.rand(kinds, generator=generator, dtype=torch.float64) + 0.1
-    table = (rewards * weights).sum(1).view(groups, group)
-    theirs = trl_advantages(rewards, weights, group, {"std": "group"}.get(scale, scale), "sum_then_normalize")
-    assert torch.allclose(group_relative(table, scale=scale).flatten(), theirs, atol=NEAR)
-    theirs = trl_advantages(rewards, weights, group, "group", "normalize_then_sum")
-    ours = normalize_then_sum(rewards.view(groups, group, kinds), weights)
-    assert torch.allclose(ours.flatten(), theirs, atol=NEAR)
-    others = (table.sum(1, keepdim=True) - table) / (group - 1)
-    assert torch.allclose(leave_one_out(table), table - others, atol=NEAR)
+@settings(deadline=None, max_examples=25)
+@given(size=sizes, threshold=st.sampled_from([None, 0.01, 0.2]), share=st.sampled_from([1.0, 0.75, 0.2]))
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_what_is_left_out(loss_type, size, threshold, share):
+    """Mutations: the sampler's side of the difference, positive advantages masked too, the share turned over, a KL or a
+    weight that the masks change, a bonus over all tokens."""
+    data = numbers(*size)
+    data["entropies"] = data["entropies"].float().double()  # TRL's quantile is one of float32
+    ordered = data["entropies"][data["mask"].bool()].sort().values
+    edge = float(torch.quantile(ordered.float(), 1.0 - share))
+    near = (ordered - edge).abs()
+    assume(not ((near > 0) & (near < 1e-4)).any())  # where rounding decides
+    kept, uncertain = masks(data, threshold, share)
+    normalization, theirs, ours = LOSSES[loss_type]
+    trl = trl_loss(
+        data,
+        loss_type=loss_type,
+        beta=0.04,
+        off_policy_mask_threshold=threshold,
+        top_entropy_quantile=share,
+        entropy_coef=0.01,
+        **theirs,
+    )
+    reference = data["reference"][data["mask"].bool()]
+    found = our_loss(
+        data,
+        normalization,
+        beta=0.04,
+        reference=reference,
+        kept=kept,
+        entropy_coef=0.01,
+        uncertain=uncertain,
+        **ours,
+    )
+    assert_same(found, trl)
+
+
+@settings(deadline=None, max_examples=25)
+@given(size=sizes, threshold=st.sampled_from([0.01, 0.2]))
+def test_a_mask_by_the_advantages_of_turns(size, threshold):
+    """Advantages of each token: where they are negative, the token is left out, not its conversation."""
+    data = numbers(*size)
+    generator = torch.Generator().manual_seed(size[0])
+    data["advantages"] = torch.randn(data["mask"].shape, generator=generator, dtype=torch.float64)
+    kept, _ = masks(data, threshold, 1.0)
+    assert_same(our_loss(data, "sequence", kept=kept), trl_loss(data, off_policy_mask_threshold=threshold))
+
+
+def test_masks_by_hand():
+    """Two conversations: the sampler is 0.5 nats a token surer of the first, 0.1 of the second."""
+    rows = torch.tensor([0, 0, 1, 1])
+    logprobs, sampled = torch.tensor([-2.0, -1.0, -1.0, -1.0]), torch.tensor([-1.0, -1.0, -0.9, -0.9])
+    bad, good = torch.full((4,), -1.0), torch.ones(4)
+    assert on_policy_mask(logprobs, sampled, bad, rows, 0.3).tolist() == [False, False, True, True]
+    assert on_policy_mask(logprobs, sampled, good, rows, 0.3).all()
+    assert on_policy_mask(sampled, logprobs, bad, rows, 0.3).all()  # the policy is surer than the sampler was
+    entropies = torch.tensor([0.1, 0.4, 0.2, 0.3, 0.3 + 1e-6])
+    assert entropy_threshold(entropies, 0.75) == pytest.approx(0.2)
+    assert entropy_threshold(entropies, 0.25) == pytest.approx(0.300001)
+    # 0.3 and 0.3 + 1e-6 are the same token in two packs
+    assert high_entropy_mask(entropies, entropy_threshold(entropies, 0.25)).tolist() == [False, True, False, True, True]
