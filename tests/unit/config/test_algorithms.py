@@ -46,6 +46,15 @@ def test_what_a_recipe_names_exists():
         ({"algorithm": "grpo", "kl_in": "reward", "beta": 0.1}, "only k1 is unbiased"),
         ({"algorithm": "grpo", "kl_estimator": "k1", "beta": 0.1}, "its gradient is noise"),
         ({"algorithm": "reinforce", "clip_low": 0.1}, "clip_low has no effect on reinforce"),
+        ({"algorithm": "dpo", "label_smoothing": 0.1}, "label_smoothing has no effect on preference_loss sigmoid"),
+        ({"algorithm": "dpo", "preference_loss": "exo_pair"}, "exo_pair takes its logarithm"),
+        (
+            {"algorithm": "dpo", "preference_loss": "aot", "preference_divergence": "js"},
+            "preference_divergence has no effect on preference_loss aot",
+        ),
+        ({"algorithm": "dpo", "preference_alpha": 0.3}, "belongs to preference_divergence 'alpha'"),
+        ({"algorithm": "vespo", "sampler_correction": "sequence_truncate"}, "take token_truncate or token_mask"),
+        ({"algorithm": "grpo", "sampler_correction_floor": 0.5}, "sampler_correction, which is 'none'"),
         ({**EACH, "credit": "turn"}, "with credit 'turn'"),
         ({**EACH, "kl_in": "reward", "kl_estimator": "k1", "beta": 0.1}, "with kl_in 'reward'"),
         ({**EACH, "overlong_share": 0.1}, "with overlong_share 0.1"),
@@ -56,6 +65,33 @@ def test_what_does_not_go_together_is_refused_with_the_reason(settings, words):
     with pytest.raises(ConfigError) as caught:
         TrainingConfig.from_profile("balanced", **settings)
     assert words in str(caught.value)
+
+
+MASKED = {"grpo", "dr_grpo", "bnpo", "dapo", "gspo", "cispo", "sapo", "luspo", "vespo"}
+
+
+@pytest.mark.parametrize("algorithm", RECIPES)
+@pytest.mark.parametrize(
+    ("settings", "users"),
+    [
+        ({"off_policy_threshold": 0.5}, MASKED),
+        ({"top_entropy_share": 0.2}, MASKED),
+        ({"preference_loss": "ipo"}, {"dpo"}),
+        ({"label_smoothing": 0.1, "preference_loss": "robust"}, {"dpo"}),
+        ({"preference_divergence": "js"}, {"dpo"}),
+        ({"preference_alpha": 0.2, "preference_divergence": "alpha"}, {"dpo"}),
+        ({"preference_tail": 0.5}, {"dpo"}),
+        ({"preference_sft_weight": 0.5}, {"dpo"}),
+        ({"sampler_correction_floor": 0.5, "sampler_correction": "token_mask"}, set(RECIPES) - {"trpo", "dpo", "rft"}),
+    ],
+    ids=str,
+)
+def test_a_setting_belongs_to_its_algorithms_and_is_refused_by_the_others(algorithm, settings, users):
+    if algorithm in users:
+        TrainingConfig.from_profile("balanced", algorithm=algorithm, **settings)
+        return
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} has no effect on {algorithm}"):
+        TrainingConfig.from_profile("balanced", algorithm=algorithm, **settings)
 
 
 def test_a_natural_step_has_no_learning_rate_and_says_so():
