@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..algorithms import Matches, entropy_threshold, high_entropy_mask, matches_of
 from ..algorithms.preferences import TRANSPORTED
@@ -43,33 +44,39 @@ def compares(config: TrainingConfig) -> bool:
 
 
 @torch.no_grad()
-def compare(config: TrainingConfig, parts: Sequence[tuple[PackedBatch, Forward]]) -> Comparison | None:
-    """Settle it for a step.
+def observed(
+    config: TrainingConfig, parts: Sequence[tuple[PackedBatch, Forward]], device: torch.device | None = None
+) -> Tensor:
+    """What some micro-batches have to say, a column for each token or pair.
+
+    Columns of all micro-batches of a step, side by side in any order, are what `settled` takes.
 
     Args:
         config: algorithm settings.
-        parts: every micro-batch of the step with what the models say about it.
+        parts: micro-batches with what the models say about them.
+        device: of the answer where there are no parts.
 
     Returns:
-        None where the loss needs none.
+        (1, tokens) entropies, or (5, pairs): number in the step, chosen, rejected, and both of the reference; float64.
     """
-    if not compares(config):
-        return None
-    if config.recipe.kind == "preference":
-        return Comparison(matches=_matches(config, parts))
-    entropies = torch.cat([forward.entropies.detach() for _, forward in parts])
-    threshold = entropy_threshold(entropies, config.top_entropy_share)
-    return Comparison(threshold, int(high_entropy_mask(entropies, threshold).sum()))
-
-
-def _matches(config: TrainingConfig, parts: Sequence[tuple[PackedBatch, Forward]]) -> Matches:
-    found = []
+    if config.recipe.kind != "preference":
+        none = torch.zeros(1, 0, dtype=torch.float64, device=device)
+        return torch.cat([none, *(forward.entropies.double()[None] for _, forward in parts)], dim=1)
+    columns = [torch.zeros(5, 0, dtype=torch.float64, device=device)]
     for batch, forward in parts:
         assert forward.reference is not None  # noqa: S101 - preferences always have one
-        found.append(pairs_of(batch, forward.logprobs, forward.reference, tail=config.preference_tail))
-    order = torch.cat([pairs.numbers for pairs in found]).argsort()
-    columns = (
-        torch.cat([getattr(pairs, name) for pairs in found])[order]
-        for name in ("chosen", "rejected", "reference_chosen", "reference_rejected")
-    )
-    return matches_of(*columns, paired=config.preference_loss == "aot")
+        pairs = pairs_of(batch, forward.logprobs, forward.reference, tail=config.preference_tail)
+        sums = (pairs.chosen, pairs.rejected, pairs.reference_chosen, pairs.reference_rejected)
+        columns.append(torch.stack([pairs.numbers.double(), *(one.double() for one in sums)]))
+    return torch.cat(columns, dim=1)
+
+
+@torch.no_grad()
+def settled(config: TrainingConfig, columns: Tensor) -> Comparison:
+    """The comparison of a step, from all that its micro-batches `observed`."""
+    if config.recipe.kind == "preference":
+        numbers, *sums = columns
+        ordered = (one[numbers.argsort()] for one in sums)
+        return Comparison(matches=matches_of(*ordered, paired=config.preference_loss == "aot"))
+    threshold = entropy_threshold(columns[0], config.top_entropy_share)
+    return Comparison(threshold, int(high_entropy_mask(columns[0], threshold).sum()))

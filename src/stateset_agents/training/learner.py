@@ -21,14 +21,14 @@ from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
 from ..models.allocation import keep_freed_memory
-from .comparison import Comparison, compare, compares
+from .comparison import Comparison, compares, observed, settled
 from .compute import compute_dtype
 from .conversations import Conversation, conversations_of
 from .forward import Forward
 from .logprobs import chosen_logprobs
 from .measures import Pass, StepMetrics
 from .natural_update import NaturalUpdate, flat
-from .objective import contribution
+from .objective import contribution, counted_tokens
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
 from .recompute import recomputed_layers
@@ -191,9 +191,7 @@ class Learner:
         batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(samples)]
         old: list[Tensor | None] = [None] * len(batches)
         passes: list[Pass] = []
-        tokens = counted = sum(len(batch.targets) for batch in batches)
-        if self.config.recipe.kind == "preference":
-            counted = sum(int((batch.advantages > 0).sum()) for batch in batches)
+        tokens, counted = sum(len(batch.targets) for batch in batches), counted_tokens(self.config, samples)
         for _ in range(self.config.num_iterations):
             passes.append(Pass())
             self.optimizer.zero_grad(set_to_none=True)
@@ -270,7 +268,8 @@ class Learner:
         if len(batches) == 1 or not compares(self.config):
             return None
         reference = self.config.recipe.kind == "preference"
-        return compare(self.config, [(batch, self._forward(batch, None, reference=reference)) for batch in batches])
+        parts = [(batch, self._forward(batch, None, reference=reference)) for batch in batches]
+        return settled(self.config, observed(self.config, parts))
 
     def _accumulate(
         self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int, comparison: Comparison | None = None

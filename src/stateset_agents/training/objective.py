@@ -5,15 +5,16 @@ Invariant: contributions of micro-batches add up to the loss of the step, howeve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..algorithms import high_entropy_mask, on_policy_mask, policy_loss, preference_loss, sampler_correction, value_loss
 from ..config.training import TrainingConfig
-from .comparison import Comparison, compare
+from .comparison import Comparison, compares, observed, settled
 from .forward import Forward
-from .packing import PackedBatch
+from .packing import PackedBatch, Sample
 from .pairs import pairs_of
 
 
@@ -39,6 +40,12 @@ class Contribution:
     kept: Tensor | None = None
 
 
+def counted_tokens(config: TrainingConfig, samples: Sequence[Sample]) -> int:
+    """Tokens of a step that means are over: the trained ones, or of pairs those of the chosen conversations."""
+    pairs = config.recipe.kind == "preference"
+    return sum(sample.row.trained_tokens for sample in samples if not pairs or sample.advantage == 1.0)
+
+
 def contribution(
     config: TrainingConfig, batch: PackedBatch, forward: Forward, tokens: int, comparison: Comparison | None = None
 ) -> Contribution:
@@ -48,12 +55,12 @@ def contribution(
         config: algorithm settings.
         batch: rows with their annotations.
         forward: what the models say about them.
-        tokens: of the whole step: the trained ones, or those of the chosen conversations where there are pairs.
+        tokens: of the whole step, see `counted_tokens`.
         comparison: what the loss must know of all of the step; None where it needs nothing, or the batch is the step.
     """
     kind = config.recipe.kind
-    if comparison is None:
-        comparison = compare(config, [(batch, forward)])
+    if comparison is None and compares(config):
+        comparison = settled(config, observed(config, [(batch, forward)]))
     if kind == "preference":
         return _of_pairs(config, batch, forward, tokens, comparison)
     if kind == "likelihood":

@@ -20,7 +20,7 @@ from stateset_agents.algorithms.preferences import scores
 from stateset_agents.config.algorithms import DIVERGENT, SMOOTHED
 from stateset_agents.config.training import TrainingConfig
 from stateset_agents.core.trajectory import TokenRow
-from stateset_agents.training.comparison import compare
+from stateset_agents.training.comparison import compares, observed, settled
 from stateset_agents.training.forward import Forward
 from stateset_agents.training.objective import contribution
 from stateset_agents.training.packing import PackedBatch, Sample
@@ -162,7 +162,7 @@ def ours(data: Answers, kind: str, *, cut: bool = False, **changes):
         reference = data.reference[places[:, 0], places[:, 1]]
         parts.append((batch, Forward(chosen, torch.zeros_like(chosen), chosen.detach(), None, reference)))
     tokens = int(data.mask[: data.pairs].sum())
-    whole = compare(config, parts) if cut else None
+    whole = settled(config, observed(config, parts)) if cut and compares(config) else None
     loss = sum(contribution(config, batch, forward, tokens, whole).loss for batch, forward in parts)
     loss.backward()
     return loss.detach(), leaf.grad

@@ -159,6 +159,20 @@ def test_an_answer_of_two_rows_has_its_tail_at_the_end(kit):
     assert pairs_of(batch, marked, ones, tail=0.25).chosen.item() == 1.0
 
 
+def test_the_likelihood_beside_the_pairs_is_that_of_rejection_fine_tuning(kit):
+    """Both learn the best conversation of each group. Mutation: a mean over the tokens of both answers."""
+    settings = {"algorithm": "dpo", "batch_size": 2}
+    learners = [
+        kit.learner(kit.tiny(), **settings, preference_sft_weight=1.0),
+        kit.learner(kit.tiny(), **settings),
+        kit.learner(kit.tiny(), algorithm="rft", loss_normalization="token"),
+    ]
+    for learner in learners:
+        kit.step(learner, groups_of(kit))
+    both, pairs, likelihood = (learner.gradients[0] for learner in learners)
+    assert kit.relative_gap({name: both[name] - pairs[name] for name in both}, likelihood) < 1e-4
+
+
 def test_policies_without_such_a_loss_send_only_what_teaches_through_the_model(kit):
     config = kit.learner(algorithm="grpo").config
     talks = conversations_of([*kit.two_groups()[:1], kit.flat_group()], config)
