@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.errors import DataError
+from ..core.errors import DataError, ModelError
 from .control import ControlTokens
 from .marks import Marks
 from .template import ChatTemplate, Message, checked, strings_in
@@ -54,6 +54,7 @@ class ChatCodec:
     Attributes:
         stop_ids: tokens that end a reply, ascending: the one that the template ends a final assistant message with,
             the tokenizer's EOS, and the model's own.
+        end_id: the first of these: with it a model says that its turn is over.
         end_of_turn: text of the control token that the template puts after an earlier assistant message, if any.
         reply_header: ids that the template puts between the generation prompt and a reply (gpt-oss: the final
             channel), which the model samples itself; usually none.
@@ -84,6 +85,8 @@ class ChatCodec:
         stop = in_history if at_the_end is None else at_the_end
         stops = {*model_stop_ids, tokenizer.eos_token_id, stop}
         self.stop_ids: tuple[int, ...] = tuple(sorted(stop for stop in stops if stop is not None))
+        ends = (stop, tokenizer.eos_token_id, *self.stop_ids)
+        self.end_id: int | None = next((end for end in ends if end is not None), None)
         prompt = self._template.render([greeting])
         header = before.removeprefix(prompt) if before.startswith(prompt) else ""
         has_header = self._leading_control(header) in self._controls.special_ids
@@ -185,6 +188,23 @@ class ChatCodec:
         Control strings in it become control tokens, as if a model had sampled them. Never for messages.
         """
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def record_reply(self, text: str) -> tuple[int, ...]:
+        """Ids of a reply that is to be learned from its text: what a model samples that says it and ends its turn.
+
+        The string of a special token in it stays plain words. An added token that is no special one (`<think>`) is that
+        token, as `parse` leaves it in the text of a reply.
+
+        Raises:
+            DataError: the tokenizer has no plain form for a special token's string.
+            ModelError: nothing is known that would end a turn.
+        """
+        if self.end_id is None:
+            raise ModelError(
+                f"the tokenizer of {tokenizer_name(self._tokenizer)!r} has no token that ends a turn, so that a "
+                "recorded reply cannot be told from the beginning of a longer one"
+            )
+        return (*self.reply_header, *self._controls.encode_words(text), self.end_id)
 
     def _plain(self, ids: Sequence[int]) -> str:
         visible = [token_id for token_id in ids if token_id not in self._controls.special_ids]

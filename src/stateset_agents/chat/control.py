@@ -118,6 +118,18 @@ class ControlTokens:
         pieces.append(text[done:])
         return self._filtered("".join(pieces), expected)
 
+    def encode_words(self, text: str) -> tuple[int, ...]:
+        """Token ids of a reply's text, in which no special token's string is that token.
+
+        Raises:
+            DataError: see `encode`.
+        """
+        cuts: set[int] = set()
+        for start, end, token_id in self.find(text):
+            if token_id in self.special_ids:
+                cuts |= {start + 1} if end - start > 1 else {start, end}
+        return self.encode(text, sorted(cuts), after="")
+
     def _sorted_out(self, text: str, cuts: Sequence[int]) -> Iterator[tuple[ControlString, bool]]:
         end_of_own = 0
         for found in self.find(text):

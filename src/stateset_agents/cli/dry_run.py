@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
 from ..core.environment import ConversationEnvironment, Environment
+from ..core.records import read_records
 from ..core.users import ScriptedUser
 from ..models.preflight import preflight
 from ..training.from_config import build_agent, build_environment, build_eval_environment, build_reward, with_weights
@@ -32,11 +34,14 @@ def print_dry_run(config: RunConfig) -> None:
         ModelError: the model does not exist or does not fit; everything else has been printed by then.
     """
     build_agent(config)
+    records = None
+    if config.training.data_file is not None:
+        records = len(read_records(Path(config.training.data_file), pairs=config.training.recipe.kind == "preference"))
     environment = build_environment(config)
     evaluated = build_eval_environment(config)
     reward = build_reward(config, environment)
     config = with_weights(config, reward)
-    values, amounts = list(value_rows(config)), list(amount_rows(config, environment, evaluated))
+    values, amounts = list(value_rows(config)), list(amount_rows(config, environment, evaluated, records))
     if stdout_is_terminal():
         _print_tables(values, amounts)
     else:
@@ -46,9 +51,11 @@ def print_dry_run(config: RunConfig) -> None:
         for key, value, _ in amounts:
             print(f"{key}: {value}")
     scenarios = [scenario.to_dict() for scenario in environment.episode_scenarios()]
-    for note in (*config.notes, *environment.notices(), *reward.notices(scenarios)):
+    plays = records is None or config.training.eval_every > 0
+    played = (*environment.notices(), *reward.notices(scenarios)) if plays else ()
+    for note in (*config.notes, *played):
         print(f"note: {note}")
-    for key, reason in (*config.unused, *environment.unused()):
+    for key, reason in (*config.unused, *(environment.unused() if plays else ())):
         print(f"no effect: {key} ({reason})")
     needed = preflight(
         config.agent.model_name,
@@ -81,14 +88,36 @@ def value_rows(config: RunConfig) -> Iterator[Row]:
     yield "output_dir", str(config.output_dir), config.origin("output_dir")
 
 
-def amount_rows(config: RunConfig, environment: Environment, evaluated: Environment | None) -> Iterator[Row]:
+def amount_rows(
+    config: RunConfig, environment: Environment, evaluated: Environment | None, records: int | None = None
+) -> Iterator[Row]:
     """What the numbers of the config amount to.
 
     Args:
         config: the run.
         environment: what is trained on.
         evaluated: what evaluations are held on; None where there are none.
+        records: how many the data file holds; None for a run that plays its conversations.
     """
+    plan, training = config.training.plan, config.training
+    if records is None:
+        yield from _played(config, environment)
+    else:
+        epochs = plan.total_episodes / records
+        yield "steps", f"{plan.total_steps} of {plan.conversations_per_step} records", ""
+        yield "records", f"{records}, each read about {epochs:.1f} times (epochs)", ""
+        yield "episodes", f"{plan.total_episodes}, one for each time that a record is read", ""
+    pairs = records is not None and training.recipe.kind == "preference"
+    at_once = f"{max(1, training.batch_size // 2)} pairs" if pairs else f"{training.batch_size} conversations"
+    yield "passes per step", f"{plan.micro_batches_per_step} of {at_once}", ""
+    yield "warm-up", "1 step" if plan.warmup_steps == 1 else f"{plan.warmup_steps} steps", ""
+    yield "checkpoint", _every(plan.save_every_steps, "at the end only"), ""
+    yield "evaluation", _evaluation(config, environment, evaluated), ""
+    if training.early_stopping:
+        yield "early stopping", f"after {plan.patience_evaluations} evaluations without improvement", ""
+
+
+def _played(config: RunConfig, environment: Environment) -> Iterator[Row]:
     plan, training = config.training.plan, config.training
     tokens = plan.conversations_per_step * _longest(environment) * config.agent.max_new_tokens
     scenarios = len(environment.scenarios)
@@ -102,13 +131,7 @@ def amount_rows(config: RunConfig, environment: Environment, evaluated: Environm
     if scenarios:
         rounds = plan.total_steps * plan.groups_per_step / scenarios
         yield "scenarios", f"{scenarios}, each visited about {rounds:.1f} times", ""
-    yield "passes per step", f"{plan.micro_batches_per_step} of {training.batch_size} conversations", ""
     yield "sampled tokens per step", f"at most {tokens:,}", ""
-    yield "warm-up", "1 step" if plan.warmup_steps == 1 else f"{plan.warmup_steps} steps", ""
-    yield "checkpoint", _every(plan.save_every_steps, "at the end only"), ""
-    yield "evaluation", _evaluation(config, environment, evaluated), ""
-    if training.early_stopping:
-        yield "early stopping", f"after {plan.patience_evaluations} evaluations without improvement", ""
 
 
 def _longest(environment: Environment) -> int:
@@ -121,7 +144,7 @@ def _longest(environment: Environment) -> int:
 
 def _evaluation(config: RunConfig, environment: Environment, evaluated: Environment | None) -> str:
     when = _every(config.training.plan.eval_every_steps, "never")
-    held = "training" if evaluated is None else "held-out"
+    held = "training" if evaluated is None and config.training.data_file is None else "held-out"
     count = len((evaluated or environment).episode_scenarios())
     return (
         when if when == "never" else f"{when}: {count} {held} scenarios x {config.training.eval_samples} conversations"

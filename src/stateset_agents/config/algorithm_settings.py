@@ -23,6 +23,7 @@ AlgorithmName = Literal[
     "ppo",
     "a2c",
     "trpo",
+    "sft",
     "dpo",
     "rft",
 ]

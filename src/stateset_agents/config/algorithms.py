@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 Kind = Literal["policy", "natural", "preference", "likelihood"]
 Surrogate = Literal["clip", "cispo", "sapo", "vespo", "gradient", "ratio"]
-Baseline = Literal["group", "leave_one_out", "batch", "value"]
+Baseline = Literal["group", "leave_one_out", "batch", "value", "none"]
 
 OFF: MappingProxyType[str, Any] = MappingProxyType(
     {
@@ -48,6 +48,7 @@ OFF: MappingProxyType[str, Any] = MappingProxyType(
         "preference_alpha": 0.5,
         "preference_tail": 1.0,
         "preference_sft_weight": 0.0,
+        "data_file": None,
     }
 )
 """Settings that only some algorithms use, with their built-in values."""
@@ -88,7 +89,7 @@ class Recipe:
         summary: one line for help texts.
         source: arXiv number of the paper.
         kind: how a batch becomes an update.
-        baseline: what a reward is compared with.
+        baseline: what a reward is compared with; "none" for an algorithm without rewards.
         surrogate: term of the policy gradient, see `algorithms.policy_loss`.
         uses: the settings in `CHECKED` that have an effect.
         defaults: values that replace those of the profile.
@@ -248,11 +249,20 @@ RECIPES: MappingProxyType[str, Recipe] = MappingProxyType(
                 "mixed_precision": (False, "products with the Fisher matrix lose all their digits in bfloat16"),
             },
         ),
+        "sft": Recipe(
+            "supervised fine-tuning: likelihood of the recorded answers of data_file",
+            "2203.02155",
+            kind="likelihood",
+            baseline="none",
+            uses=frozenset({"loss_normalization", "data_file"}),
+            defaults={"scale_rewards": "none", "loss_normalization": "token"},
+            fixed={"num_iterations": (1, "each step reads conversations of its own; raise num_episodes to read more")},
+        ),
         "dpo": Recipe(
-            "the best and the worst conversation of each group as a pair",
+            "pairs of a better and a worse conversation: those of data_file, or the best and the worst of each group",
             "2305.18290",
             kind="preference",
-            uses=frozenset({"beta", "num_generations", "num_iterations"} | _PREFERENCE),
+            uses=frozenset({"beta", "num_generations", "num_iterations", "data_file"} | _PREFERENCE),
             defaults={"beta": 0.1},
         ),
         "rft": Recipe(
@@ -289,11 +299,16 @@ def conflicts(algorithm: str, values: Mapping[str, Any], defaults: Mapping[str, 
         if values[name] != defaults[name]:
             users = [other for other, one in RECIPES.items() if name in one.uses]
             found.append(f"{name} has no effect on {algorithm}; it belongs to {', '.join(users)}")
+    own_groups = values["data_file"] is None or "num_generations" not in recipe.uses
+    if not own_groups and values["num_generations"] != defaults["num_generations"]:
+        found.append("num_generations has no effect with data_file: each record is a pair")
     return found + _impossible(algorithm, recipe, values)
 
 
 def _impossible(algorithm: str, recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
     found = []
+    if recipe.baseline == "none" and values["data_file"] is None:
+        found.append(f"data_file is missing: {algorithm} learns from recorded conversations; name a JSONL file of them")
     if recipe.kind == "preference" and values["beta"] == 0:
         found.append(f"beta is 0, but {algorithm} needs one above 0: it says how much a difference counts")
     if recipe.kind == "preference":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
@@ -52,6 +52,14 @@ class NamedPlaces:
     def subject(self, path: Path) -> str:
         """The name, or the dotted key."""
         return self.names.get(path) or dotted(path)
+
+
+class Conflicts(ValueError):
+    """Values that are each allowed, and not together. Each sentence begins with the key that it is about."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        self.sentences = tuple(sentences)
+        super().__init__("; ".join(sentences))
 
 
 def dotted(path: Path) -> str:
@@ -97,6 +105,11 @@ def explain_all(error: ValidationError, model: type[BaseModel], raw: object, pla
     found = []
     for item in error.errors(include_url=False):
         path = tuple(item["loc"])
+        conflicts = item.get("ctx", {}).get("error")
+        if isinstance(conflicts, Conflicts):
+            keyed = ((places.place((*path, sentence.split()[0])), sentence) for sentence in conflicts.sentences)
+            found += [problem(place, f"{sentence}.") for place, sentence in keyed]
+            continue
         message, hint = _message(item, path, model, raw, places)
         found.append(problem(places.place(path), message, hint))
     return list(dict.fromkeys(found))

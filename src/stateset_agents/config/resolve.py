@@ -132,7 +132,11 @@ def _finish(
     training = _training(data.get("training", {}), origins, layer, problems)
 
     problems += [problem(layer.place(path), message) for path, message in refused(agent, environment)]
-    if environment.type == "conversation" and not environment.scenarios and not environment.scenarios_file:
+    played = environment.type == "custom" or bool(environment.scenarios or environment.scenarios_file)
+    reads = training is not None and training.data_file is not None
+    if training is not None and reads and not played and training.eval_scenarios_file is None:
+        training = _unevaluated(training, origins, given, layer, problems)
+    if not played and not reads:
         hint = "name a JSON or YAML file of scenarios, for example data/customer_service_scenarios.json"
         problems.append(problem(layer.place(("environment",)), "environment.scenarios_file is missing.", hint))
     if logging.wandb is not None and logging.wandb.project is None:
@@ -149,11 +153,12 @@ def _finish(
     files = _DataFiles(config_file.parent, environ, layer)
     environment = files.found_in(environment, "scenarios_file", ("environment",))
     training = files.found_in(training, "eval_scenarios_file", ("training",))
+    training = files.found_in(training, "data_file", ("training",))
     rewards = tuple(files.found_in(item, "ground_truth_file", ("rewards", i)) for i, item in enumerate(rewards))
     if files.problems:
         raise DataError("\n".join(files.problems))
 
-    reward_notes = () if rewards else (DEFAULT_NOTICE,)
+    reward_notes = () if rewards or (reads and not training.eval_every) else (DEFAULT_NOTICE,)
     variables = data.get("environment_variables", {})
     combination: CombinationMethod = data.get("combination_method") or DEFAULT_COMBINATION
     unused = unused_keys(agent, environment, training, given) + unknown_variables(environ)
@@ -177,6 +182,25 @@ def _finish(
     )
 
 
+def _unevaluated(
+    training: TrainingConfig,
+    origins: dict[str, str],
+    given: Mapping[str, str],
+    layer: FileLayer,
+    problems: list[str],
+) -> TrainingConfig:
+    """A run that reads its conversations and has no scenarios: nothing is evaluated, unless somebody asked for it."""
+    asked = training.early_stopping or ("training.eval_every" in given and training.eval_every)
+    if asked:
+        name = "early_stopping" if training.early_stopping else "eval_every"
+        message = f"training.{name} is set, but there are no scenarios to evaluate on."
+        hint = "name a file of them in training.eval_scenarios_file, or leave evaluations out with eval_every: 0"
+        problems.append(problem(layer.place(("training", name)), message, hint))
+    if training.eval_every and not asked:
+        origins["training.eval_every"] = "no scenarios to evaluate on"
+    return training.model_copy(update={"eval_every": 0})
+
+
 def _training(
     values: Mapping[str, Any], origins: dict[str, str], layer: FileLayer, problems: list[str]
 ) -> TrainingConfig | None:
@@ -194,18 +218,19 @@ def _training(
     try:
         return TrainingConfig.model_validate({**filled, "profile": profile, **values})
     except ValidationError as error:
-        problems += explain_all(error, TrainingConfig, values, _Inside(layer, ("training",)))
+        problems += explain_all(error, TrainingConfig, values, _Inside(layer, ("training",), origins))
         return None
 
 
 class _Inside:
     """Places of a section that was validated by itself."""
 
-    def __init__(self, layer: FileLayer, prefix: KeyPath) -> None:
-        self._layer, self._prefix = layer, prefix
+    def __init__(self, layer: FileLayer, prefix: KeyPath, origins: Mapping[str, str]) -> None:
+        self._layer, self._prefix, self._origins = layer, prefix, origins
 
     def place(self, path: KeyPath) -> str:
-        return self._layer.place((*self._prefix, *path))
+        origin = self._origins.get(dotted((*self._prefix, *path)), "")
+        return origin if origin.startswith(("--", "GRPO_")) else self._layer.place((*self._prefix, *path))
 
     def subject(self, path: KeyPath) -> str:
         return dotted((*self._prefix, *path)) if path else ""

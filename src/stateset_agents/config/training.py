@@ -17,7 +17,7 @@ from ..core.errors import ConfigError
 from .algorithm_settings import AlgorithmSettings
 from .algorithms import Recipe, conflicts, recipe_of
 from .fields import NotNegative, Positive, ProfileName, Real, Section, Whole
-from .problems import NamedPlaces, explain_all
+from .problems import Conflicts, NamedPlaces, explain_all
 from .profiles import profile_values
 
 MIN_PATIENCE_EVALUATIONS = 3
@@ -49,11 +49,13 @@ class TrainingConfig(AlgorithmSettings):
     """Every hyperparameter of a run. Make one with `from_profile`.
 
     Counts of conversations are called episodes. One optimizer step trains `batch_size * gradient_accumulation_steps`
-    episodes, rounded up to whole groups of `num_generations`.
+    episodes, rounded up to whole groups of `num_generations`. With `data_file` an episode is one record.
     """
 
     profile: ProfileName = Field(description="set of values that everything else starts from")
-    num_episodes: Annotated[Positive, Field(le=10**12)] = Field(description="conversations to train on")
+    num_episodes: Annotated[Positive, Field(le=10**12)] = Field(
+        description="conversations to train on; with data_file records, over and over"
+    )
     num_generations: Annotated[Whole, Field(ge=2)] = Field(
         description="G: conversations held for one scenario and compared with each other"
     )
@@ -81,6 +83,9 @@ class TrainingConfig(AlgorithmSettings):
     keep_checkpoints: Positive = Field(description="checkpoints kept; older ones are removed")
     eval_scenarios_file: str | None = Field(description="scenarios that evaluations use and training never sees")
     eval_samples: Positive = Field(description="conversations per scenario in an evaluation")
+    data_file: Annotated[str, Field(min_length=1)] | None = Field(
+        description="JSONL file of recorded conversations (sft) or pairs (dpo) to learn from, instead of playing any"
+    )
     seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] = Field(description="seed of every random choice")
     threads: Annotated[Positive, Field(le=1024)] | None = Field(
         description="CPU threads of torch; null: as many as torch takes"
@@ -96,13 +101,18 @@ class TrainingConfig(AlgorithmSettings):
         lora = self.lora is not None
         problems = conflicts(self.algorithm, vars(self), profile_values(self.profile, self.algorithm, lora=lora))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise Conflicts(problems)
         return self
 
     @property
     def recipe(self) -> Recipe:
         """What the algorithm is made of."""
         return recipe_of(self.algorithm)
+
+    @property
+    def group_size(self) -> int:
+        """Episodes that are compared with each other; a record of `data_file` is one by itself."""
+        return self.num_generations if self.data_file is None else 1
 
     @classmethod
     def from_profile(cls, profile: str = "balanced", **overrides: Any) -> TrainingConfig:
@@ -135,6 +145,7 @@ class TrainingConfig(AlgorithmSettings):
         """
         skipped = {"profile", "save_every", "keep_checkpoints", "threads", "max_concurrent"}
         skipped |= {"environment_timeout", "reward_timeout"}
+        skipped |= {"data_file"}  # compared by what it holds, not by how it is named
         values = self.model_dump(mode="json", exclude=skipped)
         return values | {"conversations_per_step": self.plan.conversations_per_step}
 
@@ -144,8 +155,8 @@ class Plan:
     """A `TrainingConfig` in the units of the training loop.
 
     Attributes:
-        groups_per_step: scenarios per optimizer step.
-        conversations_per_step: `groups_per_step * num_generations`.
+        groups_per_step: scenarios per optimizer step; with `data_file` records.
+        conversations_per_step: episodes per optimizer step, `groups_per_step` times those of a group.
         micro_batches_per_step: forward and backward passes per update.
         total_steps: steps of the run; the last one is as large as the others.
         total_episodes: conversations held by then, at least `num_episodes`.
@@ -172,17 +183,18 @@ def make_plan(config: TrainingConfig) -> Plan:
     """Round the episodes of `config` up to whole groups and steps, and say so."""
     notes: list[str] = []
     asked = config.batch_size * config.gradient_accumulation_steps
-    groups = math.ceil(asked / config.num_generations)
-    per_step = groups * config.num_generations
+    groups = math.ceil(asked / config.group_size)
+    per_step = groups * config.group_size
     if per_step != asked:
         notes.append(
             f"A step trains {per_step} conversations: batch_size x gradient_accumulation_steps = {asked}, "
-            f"rounded up to whole groups of {config.num_generations}."
+            f"rounded up to whole groups of {config.group_size}."
         )
     steps = math.ceil(config.num_episodes / per_step)
     if steps * per_step != config.num_episodes:
+        what = "episodes will be held" if config.data_file is None else "records will be read"
         notes.append(
-            f"{steps * per_step} episodes will be held: num_episodes = {config.num_episodes}, "
+            f"{steps * per_step} {what}: num_episodes = {config.num_episodes}, "
             f"rounded up to {count(steps, 'whole step')} of {per_step}."
         )
     warmup = min(config.warmup_steps, int(steps * MAX_WARMUP_SHARE))
@@ -205,10 +217,13 @@ def make_plan(config: TrainingConfig) -> Plan:
             )
     if config.num_iterations > 1:
         notes.append(f"Each step's conversations are used for {config.num_iterations} updates (num_iterations).")
+    at_once = config.batch_size
+    if config.data_file is not None and config.recipe.kind == "preference":
+        at_once = max(1, config.batch_size // 2)  # a pair is two conversations, and they stay together
     return Plan(
         groups_per_step=groups,
         conversations_per_step=per_step,
-        micro_batches_per_step=math.ceil(per_step / config.batch_size),
+        micro_batches_per_step=math.ceil(per_step / at_once),
         total_steps=steps,
         total_episodes=steps * per_step,
         warmup_steps=warmup,

@@ -93,4 +93,15 @@ def unused_keys(
     ]
     natural = training.recipe.kind == "natural"
     useless += [(f"training.{name}", natural, "the length of a natural step follows from max_kl") for name in _ADAM]
+    if training.data_file is not None:
+        useless += _beside_a_data_file(training)
     return [(key, reason) for key, holds, reason in useless if holds and key in origins]
+
+
+def _beside_a_data_file(training: TrainingConfig) -> list[tuple[str, bool, str]]:
+    """What belongs to conversations that are played: with `data_file` only evaluations play any."""
+    never, elsewhere = training.eval_every == 0, training.eval_scenarios_file is not None
+    why = "training reads data_file, and eval_every is 0, so that nothing is played"
+    scenarios = "training reads data_file, and evaluations play eval_scenarios_file" if not never else why
+    found = [(f"environment.{name}", never or elsewhere, scenarios) for name in ("scenarios", "scenarios_file")]
+    return found + [(key, never, why) for key in ("environment.max_turns", "environment.persona", "rewards")]

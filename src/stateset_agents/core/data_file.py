@@ -79,7 +79,7 @@ def shown_place(place: tuple[str | int, ...]) -> str:
 
 def _parse_json(path: Path, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
     except RecursionError:
@@ -100,7 +100,12 @@ def _parse_yaml(path: Path, text: str) -> Any:
     return parsed.data
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its pairs, for `json.loads`.
+
+    Raises:
+        DataError: a key is there twice.
+    """
     data = dict(pairs)
     if len(data) != len(pairs):
         names = [name for name, _ in pairs]

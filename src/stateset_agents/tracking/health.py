@@ -92,6 +92,9 @@ def assess(rows: Sequence[Mapping[str, Any]], attainable: float | None = None) -
         warnings.append(f"{flat:.0%} of the groups had equal rewards and taught nothing: raise num_generations")
 
     stability, broken, trained = _gradients(rows)
+    # Where answers are read and not sampled, the gradient falls with the loss: that is no instability.
+    if rows and all(row.get("sampled_tokens") == 0 for row in rows):
+        stability = None
     unstable = stability is not None and stability < STABLE_SHARE
     if broken:
         critical.append(f"{broken} of {len(rows)} steps had a gradient that is not finite: lower the learning rate")

@@ -128,7 +128,11 @@ def describe(metrics: Mapping[str, Any]) -> list[str]:
     reward, spread = _number(metrics, "reward_mean"), _number(metrics, "reward_std")
     if reward is not None:
         parts.append(f"reward {reward:.2f}" + ("" if spread is None else f" ± {spread:.2f}"))
+    elif metrics.get("updated"):  # a run that learns from a file has no rewards
+        loss = _number(metrics, "loss")
+        parts += [] if loss is None else [f"loss {loss:.3f}"]
     for key, label, form in (
+        ("preference_accuracy", "pairs agreed with ", ".0%"),
         ("kl", "kl ", ".3f"),
         ("tokens_per_second", "tokens/s ", ".0f"),
         ("eval_reward_mean", "evaluated reward ", ".2f"),

@@ -36,6 +36,9 @@ class RunSummary:
         health: how the whole run went.
         saved_to: where the agent is; None if it was not saved.
         notes: more lines for the end.
+        losses: mean loss over the first and over the final steps of a run that learned from a file; else None.
+        preference_accuracy: share of its pairs that the policy agrees with, over the final steps; None without pairs.
+        evaluated: the first and the last mean reward of its evaluations; None without any.
     """
 
     episodes: int
@@ -51,6 +54,9 @@ class RunSummary:
     health: Health
     saved_to: Path | str | None
     notes: tuple[str, ...] = ()
+    losses: tuple[float, float] | None = None
+    preference_accuracy: float | None = None
+    evaluated: tuple[float, float] | None = None
 
     @classmethod
     def of(
@@ -61,9 +67,18 @@ class RunSummary:
         attainable: float | None,
         saved_to: Path | str | None,
         notes: Sequence[str] = (),
+        read: bool = False,
     ) -> RunSummary:
-        """Sum up the rows of `metrics.jsonl`. The final numbers are over the last tenth of the steps."""
+        """Sum up the rows of `metrics.jsonl`. The final numbers are over the last tenth of the steps.
+
+        Args:
+            rows: of the run.
+            success_criterion, attainable, saved_to, notes: see the attributes.
+            read: whether its conversations were read from a file.
+        """
         final = end_window(rows)
+        losses = _mean(rows[: len(final)], "loss"), _mean(final, "loss")
+        evaluated = [float(row["eval_reward_mean"]) for row in rows if row.get("eval_reward_mean") is not None]
         scored = [(row, _scored(row)) for row in final]
         mean = _weighted(scored, "reward_mean")
         return cls(
@@ -80,24 +95,32 @@ class RunSummary:
             health=assess(rows, attainable),
             saved_to=saved_to,
             notes=tuple(notes),
+            losses=(losses[0], losses[1]) if read and losses[0] is not None and losses[1] is not None else None,
+            preference_accuracy=_mean(final, "preference_accuracy"),
+            evaluated=(evaluated[0], evaluated[-1]) if read and evaluated else None,
         )
 
 
 def training_report(summary: RunSummary) -> str:
-    """The documented report, then notes on what its numbers mean."""
+    """The documented report, then notes on what its numbers mean.
+
+    A run that learned from a file has a loss and no rewards; the lines of these are left out.
+    """
     health = summary.health
+    measured = [
+        f"- Reward diversity: {_judged(health.reward_diversity, health.diversity_word)}",
+        f"- Gradient stability: {_judged(health.gradient_stability, health.stability_word)}",
+    ]
     lines = [
         TITLE,
         RULE,
         f"Episodes: {summary.episodes}",
-        f"Final Reward: {_with_spread(summary)}",
-        f"Success Rate: {'not measured' if summary.success_rate is None else f'{summary.success_rate:.1%}'}",
+        *(_of_rewards(summary) if summary.losses is None else _of_losses(summary, summary.losses)),
         "Average Episode Length: "
         + ("not measured" if summary.length_mean is None else f"{summary.length_mean:.1f} turns"),
         "",
         f"Training Health: {health.status}",
-        f"- Reward diversity: {_judged(health.reward_diversity, health.diversity_word)}",
-        f"- Gradient stability: {_judged(health.gradient_stability, health.stability_word)}",
+        *(measured if summary.losses is None else []),
         *(f"- {issue}" for issue in health.issues or ["No major issues detected"]),
         "",
         f"Agent saved to: {summary.saved_to or 'nowhere'}",
@@ -107,8 +130,31 @@ def training_report(summary: RunSummary) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
+def _of_rewards(summary: RunSummary) -> list[str]:
+    return [
+        f"Final Reward: {_with_spread(summary)}",
+        f"Success Rate: {'not measured' if summary.success_rate is None else f'{summary.success_rate:.1%}'}",
+    ]
+
+
+def _of_losses(summary: RunSummary, losses: tuple[float, float]) -> list[str]:
+    lines = [f"Final Loss: {losses[1]:.3f} (at first {losses[0]:.3f})"]
+    if summary.preference_accuracy is not None:
+        lines.append(f"Preference Accuracy: {summary.preference_accuracy:.1%}")
+    if summary.evaluated is not None:
+        lines.append(f"Evaluated Reward: {summary.evaluated[1]:.3f} (at first {summary.evaluated[0]:.3f})")
+    return lines
+
+
 def _notes(summary: RunSummary) -> list[str]:
     notes = []
+    if summary.losses is not None:
+        window = f"the first and the last {summary.final_steps} of {summary.steps} steps"
+        return [
+            "The run learned from a file: an episode is one of its records, and none was played.",
+            f"The loss is over {window}.",
+            *summary.notes,
+        ]
     if summary.final_steps:
         notes.append(
             f"Reward, success and length are over the last {summary.final_steps} of {summary.steps} steps "
@@ -142,6 +188,11 @@ def _scored(row: Mapping[str, Any]) -> float:
     if played is None:
         return 1.0
     return float(played - (row.get("failed") or 0) - (row.get("unscored") or 0))
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Over the steps that measured it."""
+    return _weighted([(row, 1.0) for row in rows], key)
 
 
 def _weighted(rows: Sequence[tuple[Mapping[str, Any], float]], key: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..agents.multi_turn import MultiTurnAgent
@@ -10,6 +10,7 @@ from ..config.schema import AgentSection, EnvironmentSection
 from ..config.training import TrainingConfig, count
 from ..config.unused import unused_keys
 from ..core.environment import Environment
+from ..core.records import Record
 from ..core.reward import RewardFunction
 from .run import Say
 
@@ -21,19 +22,27 @@ def announce(
     evaluation: Environment | None,
     reward: RewardFunction,
     say: Say,
+    data: Sequence[Record] | None = None,
 ) -> None:
     """Tell the size of the run and of its evaluations, and what environment and reward have to say about it."""
     plan = config.plan
-    scenarios = environment.episode_scenarios()
-    say(
-        f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} conversations "
-        f"({count(plan.groups_per_step, 'scenario')} x {config.num_generations}), "
-        f"{count(len(scenarios), 'scenario')} in all"
-    )
+    if data is not None:
+        say(
+            f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} records from {config.data_file}: "
+            f"{count(len(data), 'record')}, each read about {plan.total_episodes / len(data):.1f} times"
+        )
+    else:
+        say(
+            f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} conversations "
+            f"({count(plan.groups_per_step, 'scenario')} x {config.num_generations}), "
+            f"{count(len(environment.episode_scenarios()), 'scenario')} in all"
+        )
     every = plan.eval_every_steps
+    if data is not None and not every:
+        return  # nothing is played
     if every and every <= plan.total_steps:
         evaluated = len((evaluation or environment).episode_scenarios())
-        where = "held-out" if evaluation is not None else "training"
+        where = "training" if evaluation is None and data is None else "held-out"
         say(
             f"{count(plan.total_steps // every, 'evaluation')} of {evaluated * config.eval_samples} conversations "
             f"({evaluated} {where} scenarios x {config.eval_samples}); eval_every: 0 leaves them out"

@@ -48,5 +48,6 @@ def closing_report(trainer: Trainer, saved: str | Path | None) -> str:
         attainable=trainer.reward.attainable,
         saved_to=saved,
         notes=notes,
+        read=trainer.data is not None,
     )
     return training_report(summary)

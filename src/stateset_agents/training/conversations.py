@@ -79,7 +79,7 @@ def conversations_of(
         config: algorithm settings.
         max_new_tokens: length limit of a reply, which `overlong_share` refers to; 0: unknown, no penalty.
     """
-    least = 1 if config.recipe.baseline in ("batch", "value") else 2
+    least = 1 if config.recipe.baseline in ("batch", "value", "none") else 2
     found = []
     for index, group in enumerate(group for group in groups if len(group.trajectories) >= least):
         for trajectory in group.trajectories:

@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ import yaml
 from ..checkpoints import clean_stale_temporaries
 from ..config import RunConfig
 from ..core.errors import ConfigError, Interrupted, is_out_of_memory
+from ..core.records import Record, read_records
 from ..models import preflight
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
@@ -65,16 +67,17 @@ async def _execute(run: Run) -> RunReport:
     if run.resume and run.folder is None:
         raise ConfigError("resume continues the run in output_dir: give it")
     start = None if run.resume_from is None else find_start(run.resume_from)
+    data = _read(run)
     _preflight(run)
     _require_packages(run.source)
     with _folder(run) as folder, Progress() as progress:
         say = _journal(run, folder, progress)
-        announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say)
+        announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say, data)
         last = None
         if folder is not None:
             clean_stale_temporaries(folder.checkpoints_dir)
             if run.resume:
-                last = last_state(folder, run.settings, run.config, run.environment, say, run.located)
+                last = last_state(folder, run.settings, run.config, run.environment, say, run.located, data)
                 start = remembered_start(folder) if last is None else None
             elif start is not None:
                 remember_start(folder, start)
@@ -86,6 +89,7 @@ async def _execute(run: Run) -> RunReport:
             None if run.quiet else progress,
             Sinks(_sinks(run.source, folder)),
             {"run": run.settings},
+            data,
         )
         trainer = Trainer(run.agent, run.environment, run.reward, run.config, parts)
 
@@ -123,6 +127,12 @@ async def _execute(run: Run) -> RunReport:
         if folder is not None:
             folder.write_text("report.txt", text)
         return RunReport(text, run.folder, trainer.rows)
+
+
+def _read(run: Run) -> list[Record] | None:
+    """What the run learns from, if that is a file; before anything is made."""
+    file = run.config.data_file
+    return None if file is None else read_records(Path(file), pairs=run.config.recipe.kind == "preference")
 
 
 def _preflight(run: Run) -> None:

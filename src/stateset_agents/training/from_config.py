@@ -17,10 +17,11 @@ from ..agents.config import AgentConfig
 from ..agents.multi_turn import MultiTurnAgent
 from ..config import RunConfig
 from ..core.dotted import import_dotted
-from ..core.environment import ConversationEnvironment, Environment
+from ..core.environment import ConversationEnvironment, Environment, EnvironmentState
 from ..core.errors import ConfigError, DataError, StatesetError
 from ..core.reward import CompositeReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
+from ..core.trajectory import ConversationTurn
 
 _AGENT_FIELDS = (
     "model_name",
@@ -36,6 +37,20 @@ _AGENT_FIELDS = (
     "device",
     "trust_remote_code",
 )
+
+
+class Unplayed(Environment):
+    """The environment of a run that plays nothing: it learns from a file, and nothing is evaluated."""
+
+    async def step(
+        self, state: EnvironmentState, action: ConversationTurn | str
+    ) -> tuple[EnvironmentState, ConversationTurn | None, float, bool]:
+        """Never called.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("nothing can be played: the run has no scenarios; name a file of them in scenarios_file")
 
 
 def build_agent(config: RunConfig) -> Agent:
@@ -64,11 +79,16 @@ def build_agent(config: RunConfig) -> Agent:
 def build_environment(config: RunConfig) -> Environment:
     """The environment of `config.environment`, with its training scenarios.
 
+    A run that learns from a file needs none: without scenarios of its own it has those of its evaluation, or none.
+
     Raises:
         ConfigError: `environment.class` cannot be imported, is no Environment, or cannot be made.
         DataError: the scenarios are missing or wrong.
     """
-    return _environment(config, _scenarios(config, config.environment.scenarios_file))
+    scenarios = _scenarios(config, config.environment.scenarios_file)
+    if config.training.data_file is not None and scenarios is None and config.environment.type == "conversation":
+        return build_eval_environment(config) or Unplayed()
+    return _environment(config, scenarios)
 
 
 def build_eval_environment(config: RunConfig) -> Environment | None:

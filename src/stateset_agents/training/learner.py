@@ -208,11 +208,13 @@ class Learner:
         metrics.unique_tokens = _unique_tokens(samples)
         first, later = passes[0], passes[1:] or passes
         metrics.loss = first.loss
-        metrics.kl = None if first.kl is None else first.kl / tokens
+        sampled = self.config.data_file is None  # what was recorded was sampled by nobody: it has no KL, no mismatch
+        metrics.kl = first.kl / tokens if sampled and first.kl is not None else None
         metrics.entropy = first.entropy / tokens
         metrics.value_loss = first.value_error
-        metrics.mismatch_mean, metrics.mismatch_max = first.mismatch / tokens, first.mismatch_max
-        metrics.mismatch_size = first.mismatch_size / tokens
+        if sampled:
+            metrics.mismatch_mean, metrics.mismatch_max = first.mismatch / tokens, first.mismatch_max
+            metrics.mismatch_size = first.mismatch_size / tokens
         if first.pairs:
             metrics.preference_accuracy = first.agreed / first.pairs
         if self.config.recipe.kind == "policy":

@@ -1,40 +1,44 @@
-"""Which scenarios a step plays.
+"""Which scenarios a step plays, or which records it reads.
 
-Invariant: a function of seed and position alone. Every scenario is played once before any is played again, in another
-order each time round.
+Invariant: a function of seed and position alone. Every one has its turn before any has another, in another order each
+time round.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
-from ..core.scenario import Scenario
+T = TypeVar("T")
 
 
-class ScenarioOrder:
-    """An endless sequence of scenarios.
+class SeededOrder(Generic[T]):
+    """An endless sequence of scenarios or records.
 
     Args:
-        scenarios: at least one.
+        items: at least one.
         seed: of the orders.
 
     Raises:
-        ValueError: there are no scenarios.
+        ValueError: there are none.
     """
 
-    def __init__(self, scenarios: Sequence[Scenario], seed: int) -> None:
-        if not scenarios:
+    def __init__(self, items: Sequence[T], seed: int) -> None:
+        if not items:
             raise ValueError("there are no scenarios to train on")
-        self._scenarios = list(scenarios)
+        self._items = list(items)
         self._seed = seed
+        self._round: tuple[int, list[int]] = (-1, [])
 
-    def at(self, start: int, count: int) -> list[Scenario]:
-        """The scenarios at positions `start` to `start + count - 1`."""
+    def at(self, start: int, count: int) -> list[T]:
+        """Those at positions `start` to `start + count - 1`."""
         return [self._one(position) for position in range(start, start + count)]
 
-    def _one(self, position: int) -> Scenario:
-        round_number, place = divmod(position, len(self._scenarios))
-        order = list(range(len(self._scenarios)))
-        random.Random(f"{self._seed}/{round_number}").shuffle(order)
-        return self._scenarios[order[place]]
+    def _one(self, position: int) -> T:
+        number, place = divmod(position, len(self._items))
+        if number != self._round[0]:
+            order = list(range(len(self._items)))
+            random.Random(f"{self._seed}/{number}").shuffle(order)
+            self._round = number, order
+        return self._items[self._round[1][place]]

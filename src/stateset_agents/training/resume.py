@@ -16,6 +16,7 @@ from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import CheckpointError, ConfigError, ModelError
+from ..core.records import Record, digest
 from ..tracking.run_folder import RunFolder, read_metrics
 from .run import Say
 from .saving import load_run_state, load_weights
@@ -43,6 +44,7 @@ def last_state(
     environment: Environment,
     say: Say,
     located: Callable[[str, str], str],
+    data: Sequence[Record] | None = None,
 ) -> Checkpoint | None:
     """The newest good checkpoint of a run, if the settings are still those of the run.
 
@@ -53,6 +55,7 @@ def last_state(
         environment: whose scenarios it trains on.
         say: tells what was passed over.
         located: adds to a problem with a key where that key was written.
+        data: what it learns from, if that is a file.
 
     Returns:
         None for a run that has no checkpoint yet.
@@ -70,6 +73,7 @@ def last_state(
     problems = [
         *(located(key, f"{key} is {now}, but the run in {folder.path} has {then}.") for key, now, then in changed),
         *_changed_scenarios(checkpoint, environment),
+        *(located("training.data_file", problem) for problem in _changed_data(checkpoint, data)),
     ]
     record = checkpoint.record("trainer")
     if record["step"] > config.plan.total_steps:
@@ -236,6 +240,14 @@ def _changed_scenarios(checkpoint: Checkpoint, environment: Environment) -> Iter
         yield f"config error: the scenarios are not those that the run trains on: {', '.join(told)}."
     elif list(then) != list(now):
         yield "config error: the scenarios are in another order than the run trains on them."
+
+
+def _changed_data(checkpoint: Checkpoint, data: Sequence[Record] | None) -> Iterator[str]:
+    then, now = checkpoint.record("trainer").get("data"), None if data is None else digest(data)
+    if then != now:
+        kinds = [("conversations that it plays" if one is None else "a data file") for one in (then, now)]
+        change = "it has changed" if None not in (then, now) else f"the run learns from {kinds[0]}, not from {kinds[1]}"
+        yield f"training.data_file does not hold what the run learns from: {change}."
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

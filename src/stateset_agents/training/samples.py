@@ -245,10 +245,11 @@ def preference_samples(talks: Sequence[Conversation]) -> list[Sample]:
 def likelihood_samples(talks: Sequence[Conversation], config: TrainingConfig, max_tokens: int) -> list[Sample]:
     """The conversations to imitate: of each group that has a difference, the best one of those with trained tokens.
 
-    None if that is the worst of the group.
+    None if that is the worst of the group. Without a baseline, all that have trained tokens.
     """
-    chosen = []
-    for _, places in _by_group(talks):
+    everything = config.recipe.baseline == "none"
+    chosen = [place for place, talk in enumerate(talks) if everything and talk.tokens]
+    for _, places in [] if everything else _by_group(talks):
         lowest = min(talks[place].reward for place in places)
         best = max((place for place in places if talks[place].tokens), key=lambda at: talks[at].reward, default=None)
         if best is not None and _above(talks[best].reward, lowest):

@@ -1,4 +1,4 @@
-"""The loop: roll out, score, learn, publish new weights; evaluate and save in between.
+"""The loop: roll out and score (or read what was recorded), learn, publish new weights; evaluate and save in between.
 
 Invariant: a step is a function of the weights, the configuration and the step's number. Conversations of step n are
 keyed by seed and n, scenarios are a function of seed and position, and the engine's replies depend on nothing else.
@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..agents.multi_turn import MultiTurnAgent
@@ -21,11 +22,12 @@ from ..checkpoints.locate import step_folder
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, ModelError, StatesetError, TrainingStopped
+from ..core.records import Record, read_records
 from ..core.reward import RewardFunction
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..engines.local import LocalEngine
-from ..evaluation import EvaluationResult, SuccessCriterion, evaluate, group_metrics
+from ..evaluation import EvaluationResult, SuccessCriterion, evaluate
 from ..models import attach_lora, has_lora
 from ..rollouts import collect_groups
 from ..tracking.health import NEAR_MAXIMUM
@@ -35,9 +37,10 @@ from ..tracking.sinks import Sinks
 from .callbacks import Callback
 from .learner import Learner
 from .measures import StepMetrics
-from .order import ScenarioOrder
+from .recorded import render_records
 from .room import require_room
 from .saving import Subject, save_run_state
+from .sources import RecordedConversations, Rollouts, Source
 from .stopping import Judge, require_something_to_learn
 
 T = TypeVar("T")
@@ -58,6 +61,7 @@ class RunParts:
         progress: what the user sees.
         sinks: where metrics are copied to.
         records: more JSON for checkpoints, by stem.
+        data: what `data_file` holds, for a run that learns from a file; None reads it.
     """
 
     folder: RunFolder | None = None
@@ -66,6 +70,7 @@ class RunParts:
     progress: Progress | None = None
     sinks: Sinks = field(default_factory=Sinks)
     records: Mapping[str, Any] = field(default_factory=dict)
+    data: Sequence[Record] | None = None
 
 
 class Trainer:
@@ -80,6 +85,7 @@ class Trainer:
 
     Raises:
         ConfigError: something is no callback, or two callbacks have the same name.
+        DataError: the data file cannot be learned from.
     """
 
     def __init__(
@@ -112,11 +118,9 @@ class Trainer:
             raise ConfigError(f"two callbacks have the same name: {', '.join(names)}; give one another `name`")
         self._criterion = SuccessCriterion(reward.attainable)
         self._stated: set[bool] = set()
-        self._order = ScenarioOrder(environment.episode_scenarios(), config.seed)
+        self._source = self._make_source()
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=None if reward.attainable is None else NEAR_MAXIMUM * reward.attainable)
-        self._drawn = 0
-        """Scenarios drawn so far."""
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
         self._pending: dict[str, Any] | None = None
@@ -127,6 +131,11 @@ class Trainer:
     def success_criterion(self) -> str:
         """What counted as success so far, in words."""
         return self._criterion.describe(self._stated)
+
+    @property
+    def data(self) -> str | None:
+        """SHA-256 of what the run learns from, if that is a file."""
+        return self._source.data
 
     def request_stop(self) -> None:
         """Stop as soon as nothing is lost by it: a rollout is given up, an update is finished."""
@@ -143,15 +152,18 @@ class Trainer:
         Raises:
             ConfigError: the agent has adapters, and the settings say nothing of any; or it resumes a run with a KL term
                 and is not as it was at the run's beginning.
-            DataError: a scenario leaves no room for a reply.
+            DataError: a scenario leaves no room for a reply, or records cannot be rendered or are too long.
             ModelError: the model cannot be loaded, or is not one that this process can train.
         """
         await self.agent.initialize()
         evaluation = self.parts.evaluation
         require_room(self.agent, [self.environment, *([] if evaluation is None else [evaluation])])
         loaded = self.agent.runtime.model
+        if loaded is None and self.data is not None:
+            raise ModelError("a model without weights learns nothing from a file: take one with weights")
         if loaded is None or self.learner is not None:
             return
+        await self._render()
         engine = self.agent.runtime.engine
         if not isinstance(engine, LocalEngine):
             raise ModelError("only a model in this process can be trained: the agent's engine is a remote one")
@@ -180,7 +192,7 @@ class Trainer:
             self.config,
             total_steps=self.config.plan.total_steps,
             warmup_steps=self.config.plan.warmup_steps,
-            temperature=self.agent.config.temperature,
+            temperature=self._temperature,
             compute=compute,
         )
         self.publish()
@@ -260,7 +272,8 @@ class Trainer:
         return {
             "step": self.steps,
             "episodes": self.episodes,
-            "drawn": self._drawn,
+            "drawn": self._source.drawn,
+            "data": self._source.data,
             "pending": self._pending,
             "stop_reason": self.stop_reason,
             "criterion_stated": sorted(self._stated),
@@ -280,7 +293,7 @@ class Trainer:
         self.rows = [dict(row) for row in rows]
         self.steps = int(state["step"])
         self.episodes = int(state["episodes"])
-        self._drawn = int(state["drawn"])
+        self._source.drawn = int(state["drawn"])
         self._pending = state["pending"]
         self.stop_reason = state["stop_reason"]
         self._stated = set(state["criterion_stated"])
@@ -297,9 +310,34 @@ class Trainer:
         if self._engine is not None:
             self._engine.weights_changed(self.steps)
 
+    def _make_source(self) -> Source:
+        file = self.config.data_file
+        if file is None:
+            return Rollouts(self.environment.episode_scenarios(), self.config, self._play)
+        pairs = self.config.recipe.kind == "preference"
+        data = self.parts.data
+        return RecordedConversations(read_records(Path(file), pairs=pairs) if data is None else data, self.config)
+
+    @property
+    def _temperature(self) -> float:
+        """Of the log-probs that are trained. What was recorded is to be likely under the model as it is."""
+        return self.agent.config.temperature if self._source.data is None else 1.0
+
+    async def _render(self) -> None:
+        source = self._source
+        if not isinstance(source, RecordedConversations):
+            return
+        total = len(source.records)
+
+        def count(done: int) -> None:
+            self._phase("reading", done, total)
+
+        work = render_records(source.records, self.agent.config, self.agent.runtime, count)
+        source.prepare(await self._unless_stopped(work))
+
     async def _one_step(self, step: int) -> None:
         begin = time.perf_counter()
-        kept, flat = await self._roll_out(step)
+        kept, flat = await self._source.groups(step)
         groups = [*kept, *flat]
         rolled = time.perf_counter()
         measured = StepMetrics()
@@ -313,11 +351,12 @@ class Trainer:
         self.steps = step + 1
         self.publish()
         learned = time.perf_counter()
-        self.episodes += sum(len(group.trajectories) + len(group.failures) for group in groups)
+        self.episodes += self._source.episodes(groups)
         row = self._row(step, groups, measured, rolled - begin, learned - rolled)
-        self._stated |= {episode.success is not None for group in groups for episode in group.trajectories}
-        if self.parts.folder is not None:
-            self.parts.folder.log_trajectories(self.steps, groups)
+        if self._source.data is None:
+            self._stated |= {episode.success is not None for group in groups for episode in group.trajectories}
+            if self.parts.folder is not None:
+                self.parts.folder.log_trajectories(self.steps, groups)
         if self.steps == 1:
             require_something_to_learn(groups, trains=self.learner is not None)
         await self._complete(row)
@@ -341,24 +380,6 @@ class Trainer:
         best = self.config.early_stopping and self._judge.early.best_step == self.steps
         if best or (every and self.steps % every == 0):
             self.save()
-
-    async def _roll_out(self, step: int) -> tuple[list[TrajectoryGroup], list[TrajectoryGroup]]:
-        """The groups to train on, and those that dynamic sampling (DAPO, 2503.14476) put aside: all rewards equal."""
-        per_step = self.config.plan.groups_per_step
-        kept: list[TrajectoryGroup] = []
-        flat: list[TrajectoryGroup] = []
-        drawn = self._drawn  # a rollout that is given up has drawn nothing
-        for again in range(1 + self.config.dynamic_sampling):
-            wanted = per_step - len(kept)
-            if not wanted:
-                break
-            scenarios = self._order.at(drawn, wanted)
-            drawn += wanted
-            key = f"{self.config.seed}/{step}" + (f"/{again}" if again else "")
-            for group in await self._play(scenarios, key):
-                (kept if group.teaches or not self.config.dynamic_sampling else flat).append(group)
-        self._drawn = drawn
-        return kept, flat
 
     async def _play(self, scenarios: Sequence[Scenario], key: str) -> list[TrajectoryGroup]:
         player = self.agent.fork("")
@@ -408,16 +429,15 @@ class Trainer:
     def _row(
         self, step: int, groups: Sequence[TrajectoryGroup], measured: StepMetrics, rollout: float, train: float
     ) -> dict[str, Any]:
-        episodes = [episode for group in groups for episode in (*group.trajectories, *group.failures)]
-        sampled = sum(episode.trained_tokens for episode in episodes)
+        played = self._source.measured(groups, self._criterion)
+        sampled = played["sampled_tokens"]
         learned = measured.to_dict() if self.learner is not None else {}
         return {
             "step": step + 1,
             "episodes": self.episodes,
             **learned,
-            **group_metrics(groups, self._criterion),
-            "sampled_tokens": sampled,
-            "tokens_per_second": sampled / (rollout + train),
+            **played,
+            "tokens_per_second": sampled / (rollout + train) if sampled else None,
             "rollout_seconds": rollout,
             "train_seconds": train,
         }

@@ -16,7 +16,8 @@ EACH = {"reward_aggregation": "normalize_then_sum"}
 @pytest.mark.parametrize("algorithm", RECIPES)
 @pytest.mark.parametrize("lora", [True, False])
 def test_every_algorithm_goes_with_every_profile(algorithm, profile, lora):
-    config = TrainingConfig.from_profile(profile, algorithm=algorithm, lora=lora)
+    file = {"data_file": "answers.jsonl"} if RECIPES[algorithm].baseline == "none" else {}
+    config = TrainingConfig.from_profile(profile, algorithm=algorithm, lora=lora, **file)
     assert config.recipe is RECIPES[algorithm]
     for name, value in RECIPES[algorithm].values.items():
         assert getattr(config, name) == value
@@ -55,6 +56,13 @@ def test_what_a_recipe_names_exists():
         ({"algorithm": "dpo", "preference_alpha": 0.3}, "belongs to preference_divergence 'alpha'"),
         ({"algorithm": "vespo", "sampler_correction": "sequence_truncate"}, "take token_truncate or token_mask"),
         ({"algorithm": "grpo", "sampler_correction_floor": 0.5}, "sampler_correction, which is 'none'"),
+        ({"algorithm": "grpo", "data_file": "a.jsonl"}, "data_file has no effect on grpo; it belongs to sft, dpo"),
+        ({"algorithm": "rft", "data_file": "a.jsonl"}, "data_file has no effect on rft"),
+        ({"algorithm": "sft"}, "data_file is missing: sft learns from recorded conversations"),
+        ({"algorithm": "sft", "data_file": "a.jsonl", "num_generations": 2}, "num_generations has no effect on sft"),
+        ({"algorithm": "sft", "data_file": "a.jsonl", "beta": 0.1}, "beta has no effect on sft"),
+        ({"algorithm": "sft", "data_file": "a.jsonl", "num_iterations": 2}, "raise num_episodes"),
+        ({"algorithm": "dpo", "data_file": "a.jsonl", "num_generations": 2}, "each record is a pair"),
         ({**EACH, "credit": "turn"}, "with credit 'turn'"),
         ({**EACH, "kl_in": "reward", "kl_estimator": "k1", "beta": 0.1}, "with kl_in 'reward'"),
         ({**EACH, "overlong_share": 0.1}, "with overlong_share 0.1"),
@@ -99,3 +107,13 @@ def test_a_natural_step_has_no_learning_rate_and_says_so():
     given = {"training.learning_rate": "x", "training.max_kl": "x"}
     told = unused_keys(AgentSection(), EnvironmentSection(), config, given)
     assert told == [("training.learning_rate", "the length of a natural step follows from max_kl")]
+
+
+def test_a_step_of_a_file_is_made_of_records_and_a_pair_is_two_conversations():
+    """Mutations: records rounded up to groups; a pass of 4 conversations taken for one of 4 pairs."""
+    sizes = {"num_episodes": 100, "batch_size": 4, "gradient_accumulation_steps": 3, "data_file": "a.jsonl"}
+    for algorithm, passes in (("sft", 3), ("dpo", 6)):
+        plan = TrainingConfig.from_profile("balanced", algorithm=algorithm, **sizes).plan
+        assert (plan.groups_per_step, plan.conversations_per_step, plan.total_steps) == (12, 12, 9)
+        assert plan.micro_batches_per_step == passes
+        assert "108 records will be read: num_episodes = 100" in plan.notes[0]

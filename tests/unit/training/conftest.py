@@ -100,7 +100,11 @@ class Kit:
     ) -> WatchedLearner:
         """A learner that computes in `compute`, whatever this machine is faster with."""
         self.monkeypatch.setattr(learner_module, "compute_dtype", lambda *_, **__: (compute, None))
-        values: dict[str, Any] = {"learning_rate": 1e-2, "num_generations": 4, "batch_size": 8, **settings}
+        values: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 8, **settings}
+        if settings.get("algorithm") == "sft":
+            values["data_file"] = "answers.jsonl"
+        elif "data_file" not in settings:
+            values.setdefault("num_generations", 4)
         config = TrainingConfig.from_profile("balanced", **values)
         return WatchedLearner(
             loaded or self.tiny(),

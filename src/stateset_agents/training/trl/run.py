@@ -40,7 +40,7 @@ from ...tracking.report import RunSummary, training_report
 from ...tracking.run_folder import RunFolder
 from ...tracking.sinks import Sinks
 from ..announce import announce_parts
-from ..order import ScenarioOrder
+from ..order import SeededOrder
 from ..room import require_room
 from ..run import Say
 from ..saving import Subject
@@ -234,7 +234,7 @@ class TRLRun:
     ) -> Any:
         from datasets import Dataset
 
-        order = ScenarioOrder(self.environment.episode_scenarios(), self.config.seed)
+        order = SeededOrder(self.environment.episode_scenarios(), self.config.seed)
         prompts = [scenario.id for scenario in order.at(0, plan.rounds * plan.groups)]
         with _known_warnings(), _reference(model.loaded, self.config):
             trainer = trl.GRPOTrainer(

@@ -1,0 +1,106 @@
+"""Recorded messages as JSON: one object in each line of a file, and what may be wrong with one.
+
+Invariant: a record is taken as it is or refused with its place. All problems are told together, up to a number that a
+terminal bears: a file of the wrong kind has one in every line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from .data_file import HALF_CHARACTER, half_characters, read_text, unique_keys
+from .errors import DataError
+
+Speaker = Literal["user", "assistant"]
+
+MAX_PROBLEMS = 20
+
+
+def json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
+    """Place and value of each line that is not blank; a line that does not parse gives the `DataError` as its value.
+
+    Args:
+        path: the file.
+        what: what kind of file it is, for messages.
+
+    Raises:
+        DataError: the file is missing, unreadable or not UTF-8.
+    """
+    for number, line in enumerate(read_text(path, what).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            value = json.loads(line, object_pairs_hook=unique_keys)
+        except DataError as error:
+            yield place, DataError(f"{place}: {error}")
+        except RecursionError:
+            yield place, DataError(f"{place}: not valid JSON: values are nested too deep")
+        except ValueError as error:
+            yield place, DataError(f"{place}: not valid JSON: {getattr(error, 'msg', error)}")
+        else:
+            yield place, value
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise the problems as one `DataError`, if there are any."""
+    if problems:
+        more = len(problems) - MAX_PROBLEMS
+        raise DataError("\n".join([*problems[:MAX_PROBLEMS], *([f"... and {more} more"] if more > 0 else [])]))
+
+
+def message_problems(
+    place: str, key: str, messages: Any, *, first: Speaker = "user", last: Speaker | None = None
+) -> Iterable[str]:
+    """What is wrong with a list of messages.
+
+    Args:
+        place: of the record, for messages.
+        key: of the list in its record.
+        messages: what stands there.
+        first: who speaks first. Before a user there may be a system message.
+        last: who must speak last; None: either.
+    """
+    if not isinstance(messages, (list, tuple)) or not messages:
+        yield f"{place}: {key} is {messages!r:.60}; it must be a list of messages, the {first}'s first"
+        return
+    roles: list[str] = []
+    for at, message in enumerate(messages):
+        where = f"{place}: {key}[{at}]"
+        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+            yield f'{where} is {message!r:.60}; it must be {{"role": ..., "content": ...}} and nothing else'
+            return
+        if message["role"] not in ("system", "user", "assistant"):
+            yield f"{where}.role is {message['role']!r}; it must be system, user or assistant"
+            return
+        yield from text_problems(f"{where}.content", message["content"])
+        roles.append(message["role"])
+    yield from _turn_problems(place, key, roles, first, last)
+
+
+def text_problems(where: str, text: Any) -> Iterator[str]:
+    """What is wrong with something that should be words."""
+    if not isinstance(text, str) or not text.strip():
+        yield f"{where} is {text!r:.60}; it must be text that is not empty"
+    elif any(True for _ in half_characters(text)):
+        yield f"{where} {HALF_CHARACTER}"
+
+
+def _turn_problems(place: str, key: str, roles: Sequence[str], first: Speaker, last: Speaker | None) -> Iterator[str]:
+    told = int(first == "user" and roles[0] == "system")
+    spoken = roles[told:]
+    turns = ["user", "assistant"] if first == "user" else ["assistant", "user"]
+    wrong = next((at for at, role in enumerate(spoken) if role != turns[at % 2]), None)
+    if not spoken:
+        yield f"{place}: nobody says anything; it needs a user message"
+    elif wrong is not None:
+        how = "a system message may come first, then user and assistant" if first == "user" else "assistant and user"
+        yield (
+            f"{place}: {key}[{wrong + told}].role is {spoken[wrong]!r}, where {turns[wrong % 2]!r} is due: {how} "
+            "take turns"
+        )
+    elif last is not None and spoken[-1] != last:
+        yield f"{place}: {key} ends with the {spoken[-1]}; the last message must be the {last}'s"

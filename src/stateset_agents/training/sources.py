@@ -1,0 +1,145 @@
+"""Where a step's scored conversations come from: they are played, or read from a file.
+
+Invariant: a step's conversations depend on the weights, the configuration and how many were drawn before, which is
+counted here and saved. A step that is given up has drawn nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from ..config.training import TrainingConfig
+from ..core.records import Record, digest
+from ..core.scenario import Scenario
+from ..core.trajectory import TrajectoryGroup
+from ..evaluation import SuccessCriterion, group_metrics
+from .order import SeededOrder
+from .recorded import RecordedGroup
+
+Groups = list[TrajectoryGroup]
+Play = Callable[[Sequence[Scenario], str], Awaitable[Groups]]
+"""Plays a group for each scenario; the text is the key of all its noise."""
+
+
+class Source(Protocol):
+    """A run's conversations.
+
+    Attributes:
+        drawn: scenarios or records drawn so far.
+        data: SHA-256 of the records; None for conversations that are played.
+    """
+
+    drawn: int
+    data: str | None
+
+    async def groups(self, step: int) -> tuple[Groups, Groups]:
+        """The groups that a step, counted from 0, trains on, and those that were put aside."""
+        ...
+
+    def episodes(self, groups: Sequence[TrajectoryGroup]) -> int:
+        """How many episodes some groups are."""
+        ...
+
+    def measured(self, groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion) -> dict[str, float | None]:
+        """Their part of a row in `metrics.jsonl`; None for what does not exist."""
+        ...
+
+
+class Rollouts:
+    """Conversations that are played.
+
+    Args:
+        scenarios: what on.
+        config: how many, and whether groups that teach nothing are drawn again.
+        play: plays them.
+    """
+
+    data: str | None = None
+
+    def __init__(self, scenarios: Sequence[Scenario], config: TrainingConfig, play: Play) -> None:
+        self.drawn = 0
+        self._order = SeededOrder(scenarios, config.seed)
+        self._config = config
+        self._play = play
+
+    async def groups(self, step: int) -> tuple[Groups, Groups]:
+        """See `Source.groups`. Dynamic sampling (DAPO, 2503.14476) puts aside those with all rewards equal."""
+        per_step, again = self._config.plan.groups_per_step, self._config.dynamic_sampling
+        kept: Groups = []
+        flat: Groups = []
+        drawn = self.drawn
+        for attempt in range(1 + again):
+            wanted = per_step - len(kept)
+            if not wanted:
+                break
+            scenarios = self._order.at(drawn, wanted)
+            drawn += wanted
+            key = f"{self._config.seed}/{step}" + (f"/{attempt}" if attempt else "")
+            for group in await self._play(scenarios, key):
+                (kept if group.teaches or not again else flat).append(group)
+        self.drawn = drawn
+        return kept, flat
+
+    def episodes(self, groups: Sequence[TrajectoryGroup]) -> int:
+        """Every conversation, failed ones included."""
+        return sum(len(group.trajectories) + len(group.failures) for group in groups)
+
+    def measured(self, groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion) -> dict[str, float | None]:
+        """See `group_metrics`, and the tokens that were sampled."""
+        episodes = [episode for group in groups for episode in (*group.trajectories, *group.failures)]
+        sampled = sum(episode.trained_tokens for episode in episodes)
+        return {**group_metrics(groups, criterion), "sampled_tokens": sampled}
+
+
+_OF_REWARDS = (
+    "reward_mean",
+    "reward_std",
+    "reward_min",
+    "reward_max",
+    "reward_diversity",
+    "zero_variance_share",
+    "success_rate",
+)
+
+
+class RecordedConversations:
+    """Conversations that are read.
+
+    Args:
+        records: of the data file.
+        config: how many a step reads, and the seed of their order.
+    """
+
+    def __init__(self, records: Sequence[Record], config: TrainingConfig) -> None:
+        self.drawn = 0
+        self.data: str | None = digest(records)
+        self.records = records
+        self._config = config
+        self._order: SeededOrder[RecordedGroup] | None = None
+
+    def prepare(self, rendered: Sequence[RecordedGroup]) -> None:
+        """Take the records as the model reads them. Needed before `groups`."""
+        self._order = SeededOrder(rendered, self._config.seed)
+
+    async def groups(self, step: int) -> tuple[Groups, Groups]:
+        """See `Source.groups`: every record once before any comes again."""
+        if self._order is None:
+            raise RuntimeError("the records were not rendered: call prepare first")
+        count = self._config.plan.groups_per_step
+        read = self._order.at(self.drawn, count)
+        self.drawn += count
+        return [one.to_group() for one in read], []
+
+    def episodes(self, groups: Sequence[TrajectoryGroup]) -> int:
+        """Records."""
+        return len(groups)
+
+    def measured(self, groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion) -> dict[str, float | None]:
+        """Counts and lengths: nobody judged these conversations, and nothing was sampled."""
+        return {
+            **group_metrics(groups, criterion),
+            **dict.fromkeys(_OF_REWARDS),
+            "step_episodes": len(groups),
+            "sampled_tokens": 0,
+        }
