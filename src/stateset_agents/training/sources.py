@@ -1,13 +1,15 @@
 """Where a step's scored conversations come from: they are played, or read from a file.
 
-Invariant: a step's conversations depend on the weights, the configuration and how many were drawn before, which is
-counted here and saved. A step that is given up has drawn nothing.
+Invariant: a step's conversations depend on the weights, the configuration and how many were drawn before. Asking for
+them changes nothing: who goes on to learn from them sets `drawn`, so that a step which is given up has drawn nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ..config.training import TrainingConfig
 from ..core.records import Record, digest
@@ -22,6 +24,21 @@ Play = Callable[[Sequence[Scenario], str], Awaitable[Groups]]
 """Plays a group for each scenario; the text is the key of all its noise."""
 
 
+@dataclass(frozen=True)
+class Draw:
+    """A step's groups.
+
+    Attributes:
+        kept: to train on.
+        flat: put aside, because they teach nothing.
+        drawn: scenarios or records drawn by then, since the run began.
+    """
+
+    kept: Groups
+    flat: Groups
+    drawn: int
+
+
 class Source(Protocol):
     """A run's conversations.
 
@@ -33,8 +50,8 @@ class Source(Protocol):
     drawn: int
     data: str | None
 
-    async def groups(self, step: int) -> tuple[Groups, Groups]:
-        """The groups that a step, counted from 0, trains on, and those that were put aside."""
+    def groups(self, step: int) -> Coroutine[Any, Any, Draw]:
+        """The groups of a step, counted from 0."""
         ...
 
     def episodes(self, groups: Sequence[TrajectoryGroup]) -> int:
@@ -63,7 +80,7 @@ class Rollouts:
         self._config = config
         self._play = play
 
-    async def groups(self, step: int) -> tuple[Groups, Groups]:
+    async def groups(self, step: int) -> Draw:
         """See `Source.groups`. Dynamic sampling (DAPO, 2503.14476) puts aside those with all rewards equal."""
         per_step, again = self._config.plan.groups_per_step, self._config.dynamic_sampling
         kept: Groups = []
@@ -78,8 +95,7 @@ class Rollouts:
             key = f"{self._config.seed}/{step}" + (f"/{attempt}" if attempt else "")
             for group in await self._play(scenarios, key):
                 (kept if group.teaches or not again else flat).append(group)
-        self.drawn = drawn
-        return kept, flat
+        return Draw(kept, flat, drawn)
 
     def episodes(self, groups: Sequence[TrajectoryGroup]) -> int:
         """Every conversation, failed ones included."""
@@ -122,14 +138,14 @@ class RecordedConversations:
         """Take the records as the model reads them. Needed before `groups`."""
         self._order = SeededOrder(rendered, self._config.seed)
 
-    async def groups(self, step: int) -> tuple[Groups, Groups]:
+    async def groups(self, step: int) -> Draw:
         """See `Source.groups`: every record once before any comes again."""
         if self._order is None:
             raise RuntimeError("the records were not rendered: call prepare first")
+        await asyncio.sleep(0)  # nothing else in a step waits, and a signal wants to be heard
         count = self._config.plan.groups_per_step
         read = self._order.at(self.drawn, count)
-        self.drawn += count
-        return [one.to_group() for one in read], []
+        return Draw([one.to_group() for one in read], [], self.drawn + count)
 
     def episodes(self, groups: Sequence[TrajectoryGroup]) -> int:
         """Records."""

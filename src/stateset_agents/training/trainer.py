@@ -337,14 +337,15 @@ class Trainer:
 
     async def _one_step(self, step: int) -> None:
         begin = time.perf_counter()
-        kept, flat = await self._source.groups(step)
-        groups = [*kept, *flat]
+        draw = await self._unless_stopped(self._source.groups(step))
+        self._source.drawn = draw.drawn
+        groups = [*draw.kept, *draw.flat]
         rolled = time.perf_counter()
         measured = StepMetrics()
         if self.learner is not None:
             self._phase("learning")
             measured = self.learner.step(
-                kept,
+                draw.kept,
                 max_tokens=self.agent.config.max_new_tokens * self.environment.max_turns,
                 max_new_tokens=self.agent.config.max_new_tokens,
             )
@@ -384,19 +385,17 @@ class Trainer:
     async def _play(self, scenarios: Sequence[Scenario], key: str) -> list[TrajectoryGroup]:
         player = self.agent.fork("")
         player.training_sampling = True
-        return await self._unless_stopped(
-            collect_groups(
-                player,
-                self.environment,
-                scenarios,
-                self.reward,
-                group_size=self.config.num_generations,
-                key=key,
-                max_concurrent=self.config.max_concurrent,
-                on_episode=self._counter("rolling out", len(scenarios) * self.config.num_generations),
-                environment_timeout=self.config.environment_timeout,
-                reward_timeout=self.config.reward_timeout,
-            )
+        return await collect_groups(
+            player,
+            self.environment,
+            scenarios,
+            self.reward,
+            group_size=self.config.num_generations,
+            key=key,
+            max_concurrent=self.config.max_concurrent,
+            on_episode=self._counter("rolling out", len(scenarios) * self.config.num_generations),
+            environment_timeout=self.config.environment_timeout,
+            reward_timeout=self.config.reward_timeout,
         )
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
