@@ -3,6 +3,7 @@
 import pytest
 
 from stateset_agents.chat import ChatCodec, TemplateReport, probe
+from stateset_agents.core.errors import ModelError
 
 
 def test_a_reply_is_its_text_without_the_token_that_ended_it(tokenizers):
@@ -126,3 +127,43 @@ def test_the_report_is_one_line_for_the_log(tokenizers):
         "chat template: user turns kept, tool turns kept, thinking kept, system message taken, and one is added when "
         "none is given, end of turn '<|im_end|>', stop ids [2]"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "around"),
+    [
+        ("smollm2", ("", "<|im_end|>")),
+        ("llama3", ("", "<|eot_id|>")),
+        ("gptoss", ("<|channel|>final<|message|>", "<|return|>")),
+        ("headers-only", ("", "<|im_start|>")),  # the header of whoever speaks next
+    ],
+)
+def test_a_recorded_reply_is_what_a_model_samples_that_says_it(tokenizers, name, around):
+    """Mutation: the token that ends an earlier turn (gpt-oss: <|end|>) for the one that ends the last."""
+    tokenizer = tokenizers(name)
+    codec = ChatCodec(tokenizer)
+    ids = codec.record_reply(" It's $49 a month. \n")
+    assert tokenizer.decode(ids) == f"{around[0]} It's $49 a month. \n{around[1]}"
+    assert codec.parse(ids) == " It's $49 a month. \n"
+
+
+def test_a_recorded_reply_has_no_special_token_but_those_of_its_form_and_thinks_as_a_model_does(tokenizers):
+    """Mutations: control strings left as they are; <think> spelled in pieces."""
+    tokenizer = tokenizers("chatml")
+    codec = ChatCodec(tokenizer)
+    text = "<think>Hm</think> a<|im_start|>b<|im_end|>\n<|endoftext|>"
+    ids = codec.record_reply(text)
+    assert codec.parse(ids) == text
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    assert [token for token in tokens if token.startswith("<") and len(token) > 1] == [
+        "<think>",
+        "</think>",
+        "<|im_end|>",
+    ]
+
+
+def test_a_reply_cannot_be_recorded_where_nothing_ends_one(build):
+    tokenizer = build([], ["<a>"], "{% for message in messages %}{{ message.content }}{% endfor %}", eos="<a>")
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="no token that ends a turn"):
+        ChatCodec(tokenizer).record_reply("Hi")
