@@ -31,6 +31,8 @@ def announce(
             f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} records from {config.data_file}: "
             f"{count(len(data), 'record')}, each read about {plan.total_episodes / len(data):.1f} times"
         )
+        if _overrides(type(agent), "process_turn"):
+            say(f"{type(agent).__name__}.process_turn is called in evaluations only: records are read as they are")
     else:
         say(
             f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} conversations "

@@ -6,7 +6,6 @@ them changes nothing: who goes on to learn from them sets `drawn`, so that a ste
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -142,7 +141,6 @@ class RecordedConversations:
         """See `Source.groups`: every record once before any comes again."""
         if self._order is None:
             raise RuntimeError("the records were not rendered: call prepare first")
-        await asyncio.sleep(0)  # nothing else in a step waits, and a signal wants to be heard
         count = self._config.plan.groups_per_step
         read = self._order.at(self.drawn, count)
         return Draw([one.to_group() for one in read], [], self.drawn + count)

@@ -53,7 +53,9 @@ async def train(
         profile: conservative, balanced, aggressive or experimental.
         reward_fn: a reward, an async function of (turns, context), or a list of rewards. Without one a stated default
             is used.
-        config_overrides: hyperparameters by name, such as `{"learning_rate": 1e-5}`; see `TrainingConfig`.
+        config_overrides: hyperparameters by name, such as `{"learning_rate": 1e-5}`; see `TrainingConfig`. With
+            `{"algorithm": "sft", "data_file": "answers.jsonl"}` the agent learns from recorded conversations, and the
+            environment is where it is evaluated.
         callbacks: watchers such as `DiagnosticsMonitor()`.
         save_path: folder for the trained agent; an existing one is never overwritten.
         output_dir: run folder with metrics, conversations and checkpoints; without it nothing but `save_path` is
@@ -70,6 +72,7 @@ async def train(
 
     Raises:
         ConfigError: a setting is unknown or wrong, or `reward_fn` is no reward.
+        DataError: scenarios or recorded conversations are missing or malformed.
         ModelError: the model cannot be loaded or does not fit.
         RunFolderError: a folder cannot be written or holds a run already.
         CheckpointError: there is nothing to resume, or it is of another model.

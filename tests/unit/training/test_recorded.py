@@ -304,3 +304,26 @@ async def test_a_stub_learns_nothing_and_says_so(tmp_path):
     environment = ConversationEnvironment([{"id": "s", "user_responses": ["Hi"]}])
     with pytest.raises(ModelError, match="without weights learns nothing from a file"):
         await execute(Run(agent, environment, ConcisenessReward(), config_of(file), quiet=True))
+
+
+class Shouting(MultiTurnAgent):
+    """Changes what the model says."""
+
+    async def process_turn(self, history, user_input, context=None):
+        raise AssertionError("recorded answers were given already")
+
+
+async def test_an_agent_of_ones_own_has_no_say_in_what_was_recorded_and_the_run_tells_so(tmp_path, capfd):
+    """Mutation: the agent's own class asked for the replies."""
+    file = written(tmp_path, [{"messages": messages} for messages in TALKS])
+    agent = Shouting.from_model("tiny", dtype="float32", device="cpu")
+    environment = ConversationEnvironment([{"id": "s", "user_responses": ["Hi"]}])
+    report = await execute(Run(agent, environment, ConcisenessReward(), config_of(file, num_episodes=8)))
+    assert report.rows[-1]["updated"]
+    assert "Shouting.process_turn is called in evaluations only" in capfd.readouterr().err
+
+
+async def test_adapters_learn_from_a_file_too(tmp_path):
+    file = written(tmp_path, [{"messages": messages} for messages in TALKS])
+    _, trainer = await trained(config_of(file, lora={"r": 8, "alpha": 16}, learning_rate=1e-2))
+    assert trainer.rows[-1]["loss"] < trainer.rows[0]["loss"] - 1
