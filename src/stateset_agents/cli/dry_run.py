@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
 from ..core.environment import ConversationEnvironment, Environment
-from ..core.records import read_records
 from ..core.users import ScriptedUser
 from ..models.preflight import preflight
-from ..training.from_config import build_agent, build_environment, build_eval_environment, build_reward, with_weights
+from ..training.from_config import (
+    build_agent,
+    build_environment,
+    build_eval_environment,
+    build_records,
+    build_reward,
+    with_weights,
+)
 
 Row = tuple[str, str, str]
 """Key, value and origin."""
@@ -34,9 +39,8 @@ def print_dry_run(config: RunConfig) -> None:
         ModelError: the model does not exist or does not fit; everything else has been printed by then.
     """
     build_agent(config)
-    records = None
-    if config.training.data_file is not None:
-        records = len(read_records(Path(config.training.data_file), pairs=config.training.recipe.kind == "preference"))
+    read = build_records(config.training)
+    records = None if read is None else len(read)
     environment = build_environment(config)
     evaluated = build_eval_environment(config)
     reward = build_reward(config, environment)

@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ import yaml
 from ..checkpoints import clean_stale_temporaries
 from ..config import RunConfig
 from ..core.errors import ConfigError, Interrupted, is_out_of_memory
-from ..core.records import Record, read_records
 from ..models import preflight
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
@@ -33,6 +31,7 @@ from .callbacks import Callback
 from .closing import closing_report, finish
 from .ending import failed, interrupted
 from .exclusive import only_run_of, out_of_memory
+from .from_config import build_records
 from .resume import begin_from, computed_in, find_start, last_state, remember_start, remembered_start, take_up
 from .run import Run, RunReport, Say
 from .signals import StopSignals
@@ -67,7 +66,7 @@ async def _execute(run: Run) -> RunReport:
     if run.resume and run.folder is None:
         raise ConfigError("resume continues the run in output_dir: give it")
     start = None if run.resume_from is None else find_start(run.resume_from)
-    data = _read(run)
+    data = build_records(run.config)  # before anything is made
     _preflight(run)
     _require_packages(run.source)
     with _folder(run) as folder, Progress() as progress:
@@ -127,12 +126,6 @@ async def _execute(run: Run) -> RunReport:
         if folder is not None:
             folder.write_text("report.txt", text)
         return RunReport(text, run.folder, trainer.rows)
-
-
-def _read(run: Run) -> list[Record] | None:
-    """What the run learns from, if that is a file; before anything is made."""
-    file = run.config.data_file
-    return None if file is None else read_records(Path(file), pairs=run.config.recipe.kind == "preference")
 
 
 def _preflight(run: Run) -> None:

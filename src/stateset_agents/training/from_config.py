@@ -1,4 +1,4 @@
-"""From a resolved config to the objects that a run needs: agent, environments, reward.
+"""From a resolved config to the objects that a run needs: agent, environments, reward, records.
 
 Invariant: nothing that the config says is lost on the way, and whatever cannot be built is a ConfigError or DataError
 that names the place in the config. Code is imported only where the config names it, from its own folder or the
@@ -10,15 +10,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..agents.base import Agent
 from ..agents.config import AgentConfig
 from ..agents.multi_turn import MultiTurnAgent
 from ..config import RunConfig
+from ..config.training import TrainingConfig
 from ..core.dotted import import_dotted
 from ..core.environment import ConversationEnvironment, Environment, EnvironmentState
 from ..core.errors import ConfigError, DataError, StatesetError
+from ..core.records import Record, read_records
 from ..core.reward import CompositeReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
 from ..core.trajectory import ConversationTurn
@@ -99,6 +102,16 @@ def build_eval_environment(config: RunConfig) -> Environment | None:
     """
     file = config.training.eval_scenarios_file
     return None if file is None else _environment(config, load_scenarios(file))
+
+
+def build_records(training: TrainingConfig) -> list[Record] | None:
+    """What the run learns from, if that is a file.
+
+    Raises:
+        DataError: the file is missing or malformed.
+    """
+    file = training.data_file
+    return None if file is None else read_records(Path(file), pairs=training.recipe.kind == "preference")
 
 
 def build_reward(config: RunConfig, environment: Environment | None = None) -> RewardFunction:

@@ -13,7 +13,6 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..agents.multi_turn import MultiTurnAgent
@@ -22,7 +21,7 @@ from ..checkpoints.locate import step_folder
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, ModelError, StatesetError, TrainingStopped
-from ..core.records import Record, read_records
+from ..core.records import Record
 from ..core.reward import RewardFunction
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
@@ -35,6 +34,7 @@ from ..tracking.progress import Progress
 from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import Sinks
 from .callbacks import Callback
+from .from_config import build_records
 from .learner import Learner
 from .measures import StepMetrics
 from .recorded import render_records
@@ -311,12 +311,10 @@ class Trainer:
             self._engine.weights_changed(self.steps)
 
     def _make_source(self) -> Source:
-        file = self.config.data_file
-        if file is None:
+        data = build_records(self.config) if self.parts.data is None else self.parts.data
+        if data is None:
             return Rollouts(self.environment.episode_scenarios(), self.config, self._play)
-        pairs = self.config.recipe.kind == "preference"
-        data = self.parts.data
-        return RecordedConversations(read_records(Path(file), pairs=pairs) if data is None else data, self.config)
+        return RecordedConversations(data, self.config)
 
     @property
     def _temperature(self) -> float:

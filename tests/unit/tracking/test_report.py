@@ -206,3 +206,33 @@ def test_little_diversity_near_the_maximum_is_what_success_looks_like():
     health = assess(solved, 1.0)
     assert (health.status, health.issues) == (HealthStatus.HEALTHY, ())
     assert "- Reward diversity: 0.010 (low, as the reward is near its maximum)" in report(solved)
+
+
+def test_a_run_that_learned_from_a_file_reports_its_loss_and_no_rewards():
+    """Worked out: of twenty steps the final numbers are over two."""
+    rows = [
+        {"step": n, "episodes": 4 * n, "loss": 21.0 - n, "preference_accuracy": n / 20, "grad_norm": 1.0,
+         "sampled_tokens": 0, "reward_mean": None, "length_mean": 1.0, "step_episodes": 4}
+        for n in range(1, 21)
+    ]  # fmt: skip
+    rows[9]["eval_reward_mean"], rows[19]["eval_reward_mean"] = 0.25, 0.75
+    settings = {"success_criterion": "x", "attainable": 1.0, "saved_to": "here"}
+    text = training_report(RunSummary.of(rows, read=True, **settings))
+    assert text.splitlines()[2:6] == [
+        "Episodes: 80",
+        "Final Loss: 1.500 (at first 19.500)",
+        "Preference Accuracy: 97.5%",
+        "Evaluated Reward: 0.750 (at first 0.250)",
+    ]
+    assert "Final Reward" not in text
+    assert "Reward diversity" not in text
+    assert "Final Reward: not measured" in training_report(RunSummary.of(rows, **settings))
+
+
+def test_a_gradient_that_falls_with_the_loss_of_recorded_answers_is_no_instability():
+    """Mutation: stability judged where nothing was sampled."""
+    norms = [8.0, 4.0, 1.0, 0.2, 0.05, 0.02]
+    read = assess([{"grad_norm": norm, "sampled_tokens": 0} for norm in norms])
+    played = assess([{"grad_norm": norm, "sampled_tokens": 9} for norm in norms])
+    assert (read.status, read.gradient_stability) == (HealthStatus.HEALTHY, None)
+    assert played.status is HealthStatus.WARNING
