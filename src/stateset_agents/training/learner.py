@@ -1,7 +1,8 @@
 """One optimizer step from scored groups. Knows nothing about where the conversations came from.
 
 Invariant: the gradient of a step does not depend on how the step is cut into micro-batches, nor on what is packed
-together; dropout is off; log-probs are those of the sampler's temperature. An update that is not finite is not made.
+together, nor on how many processes share the work; dropout is off; log-probs are those of the sampler's temperature. An
+update that is not finite is not made.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from .natural_update import NaturalUpdate, flat
 from .objective import contribution, counted_tokens
 from .packing import PackedBatch, Sample, SharedPrefixPlan
 from .precision import MasterWeights
+from .ranks import Alone
 from .recompute import recomputed_layers
 from .samples import Measured, likelihood_samples, policy_samples, preference_samples
+from .shares import bundles, unique_tokens
 from .value_head import ValueHead
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ class Learner:
         warmup_steps: steps over which the rate rises.
         temperature: the sampler's.
         compute: name of the precision to compute in; None lets `config.mixed_precision` and the machine decide.
+        ranks: the processes that share the work of a step; None is this one alone.
 
     Attributes:
         compute: the precision of forward and backward passes.
@@ -70,6 +74,7 @@ class Learner:
         temperature: float,
         warmup_steps: int = 0,
         compute: str | None = None,
+        ranks: Alone | None = None,
     ) -> None:
         if temperature <= 0:
             raise ConfigError(
@@ -81,8 +86,11 @@ class Learner:
         self._temperature = temperature
         self._total_steps = total_steps
         self._warmup_steps = warmup_steps
+        self._ranks = ranks or Alone()
         keep_freed_memory()
         self.compute, self.note = compute_dtype(config.mixed_precision, loaded.device, was=compute)
+        if len({half for (half,) in self._ranks.gather(self.compute == torch.bfloat16)}) > 1:
+            self.compute, self.note = torch.float32, "bfloat16 is slower for some of the ranks, so all use float32"
         self._reference: PackedModel | None = None
         adapters = has_lora(loaded)
         self._has_reference = config.beta > 0 and (config.recipe.kind in ("policy", "preference"))
@@ -156,7 +164,9 @@ class Learner:
         metrics = StepMetrics(learning_rate=self.learning_rate(self.steps))
         self._loaded.model.eval()
         with recomputed_layers(self._loaded.model) if self.config.gradient_checkpointing else nullcontext():
-            samples = self._samples(conversations_of(groups, self.config, max_new_tokens), max_tokens)
+            talks = conversations_of(groups, self.config, max_new_tokens)
+            self._ranks.require_same(itertools.chain(self._loaded.model.parameters(), self._trained().values()), talks)
+            samples = self._samples(talks, max_tokens)
             if samples:
                 self._train(samples, metrics)
         self.steps += 1
@@ -174,38 +184,40 @@ class Learner:
     @torch.no_grad()
     def _measured(self, talks: Sequence[Conversation]) -> dict[int, Measured]:
         """Values and KL of every trained token, before the update."""
-        found: dict[int, Measured] = {}
         plain = [Sample(row, 0.0, 0.0, place, t.group) for place, t in enumerate(talks) for row in t.rows]
-        for part in self._micro_batches(plain):
+        ends = list(itertools.accumulate(sample.row.trained_tokens for sample in plain))
+        places = {id(s.row): slice(end - s.row.trained_tokens, end) for s, end in zip(plain, ends, strict=True)}
+        # values and KL; zeros where another rank measures
+        table = torch.zeros(2, ends[-1] if ends else 0, device=self._packed.device)
+        for part in self._micro_batches(self._ranks.share(plain)):
             batch = PackedBatch.of(part, self._packed.device)
             forward = self._forward(batch, None, reference=self._has_reference and self.config.kl_in == "reward")
-            none = torch.zeros_like(forward.logprobs)
-            values = none if forward.values is None else forward.values
-            kl = none if forward.reference is None else forward.logprobs - forward.reference
-            for place, sample in enumerate(part):
-                own = batch.owners == place
-                found[id(sample.row)] = Measured(values[own].tolist(), kl[own].tolist())
-        return found
+            for owner, sample in enumerate(part):
+                own, at = batch.owners == owner, places[id(sample.row)]
+                if forward.values is not None:
+                    table[0, at] = forward.values[own]
+                if forward.reference is not None:
+                    table[1, at] = (forward.logprobs - forward.reference)[own]
+        self._ranks.sum([table])
+        return {row: Measured(*table[:, at].tolist()) for row, at in places.items()}
 
     def _train(self, samples: Sequence[Sample], metrics: StepMetrics) -> None:
-        batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(samples)]
+        share = self._ranks.share(samples)
+        batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(share)]
         old: list[Tensor | None] = [None] * len(batches)
         passes: list[Pass] = []
-        tokens, counted = sum(len(batch.targets) for batch in batches), counted_tokens(self.config, samples)
+        tokens, counted = sum(sample.row.trained_tokens for sample in samples), counted_tokens(self.config, samples)
         for _ in range(self.config.num_iterations):
-            passes.append(Pass())
-            self.optimizer.zero_grad(set_to_none=True)
-            comparison = self._comparison(batches)
-            for place, batch in enumerate(batches):
-                old[place] = self._accumulate(batch, old[place], passes[-1], counted, comparison)
+            passes.append(self._gradient(batches, old, counted))
             if self.config.recipe.kind == "natural":
                 self._natural_update(batches, metrics)
             else:
                 metrics.grad_norm = self._update(metrics.learning_rate)
         metrics.updated = True
         metrics.trained_tokens = tokens
-        metrics.forwarded_tokens = sum(batch.tokens for batch in batches)
-        metrics.unique_tokens = _unique_tokens(samples)
+        forwarded = self._ranks.gather(sum(batch.tokens for batch in batches))
+        metrics.forwarded_tokens = int(sum(number for (number,) in forwarded))
+        metrics.unique_tokens = unique_tokens(samples)
         first, later = passes[0], passes[1:] or passes
         metrics.loss = first.loss
         sampled = self.config.data_file is None  # what was recorded was sampled by nobody: it has no KL, no mismatch
@@ -227,8 +239,7 @@ class Learner:
         """At most `batch_size` conversations each; the rows of a conversation or bundle stay together."""
         part: list[Sample] = []
         conversations: set[int] = set()
-        for _, bundle in itertools.groupby(samples, lambda s: (s.bundle, s.conversation if s.bundle < 0 else -1)):
-            rows = list(bundle)
+        for rows in bundles(samples):
             new = {sample.conversation for sample in rows} - conversations
             if part and len(conversations) + len(new) > self.config.batch_size:
                 yield part
@@ -264,24 +275,35 @@ class Learner:
             hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
             return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self._temperature)[0]
 
+    def _gradient(self, batches: Sequence[PackedBatch], old: list[Tensor | None], tokens: int) -> Pass:
+        """Gradient of the whole step, on every rank, and what all of them measured."""
+        own = Pass()
+        self.optimizer.zero_grad(set_to_none=True)
+        comparison = self._comparison(batches)
+        for place, batch in enumerate(batches):
+            old[place] = self._accumulate(batch, old[place], own, tokens, comparison)
+        whole = Pass.of(self._ranks.gather(*own.numbers()))
+        if not math.isfinite(whole.loss):
+            self._refuse("loss")
+        self._ranks.sum_gradients(list(self._trained().values()))
+        return whole
+
     @torch.no_grad()
     def _comparison(self, batches: Sequence[PackedBatch]) -> Comparison | None:
         """What a micro-batch must know of the others; None where that is nothing, or there are no others."""
-        if len(batches) == 1 or not compares(self.config):
+        if not compares(self.config) or (len(batches) == 1 and self._ranks.size == 1):
             return None
         reference = self.config.recipe.kind == "preference"
         parts = [(batch, self._forward(batch, None, reference=reference)) for batch in batches]
-        return settled(self.config, observed(self.config, parts))
+        return settled(self.config, self._ranks.join(observed(self.config, parts, self._packed.device)))
 
     def _accumulate(
-        self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int, comparison: Comparison | None = None
+        self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int, comparison: Comparison | None
     ) -> Tensor:
         """Forward and backward of one micro-batch; returns the log-probs at the start of the step."""
         in_loss = self.config.recipe.kind == "preference" or self.config.kl_in == "loss"
         forward = self._forward(batch, old, reference=in_loss)
         result = contribution(self.config, batch, forward, tokens, comparison)
-        if not bool(result.loss.isfinite()):
-            self._refuse("loss")
         result.loss.backward()
         measured.add(batch, forward, result)
         return forward.old
@@ -302,6 +324,7 @@ class Learner:
             iterations=self.config.cg_iterations,
             damping=self.config.cg_damping,
             backtracks=self.config.line_search_steps,
+            ranks=self._ranks,
         )
         taken = update(gradient)
         metrics.grad_norm = norm.item()
@@ -368,16 +391,3 @@ class Learner:
             else:
                 self.optimizer.state[parameter][slot] = value.to(parameter.device, copy=True)
         self.steps = int(counters["steps"])
-
-
-def _unique_tokens(samples: Sequence[Sample]) -> int:
-    """The least that a step must compute: each prompt of a group once, and each row's own tokens."""
-    prompts: set[tuple[int, ...]] = set()
-    own = 0
-    for sample in samples:
-        mask = sample.row.mask
-        first = mask.index(1)
-        last = len(mask) - 1 - mask[::-1].index(1)
-        prompts.add((sample.group, *sample.row.ids[:first]))
-        own += last - first
-    return own + sum(len(prompt) - 1 for prompt in prompts)

@@ -5,6 +5,7 @@ Invariant: measuring changes nothing: no tensor that takes part in the update is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +76,8 @@ class Pass:
     ratio: float = 0.0
     masked: float | None = None
     value_error: float | None = None
-    pairs: int = 0
-    agreed: int = 0
+    pairs: float = 0
+    agreed: float = 0
 
     def add(self, batch: PackedBatch, forward: Forward, result: Contribution) -> None:
         """Take note of a micro-batch."""
@@ -98,3 +99,19 @@ class Pass:
         if result.margins is not None:
             self.pairs += len(result.margins)
             self.agreed += int((result.margins > 0).sum())
+
+    def numbers(self) -> list[float]:
+        """Every sum, then for each whether there was anything to measure."""
+        held = list(vars(self).values())
+        return [*(number or 0.0 for number in held), *(float(number is not None) for number in held)]
+
+    @classmethod
+    def of(cls, parts: Sequence[Sequence[float]]) -> Pass:
+        """Add up the `numbers` of passes through parts of a step."""
+        whole = cls()
+        names = list(vars(whole))
+        for place, name in enumerate(names):
+            held = [part[place] for part in parts if part[len(names) + place]]
+            if held:
+                setattr(whole, name, max(held) if name == "mismatch_max" else sum(held))
+        return whole

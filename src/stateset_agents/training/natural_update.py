@@ -21,6 +21,7 @@ from ..algorithms import LineSearch, line_search, natural_step
 from ..engines.packed import PackedModel
 from .logprobs import ROWS
 from .packing import PackedBatch, SharedPrefixPlan
+from .ranks import Alone
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class NaturalUpdate:
     Args:
         packed: the model.
         parameters: what is trained, float32.
-        batches: of the step.
+        batches: of the step, or of this rank's share of it.
         temperature: of the policy.
         max_kl, iterations, damping, backtracks: see `TrainingConfig`.
+        ranks: the processes that share the work; products, gain and KL are those of the whole step on all of them.
     """
 
     def __init__(
@@ -53,13 +55,15 @@ class NaturalUpdate:
         iterations: int,
         damping: float,
         backtracks: int,
+        ranks: Alone | None = None,
     ) -> None:
         self._packed = packed
         self._parameters = list(parameters)
         self._batches = list(batches)
         self._temperature = temperature
         self._max_kl, self._iterations, self._damping, self._backtracks = max_kl, iterations, damping, backtracks
-        self._tokens = sum(len(batch.targets) for batch in batches)
+        self._ranks = ranks or Alone()
+        self._tokens = sum(n for (n,) in self._ranks.gather(sum(len(batch.targets) for batch in batches)))
 
     def __call__(self, gradient: Tensor) -> LineSearch:
         """Move the parameters.
@@ -80,7 +84,7 @@ class NaturalUpdate:
 
     def fisher_product(self, vector: Tensor) -> Tensor:
         """(n,) -> F vector + damping x vector."""
-        product = self._damping * vector
+        product = self._damping * vector if self._ranks.rank == 0 else torch.zeros_like(vector)
         parts = self._split(vector)
         with sdpa_kernel(SDPBackend.MATH):
             for batch in self._batches:
@@ -91,6 +95,7 @@ class NaturalUpdate:
                 along = sum((slope * part).sum() for slope, part in zip(slopes, parts, strict=True))
                 second = torch.autograd.grad(along, self._parameters, materialize_grads=True)  # type: ignore[arg-type]
                 product = product + flat(second)
+        self._ranks.sum([product])
         return product
 
     def _log_softmax(self, batch: PackedBatch) -> Tensor:
@@ -115,7 +120,8 @@ class NaturalUpdate:
                 divergence += float((was.exp() * (was - now)).sum())
                 ratio = (now.gather(1, batch.targets[at, None])[:, 0] - old.chosen[at]).exp()
                 gain += float((batch.weights[at] * batch.advantages[at] * (ratio - 1.0)).sum())
-        return gain, divergence / self._tokens
+        gains, divergences = zip(*self._ranks.gather(gain, divergence), strict=True)
+        return sum(gains), sum(divergences) / self._tokens
 
     def _rows(self, hidden: Tensor, at: slice) -> Tensor:
         return (self._packed.head.logits(hidden[at]) / self._temperature).log_softmax(-1)
