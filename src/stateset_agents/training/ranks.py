@@ -11,6 +11,10 @@ A learner is given `Ranks` where there are several processes:
     learner = Learner(loaded, config, total_steps=..., temperature=..., ranks=Ranks())
     learner.step(groups, max_tokens=...)                  # the same groups on every rank
 
+Equal bytes need processors of one kind and as many threads on each rank: norms and updates are computed by every rank
+for itself, from the same numbers. Ranks that have drifted apart are refused at the next step, as are those that were
+given other conversations.
+
 All ranks call the same methods in the same order, one without work as well. A rank that fails for a reason of its own
 (memory, say) leaves the others waiting until their connection breaks or the group's timeout is over; torchrun ends
 them.
@@ -144,6 +148,9 @@ def _some(tensor: Tensor) -> bytes:
 
 def _words(talk: Conversation) -> bytes:
     """All that a step takes from a conversation."""
-    said = repr((talk.group, talk.reward, talk.turns, talk.trajectory.turn_rewards, talk.trajectory.components))
-    rows = (array("q", [len(row), *row.ids, *row.mask]).tobytes() for row in talk.rows)
-    return b"".join([said.encode(), *rows, *(array("d", row.logprobs).tobytes() for row in talk.rows)])
+    trajectory = talk.trajectory
+    found = [repr((talk.group, talk.reward, trajectory.turn_rewards, trajectory.components)).encode()]
+    for row, turns in zip(talk.rows, talk.turns, strict=True):
+        found.append(array("q", [len(row), *row.ids, *row.mask, *turns]).tobytes())
+        found.append(array("d", row.logprobs).tobytes())
+    return b"".join(found)

@@ -1,8 +1,9 @@
-"""One rank of several: makes the steps that `test_ranks.py` looks at, and writes what came of them as JSON.
+"""One rank of three: makes the steps that `test_ranks.py` looks at, and writes what came of them as JSON.
 
-Usage: ranks_process.py RANK SIZE FOLDER
+Usage: ranks_process.py RANK FOLDER
 
-Every rank also makes each step alone, from the same weights and optimizer state, and compares.
+The three make some steps together, the first two of them more in a group of their own. Rank 0 also makes each step
+alone, from the same weights and optimizer state, and compares; that all ranks end alike is seen from digests.
 """
 
 from __future__ import annotations
@@ -110,15 +111,20 @@ def compared(ranks: Ranks, groups: Sequence[TrajectoryGroup], settings: dict[str
     weights, slots, counters = copy.deepcopy(alone.state())
     joined.load(weights, slots, counters)
     alone.gradients.clear()
-    measured, expected = Kit.step(joined, groups), Kit.step(alone, groups)
-    pairs = list(zip(joined.gradients, alone.gradients, strict=True))
-    return {
-        "gradients": [Kit.relative_gap(one, other) for one, other in pairs],
-        "change": Kit.relative_gap(*(_change(one, weights) for one in (joined, alone))),
+    found = {
+        "measured": Kit.step(joined, groups).to_dict(),
         "digest": digest(joined.trained()),
         "slots": digest(joined.state()[1]),
         "tokens": joined.own_tokens,
-        "measured": measured.to_dict(),
+    }
+    if ranks.rank:
+        return found
+    expected = Kit.step(alone, groups)
+    pairs = zip(joined.gradients, alone.gradients, strict=True)
+    return {
+        **found,
+        "gradients": [Kit.relative_gap(one, other) for one, other in pairs],
+        "change": Kit.relative_gap(*(_change(one, weights) for one in (joined, alone))),
         "expected": expected.to_dict(),
     }
 
@@ -167,28 +173,33 @@ def gradients(ranks: Ranks) -> list[list[float] | None]:
     return [None if p.grad is None else p.grad.tolist() for p in parameters]
 
 
+def of_three(ranks: Ranks) -> dict[str, Any]:
+    """A group of two conversations, which leaves at least one rank without work."""
+    groups = [Kit.group(Kit.ids(12, 1), [1.0, 0.0], [2, 9], 1)]
+    settings = cases()
+    names = ("grpo", "rloo", "ppo", "trpo", "dpo", "rft")
+    return {name: compared(ranks, groups, {**settings[name], "batch_size": 1}) for name in names}
+
+
+def of_two(ranks: Ranks) -> dict[str, Any]:
+    """Two groups of four conversations."""
+    mixed = learner(ranks, compute=["bfloat16", "float32"][ranks.rank])
+    return {
+        **{name: compared(ranks, Kit.two_groups(), settings) for name, settings in cases().items()},
+        "refused": refused(ranks),
+        "flat": Kit.step(learner(ranks), [Kit.flat_group()]).to_dict(),
+        "gradients": gradients(ranks),
+        "precision": [str(mixed.compute), mixed.note],
+    }
+
+
 def main() -> None:
-    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=timedelta(seconds=30)
-    )
-    ranks = Ranks()
-    chosen = cases()
-    if size > 2:
-        names = ("grpo", "rloo", "ppo", "trpo", "dpo", "rft")
-        chosen = {name: {**chosen[name], "batch_size": 1} for name in names}
-    pair = [Kit.group(Kit.ids(12, 1), [1.0, 0.0], [2, 9], 1)]
-    groups = Kit.two_groups() if size == 2 else pair  # a pair leaves a third rank without work
-    result: dict[str, Any] = {name: compared(ranks, groups, settings) for name, settings in chosen.items()}
-    if size == 2:
-        mixed = learner(ranks, compute=["bfloat16", "float32"][rank])
-        result |= {
-            "refused": refused(ranks),
-            "flat": Kit.step(learner(ranks), [Kit.flat_group()]).to_dict(),
-            "gradients": gradients(ranks),
-            "precision": [str(mixed.compute), mixed.note],
-        }
+    wait = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3, timeout=wait)
+    pair = dist.new_group([0, 1], timeout=wait)
+    result = {"three": of_three(Ranks()), "two": of_two(Ranks(pair)) if rank < 2 else {}}
     (folder / f"rank-{rank}.json").write_text(json.dumps(result))
     dist.destroy_process_group()
 

@@ -1,6 +1,7 @@
 """Several processes make the step of one: real process groups (gloo), the tiny model, every algorithm.
 
-Mutations tried in `ranks.py`, `shares.py`, `learner.py` and `natural_update.py`, and what shows them: see each test.
+A rank that leaves the others alone in a collective (because it has no work, or refuses an update by itself) ends in an
+error of the processes, which fails every test that looks at them.
 """
 
 import json
@@ -20,43 +21,44 @@ from stateset_agents.training.shares import shares, unique_tokens
 PROGRAM = Path(__file__).with_name("ranks_process.py")
 
 
-def together(size: int, folder: Path) -> list[dict]:
-    """What each of so many ranks wrote."""
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What each of three processes wrote."""
+    folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), str(size), str(folder)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
+            [sys.executable, str(PROGRAM), str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True
         )
-        for rank in range(size)
+        for rank in range(3)
     ]
     try:
-        errors = [process.communicate(timeout=100)[1] for process in ranks]
+        errors = [process.communicate(timeout=110)[1] for process in ranks]
     finally:
         for process in ranks:
             process.kill()
             process.wait()
-    assert [process.returncode for process in ranks] == [0] * size, "\n".join(errors)
-    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(size)]
+    assert [process.returncode for process in ranks] == [0] * 3, "\n".join(errors)
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(3)]
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
+@pytest.fixture
+def two(together):
     """Two ranks on two groups of four conversations: 31 trained tokens on one, 36 on the other."""
-    return together(2, tmp_path_factory.mktemp("two"))
+    return [rank["two"] for rank in together[:2]]
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory):
+@pytest.fixture
+def three(together):
     """Three ranks on one group of two conversations."""
-    return together(3, tmp_path_factory.mktemp("three"))
+    return [rank["three"] for rank in together]
 
 
 def test_two_ranks_with_unequal_tokens_have_the_gradient_of_one(two):
     """To 1e-6 of the largest element of each tensor, where the micro-batches are those that one process makes.
 
+    Mutations: the mean of the ranks' gradients, the gradient of one rank forgotten, values and divergences measured by
+    each rank for its own conversations only, gradients clipped before they are summed, the value head not summed.
     Second passes begin from weights that differ in their last bits already; another cut into micro-batches is another
     packing, which alone makes 2e-6.
     """
@@ -75,7 +77,11 @@ def test_two_ranks_with_unequal_tokens_have_the_gradient_of_one(two):
 
 @pytest.mark.parametrize("ranks", ["two", "three"])
 def test_all_ranks_end_with_the_same_bytes_and_make_the_change_of_one(ranks, request):
-    """To what the difference of two float32 weights can show; the solver of a natural step magnifies rounding."""
+    """To what the difference of two float32 weights can show; the solver of a natural step magnifies rounding.
+
+    Mutations: one rank's gradient forgotten, clipping by a rank's own norm; for the natural step the damping added by
+    each rank, Fisher products, gain or KL of a rank's own share.
+    """
     results = request.getfixturevalue(ranks)
     for name, found in results[0].items():
         if "change" in found:
@@ -85,6 +91,7 @@ def test_all_ranks_end_with_the_same_bytes_and_make_the_change_of_one(ranks, req
 
 @pytest.mark.parametrize("ranks", ["two", "three"])
 def test_every_rank_tells_what_the_whole_step_measured(ranks, request):
+    """Mutation: a rank's own sums."""
     results = request.getfixturevalue(ranks)
     for name, found in results[0].items():
         if "change" not in found or name in ("bfloat16", "another cut"):
@@ -95,13 +102,15 @@ def test_every_rank_tells_what_the_whole_step_measured(ranks, request):
 
 
 def test_a_rank_without_work_takes_part(three):
+    """Mutation: it skips the pass and what belongs to it."""
     for name, tokens in {"grpo": [5, 12, 0], "ppo": [5, 12, 0], "dpo": [17, 0, 0], "rft": [5, 0, 0]}.items():
         assert [rank[name]["tokens"] for rank in three] == tokens
     for name in ("grpo", "rloo", "ppo", "trpo", "dpo", "rft"):
-        assert three[2][name]["gradients"][0] < 1e-6, name
+        assert three[0][name]["gradients"][0] < 1e-6, name
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_is_refused_by_all(two):
+    """Mutation: the rank that sees it raises at once, and the other waits for it."""
     found = [rank["refused"]["not finite"] for rank in two]
     assert [one["own_loss"] == "nan" for one in found] == [True, False]
     assert all("the loss is not finite" in one["message"] and one["unmoved"] for one in found)
@@ -109,6 +118,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_refused_by_all(two):
 
 @pytest.mark.parametrize("what", ["conversations", "weights"])
 def test_ranks_that_differ_are_refused_by_all(two, what):
+    """A reward on rank 1, a weight of its value head. Mutation: no comparison."""
     found = [rank["refused"][what] for rank in two]
     assert all(f"the {what} of rank 1 are not those of rank 0" in one["message"] for one in found)
     assert all(one["unmoved"] for one in found)
@@ -119,11 +129,15 @@ def test_groups_without_a_difference_move_nothing_on_any_rank(two):
 
 
 def test_a_gradient_is_summed_where_any_rank_has_one_and_stays_none_elsewhere(two):
-    """(1, 10) + (2, 20); nothing + (3, 4); nothing on either, which weight decay would move if it were zeros."""
+    """(1, 10) + (2, 20); nothing + (3, 4); nothing on either, which weight decay would move if it were zeros.
+
+    Mutation: zeros wherever a gradient is missing.
+    """
     assert [rank["gradients"] for rank in two] == [[[3.0, 30.0], [3.0, 4.0], None]] * 2
 
 
 def test_ranks_compute_in_bfloat16_only_if_all_do(two):
+    """Each rank measures for itself which precision is faster. Mutation: each keeps its own."""
     assert [rank["precision"][0] for rank in two] == ["torch.float32"] * 2
     assert "so all use float32" in two[0]["precision"][1]
 
@@ -141,11 +155,16 @@ def cut(kit, groups, ranks):
 
 
 def test_a_share_is_a_run_of_conversations_and_the_largest_is_as_small_as_can_be(kit):
-    """Prompt 12, then 3 + 4 + n - 1 tokens: 7, 12, 9, 15; prompt 9: 11, 8, 14, 10; and a row of 7 + 4."""
+    """Mutations: a prompt counted for each conversation, rows of a conversation taken apart.
+
+    Prompt 12, then 3 + 4 + n - 1 tokens: 7, 12, 9, 15; prompt 9: 11, 8, 14, 10; and a row of 7 + 4.
+    """
     assert cut(kit, kit.two_groups(), 1) == ([[0, 1, 2, 3, 4, 5, 6, 7, 7]], [12 + 43 + 9 + 43 + 11])
     assert cut(kit, kit.two_groups(), 2) == ([[0, 1, 2, 3], [4, 5, 6, 7, 7]], [12 + 43, 9 + 43 + 11])
-    # 40 at least: the first three conversations of group 0 cost as much, and the other cuts leave more to someone
+    # every other cut leaves 55 or more to someone
     assert cut(kit, kit.two_groups(), 3) == ([[0, 1, 2], [3, 4], [5, 6, 7, 7]], [40, 12 + 15 + 9 + 11, 9 + 32 + 11])
+    # the two rows of one conversation cost most: 9 + 10 and 11
+    assert cut(kit, kit.two_groups()[1:], 4) == ([[0, 1], [2], [3, 3], []], [9 + 19, 9 + 14, 30, 0])
 
 
 def test_conversations_fewer_than_ranks_leave_some_without_work(kit):
