@@ -128,7 +128,7 @@ class Ranks(Alone):
                 differing = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
                 raise TrainingStopped(
                     f"the {name} of rank {', '.join(map(str, differing))} are not those of rank 0, so the step was not "
-                    "made: give all ranks the same model, seed, checkpoint, config and scored groups"
+                    "made: give all ranks the same model, checkpoint, config, threads and scored groups"
                 )
 
 
