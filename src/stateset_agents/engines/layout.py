@@ -22,7 +22,7 @@ _ORDER, _COMPUTE = "_reorder_linear_weight", "_linear_pointwise"
 class WeightLayout:
     """Context in which the bfloat16 linear layers of a model use weights that were laid out beforehand.
 
-    Only for inference: nothing computed in it has a gradient. Outside of it the model is as it was.
+    Only for inference: where gradients are enabled, as in another thread, and outside of it, the model is as it was.
 
     Args:
         model: its layers of exactly the class `nn.Linear` are taken.
@@ -93,6 +93,8 @@ class _Layer:
         ordered = _operator(_ORDER)(weight.detach(), _TOKENS)
 
         def forward(given: Tensor) -> Tensor:
+            if torch.is_grad_enabled():  # of another thread, which trains the same model
+                return nn.functional.linear(given, weight, bias)
             result: Tensor = compute(given, ordered, bias, "none", [], "")
             return result
 

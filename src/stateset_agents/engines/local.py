@@ -238,8 +238,7 @@ class LocalEngine:
                     except Exception as error:
                         self._end_active(error)
                 try:
-                    with self._layout:
-                        self._advance()
+                    self._advance()
                 except Exception as error:
                     with self._wake:
                         self._end_active(error)
@@ -366,16 +365,18 @@ class LocalEngine:
         self.forwarded_tokens += len(ids)
         dummies = [0] * (width - len(ids))
         device = self._packed.device
-        return self._packed.hidden(
-            torch.tensor(ids + dummies, device=device),
-            torch.tensor(positions + dummies, device=device),
-            CachedPlan(pieces, device),
-        )
+        with self._layout:
+            return self._packed.hidden(
+                torch.tensor(ids + dummies, device=device),
+                torch.tensor(positions + dummies, device=device),
+                CachedPlan(pieces, device),
+            )
 
     def _sample(self, rows: list[Row]) -> None:
         states = [row.hidden for row in rows if row.hidden is not None]
         filler = [torch.zeros_like(states[0])] * (self._lanes - len(states))
-        logits = self._packed.head.logits(torch.stack(states + filler))[: len(rows)]
+        with self._layout:  # left before a reply is delivered: who gets it may train the model at once
+            logits = self._packed.head.logits(torch.stack(states + filler))[: len(rows)]
         params = [row.request.params for row in rows]
         ids, logprobs = choose(
             logits,

@@ -206,7 +206,8 @@ class Learner:
         batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(share)]
         old: list[Tensor | None] = [None] * len(batches)
         passes: list[Pass] = []
-        tokens, counted = sum(sample.row.trained_tokens for sample in samples), counted_tokens(self.config, samples)
+        tokens = sum(sample.row.trained_tokens for sample in samples)
+        counted = counted_tokens(self.config, samples)
         for _ in range(self.config.num_iterations):
             passes.append(self._gradient(batches, old, counted))
             if self.config.recipe.kind == "natural":
@@ -295,7 +296,7 @@ class Learner:
             return None
         reference = self.config.recipe.kind == "preference"
         parts = [(batch, self._forward(batch, None, reference=reference)) for batch in batches]
-        return settled(self.config, self._ranks.join(observed(self.config, parts, self._packed.device)))
+        return settled(self.config, self._ranks.concatenate(observed(self.config, parts, self._packed.device)))
 
     def _accumulate(
         self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int, comparison: Comparison | None

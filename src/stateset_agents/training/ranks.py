@@ -57,12 +57,12 @@ class Alone:
         """The numbers of every rank, by rank; as many on each."""
         return [numbers]
 
-    def join(self, columns: Tensor) -> Tensor:
-        """The columns of every rank, side by side; as many rows on each."""
-        return columns
-
     def sum(self, tensors: Iterable[Tensor]) -> None:
         """Put the sum over the ranks in the place of each tensor."""
+
+    def concatenate(self, columns: Tensor) -> Tensor:
+        """The columns of all ranks side by side; as many rows on each, and any number of columns."""
+        return columns
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Sum `grad` over the ranks; it stays None where it is None on all of them."""
@@ -98,19 +98,20 @@ class Ranks(Alone):
         dist.all_gather(found, own, group=self._group)
         return [tuple(row.tolist()) for row in found]
 
-    def join(self, columns: Tensor) -> Tensor:
-        """See `Alone`."""
-        counts = [int(count) for (count,) in self.gather(columns.shape[1])]
-        found = [columns.new_zeros(len(columns), max(counts)) for _ in counts]
-        found[self.rank][:, : columns.shape[1]] = columns
-        dist.all_gather(found, found[self.rank].clone(), group=self._group)
-        return torch.cat([one[:, :count] for one, count in zip(found, counts, strict=True)], dim=1)
-
     def sum(self, tensors: Iterable[Tensor]) -> None:
         """See `Alone`. Each element is added up in one place and sent to all, so that all have the same bits."""
         works = [dist.all_reduce(tensor, group=self._group, async_op=True) for tensor in tensors if tensor.numel()]
         for work in works:
             work.wait()
+
+    def concatenate(self, columns: Tensor) -> Tensor:
+        """See `Alone`."""
+        counts = [int(count) for (count,) in self.gather(columns.shape[1])]
+        begin = sum(counts[: self.rank])
+        whole = columns.new_zeros(len(columns), sum(counts))
+        whole[:, begin : begin + columns.shape[1]] = columns
+        self.sum([whole])
+        return whole
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """See `Alone`. A parameter without a gradient anywhere has none after it: an optimizer leaves it alone."""

@@ -80,10 +80,38 @@ def test_a_change_without_a_trace_is_seen_when_it_is_announced(pair):
 
 def test_outside_of_it_the_model_is_as_it_was(pair):
     """Mutation: the layers left as they are when a pass fails."""
-    with pytest.raises(RuntimeError, match="inner product"), WeightLayout(pair):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inner product"), WeightLayout(pair):
         pair(torch.zeros(1, 2, 95).bfloat16())
     assert "forward" not in vars(pair.first)
     assert copy.deepcopy(pair)(given(2)).shape == (1, 2, 48)
+
+
+def test_a_thread_that_trains_gets_its_gradient(pair):
+    """Mutation: the operator without a gradient for every thread."""
+    pair.requires_grad_(True)
+    layout = WeightLayout(pair)
+    with torch.inference_mode(), layout:
+        pair(given(8))
+    with layout:
+        pair(given(8)).sum().backward()
+    assert pair.first.weight.grad.abs().sum() > 0
+
+
+async def test_the_layout_is_left_before_a_reply_is_delivered(kit):
+    """Mutation: the layout around the whole round, replies included."""
+    loaded = kit.tiny("bfloat16")
+    layers = [module for module in loaded.model.modules() if type(module) is nn.Linear]
+    async with kit.engine(loaded) as engine:
+        seen = []
+        deliver = engine._finish
+
+        def finish(row, reason):
+            seen.append(any("forward" in vars(layer) for layer in layers))
+            return deliver(row, reason)
+
+        engine._finish = finish
+        await engine.generate(GenerationRequest("a", kit.ids(20), SamplingParams(max_new_tokens=4)))
+    assert seen == [False]
 
 
 def test_float32_is_left_alone(pair):

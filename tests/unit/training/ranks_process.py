@@ -27,6 +27,7 @@ from stateset_agents.config.training import TrainingConfig
 from stateset_agents.core.errors import TrainingStopped
 from stateset_agents.core.trajectory import TrajectoryGroup
 from stateset_agents.models import LoadedModel, attach_lora
+from stateset_agents.training.comparison import Comparison
 from stateset_agents.training.learner import Learner
 from stateset_agents.training.measures import Pass
 from stateset_agents.training.packing import PackedBatch
@@ -49,8 +50,10 @@ class WatchedLearner(Learner):
         self.gradients.append({name: m.grad.clone() for name, m in held.items() if m.grad is not None})
         return measured
 
-    def _accumulate(self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int) -> Tensor:
-        before = super()._accumulate(batch, old, measured, tokens)
+    def _accumulate(
+        self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int, comparison: Comparison | None = None
+    ) -> Tensor:
+        before = super()._accumulate(batch, old, measured, tokens, comparison)
         self.own_loss = measured.loss
         return before
 
@@ -66,7 +69,7 @@ def learner(
     loaded: LoadedModel = attach_lora(Kit.tiny(), r=4) if lora else Kit.tiny()
     values: dict[str, Any] = {
         "learning_rate": 1e-2,
-        "num_generations": 4,
+        **({"data_file": "answers.jsonl"} if settings.get("algorithm") == "sft" else {"num_generations": 4}),
         "batch_size": 2,
         "adam_epsilon": 1e-2,
         "max_grad_norm": 0.05,
@@ -91,6 +94,10 @@ def cases() -> dict[str, dict[str, Any]]:
         if "num_iterations" in recipe.uses and "num_iterations" not in recipe.fixed:
             found[name]["num_iterations"] = 2
     found["another cut"] = {"algorithm": "grpo", "batch_size": 3}
+    found["entropy"] = {"algorithm": "grpo", "top_entropy_share": 0.4, "entropy_coef": 0.1, "num_iterations": 2}
+    found["aot"] = {"algorithm": "dpo", "preference_loss": "aot", "num_iterations": 2, "beta": 0.1}
+    found["aot_unpaired"] = {**found["aot"], "preference_loss": "aot_unpaired", "preference_sft_weight": 0.5}
+    found["off_policy"] = {"algorithm": "grpo", "off_policy_threshold": 6.8, "num_iterations": 2}
     found["lora"] = {"algorithm": "grpo", "lora": True, "beta": 0.1}
     found["bfloat16"] = {"algorithm": "grpo", "compute": "bfloat16"}
     return found
@@ -177,7 +184,7 @@ def of_three(ranks: Ranks) -> dict[str, Any]:
     """A group of two conversations, which leaves at least one rank without work."""
     groups = [Kit.group(Kit.ids(12, 1), [1.0, 0.0], [2, 9], 1)]
     settings = cases()
-    names = ("grpo", "rloo", "ppo", "trpo", "dpo", "rft")
+    names = ("grpo", "rloo", "ppo", "trpo", "dpo", "rft", "entropy", "aot")
     return {name: compared(ranks, groups, {**settings[name], "batch_size": 1}) for name in names}
 
 

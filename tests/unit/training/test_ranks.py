@@ -18,6 +18,8 @@ from stateset_agents.training.ranks import Ranks
 from stateset_agents.training.samples import samples_of
 from stateset_agents.training.shares import shares, unique_tokens
 
+COMPARED = ("entropy", "aot", "aot_unpaired", "off_policy")
+"""Losses in which a token or pair is compared with those of other ranks."""
 PROGRAM = Path(__file__).with_name("ranks_process.py")
 
 
@@ -58,12 +60,13 @@ def test_two_ranks_with_unequal_tokens_have_the_gradient_of_one(two):
     """To 1e-6 of the largest element of each tensor, where the micro-batches are those that one process makes.
 
     Mutations: the mean of the ranks' gradients, the gradient of one rank forgotten, values and divergences measured by
-    each rank for its own conversations only, gradients clipped before they are summed, the value head not summed.
+    each rank for its own conversations only, entropies or ranks of pairs compared with its own only, gradients clipped
+    before they are summed, the value head not summed.
     Second passes begin from weights that differ in their last bits already; another cut into micro-batches is another
     packing, which alone makes 2e-6.
     """
     for name, found in two[0].items():
-        if name in RECIPES:
+        if name in RECIPES or name in COMPARED:
             assert found["gradients"][0] < 1e-6, name
             assert max(found["gradients"]) < 2e-5, name
     assert two[0].keys() >= RECIPES.keys()
@@ -105,7 +108,7 @@ def test_a_rank_without_work_takes_part(three):
     """Mutation: it skips the pass and what belongs to it."""
     for name, tokens in {"grpo": [5, 12, 0], "ppo": [5, 12, 0], "dpo": [17, 0, 0], "rft": [5, 0, 0]}.items():
         assert [rank[name]["tokens"] for rank in three] == tokens
-    for name in ("grpo", "rloo", "ppo", "trpo", "dpo", "rft"):
+    for name in ("grpo", "rloo", "ppo", "trpo", "dpo", "rft", "entropy", "aot"):
         assert three[0][name]["gradients"][0] < 1e-6, name
 
 
