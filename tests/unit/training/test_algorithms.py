@@ -75,6 +75,27 @@ def test_a_value_head_learns_and_its_state_is_that_of_the_run(kit, algorithm):
     assert all(torch.equal(a, b) for a, b in zip(first.state()[1].values(), second.state()[1].values(), strict=True))
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+def test_where_a_value_head_knows_nothing_its_first_gradient_is_that_of_reinforce(kit, algorithm):
+    """Mutations: the value loss reaches the model at once, the reward is at the first token, lambda is 0.95 after all.
+
+    All 8 conversations have 8 tokens. With d the sum of squares of the 8 differences from the mean, advantages are
+    divided by sqrt(d / 7) over conversations and by sqrt(8 d / 63) over tokens.
+    """
+    groups = [
+        kit.group(kit.ids(12, 1), [1.0, 0.0, 0.5, 0.25], [5] * 4, 1),
+        kit.group(kit.ids(9, 2), [0.0, 0.0, 1.0, 0.0], [5] * 4, 2),
+    ]
+    gradients = []
+    settings = {"gae_lambda": 1.0, "entropy_coef": 0.0}
+    for name, own in (("reinforce", {"scale_rewards": "batch"}), (algorithm, settings)):
+        learner = kit.learner(kit.tiny(), algorithm=name, **own)
+        kit.step(learner, groups)
+        gradients.append(learner.gradients[0])
+    scaled = {name: gradient * (63 / 56) ** 0.5 for name, gradient in gradients[0].items()}
+    assert kit.relative_gap(gradients[1], scaled) < 1e-4
+
+
 def test_values_along_a_conversation_become_advantages_of_its_tokens(kit):
     """Mutations: the reward at the first token, rows of a conversation taken apart."""
     config = kit.learner(algorithm="ppo", scale_rewards="none", discount=0.9, gae_lambda=0.5).config
