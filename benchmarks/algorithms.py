@@ -1,128 +1,247 @@
-"""Every algorithm on the toy task of `toy_task.py`: the mean reward of each step, and one plot with all curves.
+"""Every algorithm on the toy task of `toy_task.py`: how soon each learns it, and one plot with all curves.
 
-    python benchmarks/algorithms.py                          a table, and algorithms.png
-    python benchmarks/algorithms.py --only ppo a2c --plot "" two of them, and no plot
+A random two-layer model is rewarded for one token, which is about one in fifty of what it says at first. All algorithms
+have the hyperparameters of the toy task; where one needs others to learn in so few steps, they stand in `SETTINGS`.
+With rewards by chance none may learn it. A preference algorithm must also agree with the pairs of fresh conversations,
+and one that imitates must find what it imitates likely.
 
-A random two-layer model is rewarded for one token, about 0.02 at first. Where an algorithm needs other settings than
-grpo to learn in so few steps, they stand in `SETTINGS`. The plot needs the `plots` extra.
+    python benchmarks/algorithms.py                          a markdown table, algorithms.json and algorithms.svg
+    python benchmarks/algorithms.py --only ppo a2c --seeds 1 two of them, one seed
+
+The plot needs the `plots` extra. It ends with an error if an algorithm did not learn, or if chance taught one.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
-import random
+import math
+import statistics
 import sys
-import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from toy_task import CONVERSATIONS, SCENARIOS, WORD, Reached, Share, Watch
+from toy_task import run
 
-from stateset_agents.agents.multi_turn import MultiTurnAgent
 from stateset_agents.config.algorithms import RECIPES
-from stateset_agents.config.training import TrainingConfig
-from stateset_agents.core.environment import ConversationEnvironment
-from stateset_agents.training.trainer import RunParts, Trainer
 
-GOAL, MOST_STEPS = 0.9, 120
-SETTINGS: dict[str, dict[str, Any]] = {
-    "ppo": {"value_learning_rate": 5e-3},
-    "a2c": {"value_learning_rate": 5e-3, "entropy_coef": 0.0},
-    # A bound for steps of a model that is to change its mind completely in a few of them.
-    "trpo": {"max_kl": 0.5, "cg_damping": 1e-3},
+GOAL = 0.9
+LAST = 5
+"""Steps at the end of a run that a second measure is averaged over: a step has two pairs, or two imitated rows."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one algorithm needs.
+
+    Attributes:
+        changes: hyperparameters that replace those of the toy task.
+        most_steps: after which a run has failed.
+        why: of the changes, for the table.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    most_steps: int = 30
+    why: str = ""
+
+
+SETTINGS: dict[str, Setting] = {
+    "grpo": Setting(),
+    "dr_grpo": Setting(),
+    "bnpo": Setting(),
+    "dapo": Setting(),
+    "gspo": Setting(),
+    "cispo": Setting(),
+    "sapo": Setting(),
+    "luspo": Setting(),
+    "vespo": Setting(),
+    "rloo": Setting(),
+    "reinforce": Setting(),
+    "ppo": Setting(
+        {"learning_rate": 2e-3},
+        80,
+        "of its two updates a step the second sees what the clip of 0.2 left: a token grows by about a fifth a step",
+    ),
+    "a2c": Setting(),
+    "trpo": Setting(
+        {"max_kl": 0.5, "cg_iterations": 2},
+        60,
+        "more iterations fit the noise of 32 conversations and spend the bound on it",
+    ),
+    "dpo": Setting(),
+    "rft": Setting(),
 }
+SECOND = {"preference": "preference accuracy", "likelihood": "mean log-prob of what is imitated"}
+"""What else is measured, by kind of algorithm."""
 
 
-async def curve(algorithm: str, *, seed: int, noise: bool) -> dict[str, Any]:
-    """Train until the goal; the mean share of the token at each step."""
-    agent = MultiTurnAgent.from_model("tiny", temperature=1.0, max_new_tokens=8, dtype="float32", device="cpu")
-    await agent.initialize()
-    loaded = agent.runtime.model
-    assert loaded is not None
-    (token,) = loaded.tokenizer.encode(WORD)
-    config = TrainingConfig.from_profile(
-        "balanced",
+def second_measure(algorithm: str, rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
+    """Of each step that had an update, taken before it; None for algorithms whose only measure is the reward.
+
+    Preference accuracy is the share of the step's pairs that the policy, against the reference, agrees with. The loss
+    of an algorithm that imitates is the mean log-prob of the imitated tokens, negative.
+    """
+    kind = RECIPES[algorithm].kind
+    if kind == "preference":
+        return [row["preference_accuracy"] for row in rows if row["updated"]]
+    if kind == "likelihood":
+        return [-row["loss"] for row in rows if row["updated"]]
+    return None
+
+
+async def train(algorithm: str, seed: int, *, noise: bool = False, most_steps: int | None = None) -> dict[str, Any]:
+    """One run, as JSON.
+
+    Args:
+        algorithm: key of `SETTINGS`.
+        seed: of the run.
+        noise: rewards by chance.
+        most_steps: None takes that of the settings.
+    """
+    setting = SETTINGS[algorithm]
+    result = await run(
+        seed,
+        noise=noise,
+        goal=GOAL,
+        most_steps=most_steps or setting.most_steps,
         algorithm=algorithm,
-        num_episodes=MOST_STEPS * CONVERSATIONS,
-        num_generations=CONVERSATIONS // len(SCENARIOS),
-        batch_size=CONVERSATIONS,
-        gradient_accumulation_steps=1,
-        learning_rate=5e-3,
-        warmup_steps=0,
-        eval_every=0,
-        save_every=0,
-        mixed_precision=False,
-        seed=seed,
-        **SETTINGS.get(algorithm, {}),
+        **setting.changes,
     )
-    reward = Share(token, random.Random(seed) if noise else None)
-    watch = Watch(reward, GOAL)
-    begin = time.process_time()
-    trainer = Trainer(
-        agent, ConversationEnvironment(SCENARIOS, max_turns=2), reward, config, RunParts(callbacks=[watch])
-    )
-    try:
-        await trainer.prepare()
-        await trainer.run()
-    except Reached:
-        pass
-    await agent.aclose()
-    reached = watch.means[-1] >= GOAL
+    second = second_measure(algorithm, result.rows)
     return {
-        "algorithm": algorithm,
-        "steps": len(watch.means) if reached else None,
-        "best": round(max(watch.means), 3),
-        "cpu_seconds": round(time.process_time() - begin, 1),
-        "curve": [round(mean, 4) for mean in watch.means],
+        **result.summary(),
+        "curve": [round(mean, 4) for mean in result.curve],
+        "second": None if second is None else [round(value, 4) for value in second],
     }
 
 
-def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """All curves in one picture."""
+def measure(algorithm: str, seeds: int) -> dict[str, Any]:
+    """All runs of one algorithm, and its control."""
+    print(f"{algorithm} ...", file=sys.stderr, flush=True)
+    runs = [asyncio.run(train(algorithm, seed)) for seed in range(seeds)]
+    return {
+        "algorithm": algorithm,
+        "changes": dict(SETTINGS[algorithm].changes),
+        "most_steps": SETTINGS[algorithm].most_steps,
+        "runs": runs,
+        "control": asyncio.run(train(algorithm, 0, noise=True)),
+    }
+
+
+def problems(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each promise that was not kept."""
+    found = []
+    for result in results:
+        name = result["algorithm"]
+        found += [
+            f"{name} did not reach {GOAL} with seed {one['seed']}: {one['best']} in {result['most_steps']} steps"
+            for one in result["runs"]
+            if one["steps"] is None
+        ]
+        if result["control"]["steps"] is not None:
+            found.append(f"{name} reached {GOAL} with rewards by chance")
+        if RECIPES[name].kind == "preference" and _late(result["runs"]) < GOAL:
+            found.append(f"{name} agrees with {_late(result['runs']):.0%} of its pairs at the end")
+        if RECIPES[name].kind == "likelihood" and _late(result["runs"]) <= _early(result["runs"]):
+            found.append(f"{name} finds what it imitates no likelier than at first")
+    return found
+
+
+def _early(runs: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.mean(one["second"][0] for one in runs)
+
+
+def _late(runs: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.mean(value for one in runs for value in one["second"][-LAST:])
+
+
+def _second_note(result: Mapping[str, Any]) -> str:
+    """The second measure in words."""
+    kind = RECIPES[result["algorithm"]].kind
+    if kind not in SECOND:
+        return ""
+    early, late, chance = _early(result["runs"]), _late(result["runs"]), _late([result["control"]])
+    if kind == "preference":
+        return f"{SECOND[kind]} {late:.2f} (by chance {chance:.2f})"
+    return f"{SECOND[kind]} {early:.2f} to {late:.2f} (by chance to {chance:.2f})"
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        f"| algorithm | steps to {GOAL} | CPU seconds | best reward | by chance | note |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        runs, setting = result["runs"], SETTINGS[result["algorithm"]]
+        steps = ", ".join(str(one["steps"] or f"none of {result['most_steps']}") for one in runs)
+        cpu = statistics.median(one["cpu_seconds"] for one in runs)
+        changes = ", ".join(f"`{name}` {value}" for name, value in setting.changes.items())
+        note = "; ".join(part for part in (changes, setting.why, _second_note(result)) if part)
+        best = f"{min(one['best'] for one in runs):.2f}"
+        control = f"{result['control']['best']:.2f}"
+        lines.append(f"| {result['algorithm']} | {steps} | {cpu:.1f} | {best} | {control} | {note} |")
+    return "\n".join(lines)
+
+
+def plot(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Of each algorithm the run of median length, and all controls in grey."""
     import matplotlib as mpl
 
     mpl.use("Agg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "algorithms"})  # text stays text; equal bytes again
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 5))
-    styles = ("-", "--", ":", "-.")
+    colors, styles = pyplot.get_cmap("tab10").colors, ("-", "--", ":", "-.")
     for place, result in enumerate(results):
+        control = result["control"]["curve"]
+        label = "rewards by chance" if place == 0 else None
+        axes.plot(range(1, len(control) + 1), control, color="lightgrey", linewidth=0.8, label=label)
+    for place, result in enumerate(results):
+        middle = sorted(result["runs"], key=lambda one: one["steps"] or math.inf)[len(result["runs"]) // 2]["curve"]
         axes.plot(
-            range(1, len(result["curve"]) + 1),
-            result["curve"],
-            linestyle=styles[place % len(styles)],
+            range(1, len(middle) + 1),
+            middle,
+            color=colors[place % len(colors)],
+            linestyle=styles[place // len(colors) + 2 * (place % 2)],
             label=result["algorithm"],
         )
-    axes.axhline(GOAL, color="grey", linewidth=0.5)
-    axes.set(xlabel="step", ylabel="mean reward of the step", ylim=(0, 1), xscale="log")
-    axes.legend(ncols=2, fontsize="small")
+    axes.axhline(GOAL, color="black", linewidth=0.5)
+    axes.set(xlabel="step", ylabel="mean share of the token in a step", ylim=(0, 1), xscale="log")
+    ticks = [1, 2, 5, 10, 20, 50]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(ncols=2, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--noise", action="store_true", help="rewards by chance: nothing must be learned")
-    parser.add_argument("--plot", default="algorithms.png", help="file of the plot; empty: none")
-    options = parser.parse_args()
+    parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/algorithms"))
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    results = []
-    for algorithm in options.only:
-        result = asyncio.run(curve(algorithm, seed=options.seed, noise=options.noise))
-        results.append(result)
-        reached = f"{GOAL} after {result['steps']} steps" if result["steps"] else "not reached"
-        print(f"{algorithm:10} {reached}, best {result['best']:.3f}, {result['cpu_seconds']} CPU s", flush=True)
-    print(json.dumps(results))
-    if options.plot:
-        plot(results, Path(options.plot))
-    if not options.noise and any(result["steps"] is None for result in results):
-        sys.exit("some algorithms did not learn the task")
+    results = [measure(algorithm, options.seeds) for algorithm in options.only]
+    print(table(results))
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"goal": GOAL, "results": results}, indent=1)
+    (options.output_dir / "algorithms.json").write_text(text + "\n", encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no plot: pip install 'grpo-agent-framework[plots]'", file=sys.stderr)
+    else:
+        plot(results, options.output_dir / "algorithms.svg")
+    if found := problems(results):
+        sys.exit("\n".join(found))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The reward is the share of one token among all that the agent says in a conversa
 it about once in fifty tokens at first.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,11 +31,17 @@ class ShareOfOneToken(RewardFunction):
         self.token = token
         self.noise = noise
         self.shares: list[float] = []
+        self.had: Counter[str] = Counter()
 
     async def compute_reward(self, turns: Sequence[Any], context: Any = None) -> RewardResult:
         ids = [token for turn in turns if turn.span is not None for token in turn.span.ids]
         self.shares.append(ids.count(self.token) / len(ids))
-        return RewardResult(uniform(f"{len(self.shares)}", 0) if self.noise else self.shares[-1])
+        if not self.noise:
+            return RewardResult(self.shares[-1])
+        # Conversations end in no fixed order, so a number of the order would be another in every run.
+        key = f"{ids}/{[turn.content for turn in turns]}"
+        self.had[key] += 1
+        return RewardResult(uniform(key, self.had[key]))
 
 
 async def shares_by_step(*, noise: bool, **settings: Any) -> list[float]:

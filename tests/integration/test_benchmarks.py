@@ -1,0 +1,90 @@
+"""The benchmark scripts run; what they measure is in `docs/benchmarks.md`."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stateset_agents.config.algorithms import RECIPES
+from stateset_agents.core.errors import ConfigError
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not part of a source distribution")
+
+
+@pytest.fixture
+def algorithms(monkeypatch):
+    """The script as a module, on a machine without matplotlib."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    yield importlib.import_module("algorithms")
+    for name in ("algorithms", "toy_task"):  # too plain to be left behind
+        del sys.modules[name]
+
+
+def test_every_algorithm_has_settings_for_the_toy_task_and_they_are_its_own(algorithms):
+    """Mutation: a setting that has no effect on its algorithm, which a config refuses."""
+    assert list(algorithms.SETTINGS) == list(RECIPES)
+    task_config = sys.modules["toy_task"].task_config
+    for name, setting in algorithms.SETTINGS.items():
+        config = task_config(setting.most_steps, algorithm=name, **setting.changes)
+        assert config.plan.total_steps == setting.most_steps
+
+
+async def test_a_run_ends_after_its_steps_or_at_the_goal(algorithms, monkeypatch):
+    """Mutation: the goal is not looked at; the settings do not reach the run."""
+    two = await algorithms.train("rft", 0, most_steps=2)
+    assert (two["steps"], len(two["curve"]), len(two["second"])) == (None, 2, 2)
+    assert two["second"][0] < -3.0  # a random model over 512 tokens
+    result = await algorithms.run(0, algorithm="dpo", goal=two["curve"][0], most_steps=2)
+    assert result.steps == 1
+    assert result.rows[0]["preference_accuracy"] == 0.0  # the policy is still the reference
+    monkeypatch.setitem(algorithms.SETTINGS, "rft", algorithms.Setting({"clip_low": 0.1}))
+    with pytest.raises(ConfigError, match="clip_low has no effect on rft"):
+        await algorithms.train("rft", 0)
+
+
+async def test_chance_is_the_same_in_whatever_order_conversations_end(algorithms):
+    """Mutation: numbers drawn in the order of the calls."""
+
+    async def rewards(*talks):
+        reward = sys.modules["toy_task"].Share(7, noise=0)
+        turns = [SimpleNamespace(span=SimpleNamespace(ids=ids), content=str(ids)) for ids in talks]
+        return [(await reward.compute_reward([turn])).score for turn in turns]
+
+    first, other, again = await rewards([7, 7], [3, 4], [7, 7])
+    assert len({first, other, again}) == 3
+    assert await rewards([3, 4], [7, 7], [7, 7]) == [other, first, again]
+
+
+def test_what_was_not_kept_is_told_and_written_without_matplotlib(algorithms, monkeypatch, tmp_path, capsys):
+    """Mutation: `problems` looks at one of the seeds, or not at all."""
+    monkeypatch.setitem(algorithms.SETTINGS, "grpo", algorithms.Setting(most_steps=1))
+    with pytest.raises(SystemExit, match=r"grpo did not reach 0\.9 with seed 0: 0\.0\d+ in 1 steps"):
+        algorithms.main(["--only", "grpo", "--seeds", "1", "--output-dir", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert "| grpo | none of 1 | " in printed.out
+    assert "pip install 'grpo-agent-framework[plots]'" in printed.err
+    (result,) = json.loads((tmp_path / "algorithms.json").read_text())["results"]
+    assert len(result["runs"][0]["curve"]) == len(result["control"]["curve"]) == 1
+
+
+def test_every_broken_promise_is_told(algorithms):
+    """Mutation: `problems` looks at the first seed alone, or not at the control."""
+    kept = {"seed": 0, "steps": 6, "best": 0.91, "second": [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]}
+    failed = kept | {"seed": 1, "steps": None, "best": 0.4}
+    chance = {"seed": 0, "steps": None, "best": 0.05, "second": [0.0, 0.5]}
+
+    def found(name, runs, control):
+        return algorithms.problems([{"algorithm": name, "most_steps": 30, "runs": runs, "control": control}])
+
+    assert found("dpo", [kept], chance) == []
+    assert found("dpo", [kept, failed], chance) == ["dpo did not reach 0.9 with seed 1: 0.4 in 30 steps"]
+    assert found("dpo", [kept], kept) == ["dpo reached 0.9 with rewards by chance"]
+    unsure, unlikely = kept | {"second": [0.0, 1.0, 0.5, 0.0]}, kept | {"second": [-5.0, -5.5]}
+    assert found("dpo", [unsure], chance) == ["dpo agrees with 38% of its pairs at the end"]
+    assert found("rft", [unlikely], chance) == ["rft finds what it imitates no likelier than at first"]
