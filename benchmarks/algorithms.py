@@ -3,7 +3,8 @@
 A random two-layer model is rewarded for one token, which is about one in fifty of what it says at first. All algorithms
 have the hyperparameters of the toy task; where one needs others to learn in so few steps, they stand in `SETTINGS`.
 With rewards by chance none may learn it. A preference algorithm must also agree with the pairs of fresh conversations,
-and one that imitates must find what it imitates likely.
+and one that imitates must find what it imitates likely. What only reads (`sft`) is measured by the likelihood of the
+answers that it reads, which repeat the token; its control reads words by chance.
 
     python benchmarks/algorithms.py                          a markdown table, algorithms.json and algorithms.svg
     python benchmarks/algorithms.py --only ppo a2c --seeds 1 two of them, one seed
@@ -18,19 +19,22 @@ import asyncio
 import importlib.util
 import json
 import math
+import random
 import statistics
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from toy_task import run
+from toy_task import CONVERSATIONS, SCENARIOS, WORD, run
 
 from stateset_agents.config.algorithms import RECIPES
 
 GOAL = 0.9
+WORDS = ["refund", "order", "please", "hello", "the", "of", "price", "and", "when", "late", "no", "yes", "is", "it"]
 LAST = 5
 """Steps at the end of a run that a second measure is averaged over: a step has two pairs, or two imitated rows."""
 
@@ -73,6 +77,7 @@ SETTINGS: dict[str, Setting] = {
         60,
         "more iterations fit the noise of 32 conversations and spend the bound on it",
     ),
+    "sft": Setting(why="likelihood in the place of the reward"),
     "dpo": Setting(),
     "rft": Setting(),
 }
@@ -94,6 +99,21 @@ def second_measure(algorithm: str, rows: Sequence[Mapping[str, Any]]) -> list[fl
     return None
 
 
+def write_answers(folder: Path, seed: int, *, noise: bool) -> str:
+    """A file of recorded conversations for the toy task: each answer is the token, or words by chance, eight times."""
+    chance = random.Random(seed)
+    lines = []
+    for place in range(10 * CONVERSATIONS):
+        messages = []
+        for question in SCENARIOS[place % len(SCENARIOS)]["user_responses"]:
+            words = chance.choices(WORDS, k=8) if noise else [WORD.strip()] * 8
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": " ".join(words)}]
+        lines.append(json.dumps({"messages": messages}))
+    path = folder / "answers.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
 async def train(algorithm: str, seed: int, *, noise: bool = False, most_steps: int | None = None) -> dict[str, Any]:
     """One run, as JSON.
 
@@ -104,14 +124,18 @@ async def train(algorithm: str, seed: int, *, noise: bool = False, most_steps: i
         most_steps: None takes that of the settings.
     """
     setting = SETTINGS[algorithm]
-    result = await run(
-        seed,
-        noise=noise,
-        goal=GOAL,
-        most_steps=most_steps or setting.most_steps,
-        algorithm=algorithm,
-        **setting.changes,
-    )
+    changes = dict(setting.changes)
+    with tempfile.TemporaryDirectory() as folder:
+        if RECIPES[algorithm].baseline == "none":
+            changes["data_file"] = write_answers(Path(folder), seed, noise=noise)
+        result = await run(
+            seed,
+            noise=noise,
+            goal=GOAL,
+            most_steps=most_steps or setting.most_steps,
+            algorithm=algorithm,
+            **changes,
+        )
     second = second_measure(algorithm, result.rows)
     return {
         **result.summary(),

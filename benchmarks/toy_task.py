@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import statistics
 import time
 from collections import Counter
@@ -91,7 +92,10 @@ class Share(RewardFunction):
 
 
 class Watch(Callback):
-    """Notes what each step measured and the CPU time at its end, and ends the run at the goal."""
+    """Notes what each step measured and the CPU time at its end, and ends the run at the goal.
+
+    Where nothing is said, because recorded answers are read, the mean is their likelihood (geometric, over tokens).
+    """
 
     def __init__(self, reward: Share, goal: float) -> None:
         self.reward, self.goal = reward, goal
@@ -104,7 +108,8 @@ class Watch(Callback):
     def on_step_end(self, metrics: Mapping[str, Any]) -> None:
         """See `Callback.on_step_end`."""
         # All of the step's: dynamic sampling may have drawn more than CONVERSATIONS.
-        self.means.append(statistics.mean(self.reward.shares[self.seen :]))
+        said = self.reward.shares[self.seen :]
+        self.means.append(statistics.mean(said) if said else math.exp(-metrics["loss"]))
         self.seen = len(self.reward.shares)
         self.cpu.append(time.process_time() - self.begin)
         self.rows.append(metrics)
@@ -152,7 +157,7 @@ def task_config(most_steps: int, **settings: Any) -> TrainingConfig:
     """The task's hyperparameters: an update from `CONVERSATIONS` a step, at a rate for a model that knows nothing."""
     values = {
         "num_episodes": most_steps * CONVERSATIONS,
-        "num_generations": CONVERSATIONS // len(SCENARIOS),
+        **({} if "data_file" in settings else {"num_generations": CONVERSATIONS // len(SCENARIOS)}),
         "batch_size": CONVERSATIONS,
         "gradient_accumulation_steps": 1,
         "learning_rate": 5e-3,

@@ -31,7 +31,8 @@ def test_every_algorithm_has_settings_for_the_toy_task_and_they_are_its_own(algo
     assert list(algorithms.SETTINGS) == list(RECIPES)
     task_config = sys.modules["toy_task"].task_config
     for name, setting in algorithms.SETTINGS.items():
-        config = task_config(setting.most_steps, algorithm=name, **setting.changes)
+        file = {"data_file": "answers.jsonl"} if name == "sft" else {}
+        config = task_config(setting.most_steps, algorithm=name, **file, **setting.changes)
         assert config.plan.total_steps == setting.most_steps
 
 

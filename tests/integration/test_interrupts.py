@@ -20,13 +20,13 @@ async def wait_without_blocking():
 
 IN_ROLLOUT = """
 from stateset_agents.rollouts import episode
-play = episode.play_episode
+play = episode.play_unjudged
 from stateset_agents.rollouts import groups
 async def waiting(*arguments, key, **more):
     if key.startswith("0/1/") and not os.path.exists("under-way"):
         await wait_without_blocking()
     return await play(*arguments, key=key, **more)
-groups.play_episode = waiting
+groups.play_unjudged = waiting
 """
 IN_EVALUATION = IN_ROLLOUT.replace('"0/1/"', '"evaluation/"')
 IN_LEARNING = """

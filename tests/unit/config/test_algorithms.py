@@ -90,9 +90,12 @@ MASKED = {"grpo", "dr_grpo", "bnpo", "dapo", "gspo", "cispo", "sapo", "luspo", "
         ({"preference_alpha": 0.2, "preference_divergence": "alpha"}, {"dpo"}),
         ({"preference_tail": 0.5}, {"dpo"}),
         ({"preference_sft_weight": 0.5}, {"dpo"}),
-        ({"sampler_correction_floor": 0.5, "sampler_correction": "token_mask"}, set(RECIPES) - {"trpo", "dpo", "rft"}),
+        (
+            {"sampler_correction_floor": 0.5, "sampler_correction": "token_mask"},
+            set(RECIPES) - {"trpo", "sft", "dpo", "rft"},
+        ),
     ],
-    ids=str,
+    ids=lambda one: " ".join(sorted(one)),
 )
 def test_a_setting_belongs_to_its_algorithms_and_is_refused_by_the_others(algorithm, settings, users):
     if algorithm in users:
