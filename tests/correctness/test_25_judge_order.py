@@ -35,6 +35,7 @@ class Judge(GroupReward):
         self.scores, self.seen = scores, []
 
     async def compare(self, conversations, context=None):
+        self.context = context
         self.seen.append([turns[-1].metadata["sample"] for turns in conversations])
         return self.scores(self.seen[-1])
 
@@ -118,3 +119,11 @@ async def test_a_conversation_alone_is_a_group_of_one():
         role, metadata = "assistant", {"sample": 0}
 
     assert (await judge.evaluate([Turn()])).score == 0.25
+
+
+async def test_the_judge_is_told_of_the_scenario_and_of_no_single_conversation(kit):
+    """Mutation: the context of the first conversation as it is, by which all would be judged."""
+    judge = Judge(lambda seen: [0.0] * len(seen))
+    await collect(kit, judge)
+    assert judge.context["scenario_id"] == "s0"
+    assert not {"state", "outcome", "completed_actions"} & judge.context.keys()

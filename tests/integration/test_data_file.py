@@ -150,3 +150,11 @@ def test_sections_without_effect_are_named(work):
     assert ended.code == 0, ended.err
     for key in ("environment.scenarios_file", "environment.max_turns"):
         assert f"{key} has no effect: training reads data_file, and eval_every is 0" in ended.err
+
+
+def test_a_reward_that_nothing_asks_refuses_nothing(work):
+    """Mutation: a reward must be able to judge scenarios that are never played."""
+    prepare(work, rewards=[{"type": "correctness"}])
+    ended = work.train()
+    assert ended.code == 0, ended.err
+    assert "rewards has no effect: training reads data_file, and eval_every is 0" in ended.err

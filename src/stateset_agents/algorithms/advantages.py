@@ -121,17 +121,21 @@ def turn_credit(
     Args:
         conversation: (samples,) advantage of each conversation of one group.
         returns: of each conversation, what was earned from each turn on, discounted.
-        lengths: of each conversation, the trained tokens of each turn.
+        lengths: of each conversation, the trained tokens of each turn. A turn without any is compared with nothing.
         scale: divide what is added by its deviation over the group's turns, plus 1e-4.
 
     Returns:
         Advantages like `returns`. For each conversation the mean over its tokens is its own advantage.
     """
     most = max((len(turns) for turns in returns), default=0)
-    held = [[turns[turn] for turns in returns if turn < len(turns)] for turn in range(most)]
-    means = [sum(values) / len(values) for values in held]
-    differences = [[value - means[turn] for turn, value in enumerate(turns)] for turns in returns]
-    every = torch.tensor([value for above in differences for value in above], dtype=torch.float64)
+    both = [list(zip(turns, tokens, strict=True)) for turns, tokens in zip(returns, lengths, strict=True)]
+    held = [[turns[turn][0] for turns in both if turn < len(turns) and turns[turn][1]] for turn in range(most)]
+    means = [sum(values) / len(values) if values else 0.0 for values in held]
+    differences = [[value - means[turn] if n else 0.0 for turn, (value, n) in enumerate(turns)] for turns in both]
+    pairs = [
+        pair for above, tokens in zip(differences, lengths, strict=True) for pair in zip(above, tokens, strict=True)
+    ]
+    every = torch.tensor([difference for difference, tokens in pairs if tokens], dtype=torch.float64)
     divisor = float(_deviation(every)) + 1e-4 if scale and len(every) > 1 else 1.0
     credited = []
     for own, above, tokens in zip(conversation.tolist(), differences, lengths, strict=True):

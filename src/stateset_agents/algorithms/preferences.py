@@ -15,37 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from ..config.algorithm_settings import PreferenceLossName as PreferenceKind
+from ..config.algorithms import DIVERGENT
 from .transport import Matches, matches_of, transported
 
-PreferenceKind = Literal[
-    "sigmoid",
-    "sigmoid_norm",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-]
 Divergence = Literal["reverse_kl", "forward_kl", "js", "alpha"]
 
 PER_TOKEN = frozenset({"ipo", "sigmoid_norm"})
 """Kinds that average over the tokens of an answer."""
 TRANSPORTED = frozenset({"aot", "aot_unpaired"})
 """Kinds that compare all pairs of a step with each other."""
-DIVERGENT = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop"})
-"""Kinds that are functions of one difference of scores, which another divergence changes."""
-
 DISCOPOP_TEMPERATURE = 0.05
 """Of DiscoPOP (2406.08414)."""
 LARGEST_EXPONENT = 80.0
-"""Exponents of the alpha divergence are cut there: float32 ends at 88."""
+"""Exponents are cut there: float32 ends at 88."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +123,7 @@ def scores(log_ratios: Tensor, divergence: Divergence, alpha: float = 0.5) -> Te
         alpha: of "alpha".
     """
     if divergence == "forward_kl":
-        return -torch.expm1(-log_ratios)
+        return -torch.expm1((-log_ratios).clamp(max=LARGEST_EXPONENT))
     if divergence == "js":
         return math.log(2.0) + logsigmoid(log_ratios)
     if divergence == "alpha" and abs(alpha - 1.0) >= 1e-6:
@@ -161,7 +144,7 @@ def _of_difference(difference: Tensor, kind: PreferenceKind, beta: float, smooth
         return (smoothing * logsigmoid(-scaled) - (1.0 - smoothing) * logsigmoid(scaled)) / (1.0 - 2.0 * smoothing)
     if kind == "discopop":
         share = torch.sigmoid(scaled / DISCOPOP_TEMPERATURE)
-        return torch.exp(-scaled) * share - logsigmoid(scaled) * (1.0 - share)
+        return torch.exp((-scaled).clamp(max=LARGEST_EXPONENT)) * share - logsigmoid(scaled) * (1.0 - share)
     return -logsigmoid(scaled)
 
 

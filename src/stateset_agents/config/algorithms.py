@@ -75,7 +75,7 @@ _NATURAL = {"max_kl", "cg_iterations", "cg_damping", "line_search_steps"}
 SMOOTHED = frozenset({"exo_pair", "robust", "aot", "aot_unpaired"})
 """Preference losses that `label_smoothing` changes."""
 DIVERGENT = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop"})
-"""Preference losses that `preference_divergence` changes."""
+"""Preference losses that are functions of one difference of scores, which `preference_divergence` changes."""
 
 CHECKED = frozenset(OFF) | _KL | _CLIP | {"scale_rewards", "loss_normalization", "num_iterations", "num_generations"}
 """Settings that an algorithm may have no use for."""
@@ -300,7 +300,7 @@ def conflicts(algorithm: str, values: Mapping[str, Any], defaults: Mapping[str, 
             users = [other for other, one in RECIPES.items() if name in one.uses]
             found.append(f"{name} has no effect on {algorithm}; it belongs to {', '.join(users)}")
     own_groups = values["data_file"] is None or "num_generations" not in recipe.uses
-    if not own_groups and values["num_generations"] != defaults["num_generations"]:
+    if "data_file" in recipe.uses and not own_groups and values["num_generations"] != defaults["num_generations"]:
         found.append("num_generations has no effect with data_file: each record is a pair")
     return found + _impossible(algorithm, recipe, values)
 
@@ -335,26 +335,23 @@ def _impossible(algorithm: str, recipe: Recipe, values: Mapping[str, Any]) -> li
     if values["kl_in"] == "reward" and values["credit"] == "turn" and recipe.baseline == "group" and values["beta"]:
         found.append("kl_in is 'reward' with credit 'turn': take kl_in loss")
     if values["reward_aggregation"] == "normalize_then_sum":
+        reasons = {
+            "credit": (values["credit"] == "turn", "take one of them"),
+            "kl_in": (values["kl_in"] == "reward" and values["beta"] > 0, "take kl_in loss"),
+            "overlong_share": (values["overlong_share"] > 0, "its penalty is in none of them"),
+            "scale_rewards": (values["scale_rewards"] != "std", "each is divided by its own deviation"),
+            "dynamic_sampling": (
+                values["dynamic_sampling"] > 0,
+                "sums may be equal where parts differ",
+            ),
+        }
         found += [
-            f"reward_aggregation is 'normalize_then_sum' with {name} {value!r}: {reason}"
-            for name, value, ignored, reason in (
-                ("credit", values["credit"], values["credit"] == "turn", "take one of them"),
-                ("kl_in", values["kl_in"], values["kl_in"] == "reward" and values["beta"] > 0, "take kl_in loss"),
-                (
-                    "overlong_share",
-                    values["overlong_share"],
-                    values["overlong_share"] > 0,
-                    "its penalty is in none of them",
-                ),
-                (
-                    "scale_rewards",
-                    values["scale_rewards"],
-                    values["scale_rewards"] == "none",
-                    "each is divided by its own",
-                ),
-            )
-            if ignored
+            f"{name} is {values[name]!r} with reward_aggregation 'normalize_then_sum': {reason}"
+            for name, (clashes, reason) in reasons.items()
+            if clashes
         ]
+    if values["data_file"] is not None and values["loss_normalization"] == "constant":
+        found.append("loss_normalization is 'constant' with data_file: a record has no most that it could have sampled")
     return found
 
 

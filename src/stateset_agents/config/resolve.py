@@ -176,7 +176,7 @@ def _finish(
         output_dir=Path(output_dir or DEFAULT_OUTPUT_DIR),
         config_file=config_file,
         origins=origins,
-        notes=(*document.notes, *reward_notes, *_sampling_note(agent), *training.plan.notes),
+        notes=(*document.notes, *reward_notes, *(() if reads else _sampling_note(agent)), *training.plan.notes),
         unused=tuple(unused),
         references=references,
     )
@@ -195,7 +195,7 @@ def _unevaluated(
         name = "early_stopping" if training.early_stopping else "eval_every"
         message = f"training.{name} is set, but there are no scenarios to evaluate on."
         hint = "name a file of them in training.eval_scenarios_file, or leave evaluations out with eval_every: 0"
-        problems.append(problem(layer.place(("training", name)), message, hint))
+        problems.append(problem(_Inside(layer, ("training",), origins).place((name,)), message, hint))
     if training.eval_every and not asked:
         origins["training.eval_every"] = "no scenarios to evaluate on"
     return training.model_copy(update={"eval_every": 0})

@@ -104,4 +104,6 @@ def _beside_a_data_file(training: TrainingConfig) -> list[tuple[str, bool, str]]
     why = "training reads data_file, and eval_every is 0, so that nothing is played"
     scenarios = "training reads data_file, and evaluations play eval_scenarios_file" if not never else why
     found = [(f"environment.{name}", never or elsewhere, scenarios) for name in ("scenarios", "scenarios_file")]
-    return found + [(key, never, why) for key in ("environment.max_turns", "environment.persona", "rewards")]
+    evaluations = ("eval_scenarios_file", "eval_samples", "max_concurrent", "environment_timeout", "reward_timeout")
+    others = ("environment.max_turns", "environment.persona", "rewards", "combination_method")
+    return found + [(key, never, why) for key in (*others, *(f"training.{name}" for name in evaluations))]

@@ -30,7 +30,8 @@ class WeightLayout:
 
     def __init__(self, model: nn.Module) -> None:
         linear = [module for module in model.modules() if type(module) is nn.Linear]
-        self._layers = [_Layer(module) for module in linear] if available() else []
+        on_cpu = all(module.weight.device.type == "cpu" for module in linear)
+        self._layers = [_Layer(module) for module in linear] if on_cpu and available() else []
 
     def forget(self) -> None:
         """Lay everything out again before the next pass: weights may have changed without a trace."""
@@ -38,8 +39,12 @@ class WeightLayout:
             layer.forget()
 
     def __enter__(self) -> None:
-        for layer in self._layers:
-            layer.enter()
+        try:
+            for layer in self._layers:
+                layer.enter()
+        except BaseException:  # no memory, say: then nobody calls __exit__
+            self.__exit__(None, None, None)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -68,6 +73,7 @@ class _Layer:
         self._module = module
         self._known: tuple[Any, ...] = ()
         self._forward: Callable[[Tensor], Tensor] | None = None
+        self._placed: Callable[[Tensor], Tensor] | None = None
 
     def enter(self) -> None:
         weight, bias = self._module.weight, self._module.bias
@@ -76,18 +82,20 @@ class _Layer:
         if state != self._known:
             self._forward = self._laid_out(weight, bias)
             self._known = state
-        if self._forward is not None:
-            self._module.forward = self._forward  # type: ignore[method-assign, assignment]
+        if self._forward is not None and "forward" not in vars(self._module):  # somebody else's stays
+            self._module.forward = self._placed = self._forward  # type: ignore[method-assign, assignment]
 
     def forget(self) -> None:
         self._known, self._forward = (), None
 
     def leave(self) -> None:
-        self._module.__dict__.pop("forward", None)
+        if self._placed is not None and vars(self._module).get("forward") is self._placed:
+            del vars(self._module)["forward"]
+        self._placed = None
 
     @staticmethod
     def _laid_out(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor] | None:
-        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
+        if weight.dtype != torch.bfloat16:
             return None
         compute = _operator(_COMPUTE)
         ordered = _operator(_ORDER)(weight.detach(), _TOKENS)

@@ -1,6 +1,7 @@
 """How this process keeps memory.
 
-Invariant: nothing but speed depends on it; where it cannot be set, nothing happens.
+Invariant: no result depends on it; where it cannot be set, nothing happens. It buys speed with memory: what the
+process once needed at its peak it keeps.
 """
 
 from __future__ import annotations

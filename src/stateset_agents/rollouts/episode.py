@@ -80,6 +80,9 @@ async def play_episode(
     return played[0]
 
 
+OF_ONE_EPISODE = ("state", "outcome", "completed_actions")
+"""What a reward is told that is no matter of the scenario: the judge of a whole group is not told it of one of them."""
+
 Played = tuple[MultiTurnTrajectory, dict[str, Any] | None]
 """An episode, and what a reward is to know about it; None if it failed."""
 
@@ -97,6 +100,11 @@ async def play_unjudged(
     Args:
         agent, environment, scenario, key, environment_timeout: as in `play_episode`.
 
+    Returns:
+        The episode; and what a reward is to know about it, None if it failed.
+
+    Raises:
+        DataError, StatesetError: as `play_episode`.
     """
     await agent.initialize()
     fork = agent.fork(key)
@@ -134,7 +142,8 @@ async def judge_together(
     try:
         if isinstance(reward, GroupReward) and ended:
             async with _blame(Outcome.REWARD, "compare", reward_timeout):
-                results = await reward.evaluate_group([episode.turns for episode, _ in ended], ended[0][1], key)
+                shared = {name: value for name, value in ended[0][1].items() if name not in OF_ONE_EPISODE}
+                results = await reward.evaluate_group([episode.turns for episode, _ in ended], shared, key)
         else:
             async with _blame(Outcome.REWARD, "compute_reward", reward_timeout):
                 results = [await reward.evaluate(episode.turns, context) for episode, context in ended]

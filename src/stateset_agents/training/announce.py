@@ -86,7 +86,7 @@ def announce_arguments(config: TrainingConfig, agent: MultiTurnAgent, given: Map
     changed = [
         f"{key} {getattr(agent.config, key)}" for key, off in truncation.items() if getattr(agent.config, key) != off
     ]
-    if changed:
+    if changed and config.data_file is None:
         say(
             f"Training samples at temperature {agent.config.temperature} only; {', '.join(changed)} apply to "
             "generate_response and evaluation."

@@ -119,7 +119,7 @@ def build_reward(config: RunConfig, environment: Environment | None = None) -> R
 
     Args:
         config: the run.
-        environment: whose scenarios the reward must be able to judge; not checked if None.
+        environment: whose scenarios the reward must be able to judge; not checked if None, or if nothing is played.
 
     Raises:
         ConfigError: a reward cannot be made, or has nothing to judge the scenarios by.
@@ -135,7 +135,8 @@ def build_reward(config: RunConfig, environment: Environment | None = None) -> R
             raise ConfigError(*problems) from error
     else:
         reward = default_reward()
-    if environment is not None:
+    nothing = config.training.data_file is not None and not config.training.eval_every
+    if environment is not None and not nothing:
         try:
             reward.require([scenario.to_dict() for scenario in environment.episode_scenarios()])
         except ConfigError as error:

@@ -78,7 +78,7 @@ class Ranks(Alone):
         group: None is all processes.
 
     Raises:
-        ConfigError: there is no process group.
+        ConfigError: there is no process group, or this process is not in it.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
@@ -86,6 +86,8 @@ class Ranks(Alone):
             raise ConfigError("there is no process group: call torch.distributed.init_process_group before Ranks()")
         self._group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        if self.rank < 0:
+            raise ConfigError("this process is not in the given group, which makes the step without it")
 
     def share(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """See `Alone`."""

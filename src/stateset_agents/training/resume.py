@@ -13,6 +13,7 @@ from typing import Any
 
 from ..checkpoints import Checkpoint, latest_checkpoint, read_checkpoint, resolve_checkpoint
 from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
+from ..config.algorithms import OFF
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import CheckpointError, ConfigError, ModelError
@@ -72,7 +73,7 @@ def last_state(
     changed = _changed_settings(checkpoint, settings, config)
     problems = [
         *(located(key, f"{key} is {now}, but the run in {folder.path} has {then}.") for key, now, then in changed),
-        *_changed_scenarios(checkpoint, environment),
+        *(_changed_scenarios(checkpoint, environment) if data is None else ()),
         *(located("training.data_file", problem) for problem in _changed_data(checkpoint, data)),
     ]
     record = checkpoint.record("trainer")
@@ -215,7 +216,9 @@ def _changed_settings(
     """Key, present value and the run's value of each setting that differs."""
     if "trainer" not in checkpoint.manifest.records:
         raise CheckpointError(f"{checkpoint.path} holds no state of a run, so no run can be resumed from it")
-    before: dict[str, Any] = {"training": checkpoint.record("trainer")["config"]}
+    # A run that was made before there was such a setting has what the setting is without it.
+    before: dict[str, Any] = {"training": {**OFF, **checkpoint.record("trainer")["config"]}}
+    before["training"].pop("data_file", None)
     after: dict[str, Any] = {"training": config.fingerprint_fields()}
     if "run" in checkpoint.manifest.records:
         run = checkpoint.record("run")

@@ -22,7 +22,7 @@ from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, ModelError, StatesetError, TrainingStopped
 from ..core.records import Record
-from ..core.reward import RewardFunction
+from ..core.reward import GroupReward, RewardFunction
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..engines.local import LocalEngine
@@ -119,6 +119,11 @@ class Trainer:
         self._criterion = SuccessCriterion(reward.attainable)
         self._stated: set[bool] = set()
         self._source = self._make_source()
+        if config.early_stopping and isinstance(reward, GroupReward):
+            raise ConfigError(
+                f"early_stopping watches the mean reward, but {reward.label} compares conversations with each other: "
+                "its mean stays where it is; set early_stopping to false"
+            )
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=None if reward.attainable is None else NEAR_MAXIMUM * reward.attainable)
         self.saved_step = 0
@@ -157,7 +162,9 @@ class Trainer:
         """
         await self.agent.initialize()
         evaluation = self.parts.evaluation
-        require_room(self.agent, [self.environment, *([] if evaluation is None else [evaluation])])
+        played = [self.environment] if self.config.data_file is None or evaluation is None else []
+        if self.config.data_file is None or self.config.eval_every:
+            require_room(self.agent, [*played, *([] if evaluation is None else [evaluation])])
         loaded = self.agent.runtime.model
         if loaded is None and self.data is not None:
             raise ModelError("a model without weights learns nothing from a file: take one with weights")
@@ -329,6 +336,8 @@ class Trainer:
 
         def count(done: int) -> None:
             self._phase("reading", done, total)
+            if self.parts.folder is not None:
+                self.parts.folder.heartbeat()
 
         work = render_records(source.records, self.agent.config, self.agent.runtime, count)
         source.prepare(await self._unless_stopped(work))

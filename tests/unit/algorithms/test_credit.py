@@ -69,3 +69,13 @@ def test_more_turns_are_no_bonus(seed, scale):
     ):
         mean = sum(n * one for n, one in zip(tokens, turns, strict=True)) / sum(tokens)
         assert mean == pytest.approx(advantage)
+
+
+def test_a_turn_without_trained_tokens_is_compared_with_nothing():
+    """Code wrote the first turn of one conversation; the other's earned 1, and there is no other to compare it with.
+
+    Second turns earned 1 and 3, mean 2: differences -1 and 1. Mutation: 0 for what was never earned, a mean of 0.5.
+    """
+    credit = turn_credit(torch.zeros(2), [[0.0, 1.0], [1.0, 3.0]], [[0, 2], [2, 2]], scale=False)
+    assert credit[0][1] == 0.0  # -1 less its own token mean of -1
+    assert credit[1] == [-0.5, 0.5]  # 0 and 1 less their token mean of 0.5

@@ -63,10 +63,16 @@ def test_what_a_recipe_names_exists():
         ({"algorithm": "sft", "data_file": "a.jsonl", "beta": 0.1}, "beta has no effect on sft"),
         ({"algorithm": "sft", "data_file": "a.jsonl", "num_iterations": 2}, "raise num_episodes"),
         ({"algorithm": "dpo", "data_file": "a.jsonl", "num_generations": 2}, "each record is a pair"),
-        ({**EACH, "credit": "turn"}, "with credit 'turn'"),
-        ({**EACH, "kl_in": "reward", "kl_estimator": "k1", "beta": 0.1}, "with kl_in 'reward'"),
-        ({**EACH, "overlong_share": 0.1}, "with overlong_share 0.1"),
-        ({**EACH, "scale_rewards": "none"}, "with scale_rewards 'none'"),
+        ({**EACH, "credit": "turn"}, "credit is 'turn' with"),
+        ({**EACH, "kl_in": "reward", "kl_estimator": "k1", "beta": 0.1}, "kl_in is 'reward' with"),
+        ({**EACH, "overlong_share": 0.1}, "overlong_share is 0.1 with"),
+        ({**EACH, "scale_rewards": "none"}, "scale_rewards is 'none' with"),
+        ({**EACH, "scale_rewards": "batch"}, "scale_rewards is 'batch' with"),
+        ({**EACH, "dynamic_sampling": 2}, "dynamic_sampling is 2 with"),
+        (
+            {"algorithm": "sft", "data_file": "a.jsonl", "loss_normalization": "constant"},
+            "no most that it could have sampled",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_reason(settings, words):

@@ -353,3 +353,17 @@ def test_problems_of_a_nested_reward_say_where_it_is():
         build_rewards([{"functions": [{"type": "safety"}, {"type": "saftey"}]}])
     with pytest.raises(ConfigError, match="rewards has the unknown key 'function'; did you mean 'functions'"):
         build_rewards({"function": []})
+
+
+def test_a_reward_of_whole_groups_stands_alone(tmp_path):
+    """Mutation: wrapped into a sum, which refuses it."""
+    (tmp_path / "group_judge.py").write_text(
+        "from stateset_agents.core.reward import GroupReward\n"
+        "class Judge(GroupReward):\n"
+        "    async def compare(self, conversations, context=None):\n"
+        "        return [0.0] * len(conversations)\n"
+    )
+    entry = {"type": "custom", "module": "group_judge.Judge"}
+    assert type(build_rewards([entry], base_dir=tmp_path)).__name__ == "Judge"
+    with pytest.raises(ConfigError, match="use it alone"):
+        build_rewards([entry, {"type": "safety"}], base_dir=tmp_path)

@@ -133,3 +133,28 @@ async def test_an_engine_speaks_with_the_weights_of_now(kit):
     async with kit.engine(loaded) as engine:
         assert kit.said([await engine.generate(request)]) == kit.said([after])
     assert after.logprobs != before.logprobs
+
+
+def test_a_layout_that_fails_halfway_leaves_nothing_behind(pair, monkeypatch):
+    """Mutation: layers that were entered before stay so, because nobody leaves what was never entered."""
+    layout = WeightLayout(pair)
+    laid_out = layout._layers[1]._laid_out
+
+    def no_memory(weight, bias):
+        raise MemoryError
+
+    monkeypatch.setattr(layout._layers[1], "_laid_out", no_memory)
+    with pytest.raises(MemoryError), layout:
+        pass
+    assert "forward" not in vars(pair.first)
+    monkeypatch.setattr(layout._layers[1], "_laid_out", laid_out)
+    with torch.inference_mode(), layout:
+        assert "forward" in vars(pair.second)
+
+
+def test_a_forward_of_somebody_else_stays(pair):
+    """Mutation: whatever forward a layer has is taken away."""
+    pair.first.forward = own = lambda given: given[..., :1].expand(-1, -1, 160)
+    with torch.inference_mode(), WeightLayout(pair):
+        assert pair.first.forward is own
+    assert pair.first.forward is own

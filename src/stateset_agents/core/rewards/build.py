@@ -19,6 +19,7 @@ from .composite import COMBINATION_METHODS, CompositeReward, as_reward
 from .conciseness import ConcisenessReward
 from .correctness import CorrectnessReward
 from .engagement import EngagementReward
+from .group import GroupReward
 from .helpfulness import HelpfulnessReward
 from .safety import SafetyReward
 
@@ -43,7 +44,7 @@ DEFAULT_NOTICE = (
 )
 
 
-def default_reward() -> CompositeReward:
+def default_reward() -> RewardFunction:
     """The reward that is used when none is given. Whoever uses it announces `DEFAULT_NOTICE`."""
     return CompositeReward(
         [HelpfulnessReward(0.5), SafetyReward(0.2), ConcisenessReward(0.2), EngagementReward(0.1)], name="default"
@@ -79,7 +80,7 @@ def build_rewards(
     specs: Sequence[Mapping[str, Any]] | Mapping[str, Any],
     combination_method: str = "weighted_sum",
     base_dir: str | Path | None = None,
-) -> CompositeReward:
+) -> RewardFunction:
     """Make the reward of a config's `rewards`.
 
     Args:
@@ -111,10 +112,12 @@ def build_rewards(
         )
     if problems:
         raise ConfigError(*problems)
+    if len(rewards) == 1 and isinstance(rewards[0], GroupReward):
+        return rewards[0]  # it judges groups as a whole and is no part of a sum
     return CompositeReward(rewards, combination_method)
 
 
-def _composite(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> CompositeReward:
+def _composite(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
     allowed = ("functions", "combination_method", "weight", "name")
     unknown = [key for key in spec if key not in allowed]
     if unknown:

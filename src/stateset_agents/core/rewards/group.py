@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .base import Context, RewardFunction, RewardResult, Turns
 
@@ -24,11 +25,16 @@ class GroupReward(RewardFunction):
 
         Args:
             conversations: of one scenario, in an order that means nothing.
-            context: of the first of them; see `RewardFunction.compute_reward`.
+            context: what `RewardFunction.compute_reward` is told and is the scenario's: no `state`, `outcome` or
+                `completed_actions`, which each conversation has for itself.
 
         Returns:
             One finite number for each, in the order given.
         """
+
+    def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
+        """That its scores compare within a group only."""
+        return [f"{self.label} compares conversations with each other: its mean does not tell how good they are"]
 
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Judge a conversation that has no others beside it."""
@@ -42,7 +48,7 @@ class GroupReward(RewardFunction):
 
         Args:
             conversations: of one scenario.
-            context: of the first of them.
+            context: of the scenario.
             key: of the group; with the number of conversations it decides the order.
 
         Returns:
@@ -55,8 +61,13 @@ class GroupReward(RewardFunction):
         order = sorted(range(len(conversations)), key=lambda place: _draw(key, place))
         value = self.compare([conversations[place] for place in order], context)
         scores = await value if inspect.isawaitable(value) else value
-        if isinstance(scores, str) or not isinstance(scores, Sequence):
-            raise TypeError(f"reward {self.label!r}: compare returned {scores!r:.100}; it must return numbers")
+        refusal = f"reward {self.label!r}: compare returned {scores!r:.100}; it must return numbers"
+        if isinstance(scores, str):
+            raise TypeError(refusal)
+        try:
+            scores = [float(score) for score in scores]
+        except TypeError:
+            raise TypeError(refusal) from None
         if len(scores) != len(order):
             raise ValueError(
                 f"reward {self.label!r}: compare returned {len(scores)} scores for {len(order)} conversations"

@@ -15,11 +15,10 @@ from typing import Any
 
 from ...core.errors import DataError
 from ...core.messages import json_lines, message_problems, refuse
+from ...core.records import CONVERSATION
 from ...core.scenario import Scenario
 
 TrainData = str | os.PathLike[str] | Sequence[Mapping[str, Any]]
-
-SHAPE = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
 
 
 def scenarios_of(data: TrainData) -> list[Scenario]:
@@ -34,7 +33,9 @@ def scenarios_of(data: TrainData) -> list[Scenario]:
     if isinstance(data, (str, os.PathLike)):
         return _checked(json_lines(Path(data), "train_data"), str(data))
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
-        raise DataError(f"train_data is {type(data).__name__}; it must be a list of {SHAPE}, or a JSONL file's path")
+        raise DataError(
+            f"train_data is {type(data).__name__}; it must be a list of {CONVERSATION}, or a JSONL file's path"
+        )
     return _checked(((f"train_data[{at}]", record) for at, record in enumerate(data)), "train_data")
 
 
@@ -49,17 +50,17 @@ def _checked(records: Iterable[tuple[str, Any]], source: str) -> list[Scenario]:
             scenarios.append(_scenario(record["messages"], f"conversation-{len(scenarios)}"))
     refuse(problems)
     if not scenarios:
-        raise DataError(f"{source} holds no conversation; it must hold records such as {SHAPE}")
+        raise DataError(f"{source} holds no conversation; it must hold records such as {CONVERSATION}")
     return scenarios
 
 
 def _problems(place: str, record: Any) -> Iterable[str]:
     if not isinstance(record, Mapping):
-        yield f"{place} is {record!r:.60}; it must be {SHAPE}"
+        yield f"{place} is {record!r:.60}; it must be {CONVERSATION}"
         return
     for key in record:
         if key != "messages":
-            yield f"{place} has the unknown key {key!r}; it must be {SHAPE}"
+            yield f"{place} has the unknown key {key!r}; it must be {CONVERSATION}"
     yield from message_problems(place, "messages", record.get("messages"))
 
 
