@@ -111,7 +111,7 @@ def compare(rounds: int, steps: int, threads: int) -> None:
             names = ("--prompts", "--group", "--prompt-tokens", "--completion-tokens")
             flags = [text for pair in zip(names, numbers, strict=True) for text in pair]
             micro = ["--micro-batch", str(TRL_MICRO_BATCH.get(size, 0))]
-            common = ["--model", str(model), "--steps", str(steps), "--threads", str(threads)]
+            common = ["--model", str(model), "--steps", str(steps + 1), "--threads", str(threads)]
             two = measure([str(here / "trl_baseline.py"), *common, *flags, *micro])
             pairs.append((one, two))
             print(json.dumps({"size": size, "ours": one, "trl": two}), file=sys.stderr)
