@@ -90,8 +90,12 @@ def _raise(seen):
         (_raise, "ConnectionError: the judge is away"),
         (lambda seen: [1.0], "compare returned 1 scores for 4 conversations"),
         (lambda seen: [math.nan] * len(seen), "score"),
-        (lambda seen: "1, 2, 3, 4", "it must return numbers"),
-        (lambda seen: None, "it must return numbers"),
+        (lambda seen: "1234", "it must return a list of numbers"),
+        (lambda seen: None, "it must return a list of numbers"),
+        (lambda seen: dict.fromkeys(range(len(seen)), 1.0), "it must return a list of numbers"),
+        (lambda seen: {0.1, 0.2, 0.3, 0.4}, "it must return a list of numbers"),
+        (lambda seen: b"1234", "it must return a list of numbers"),
+        (lambda seen: ["0"] * len(seen), "it must return a list of numbers"),
     ],
 )
 async def test_a_judgement_that_fails_takes_the_group_out_and_is_counted(kit, scores, words):

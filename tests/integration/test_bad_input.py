@@ -345,3 +345,48 @@ def test_a_fault_of_the_program_is_called_one(work):
     assert "run again with --debug" in ended.err
     assert "Traceback" not in ended.err
     assert work.status()["message"] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "status.json", "checkpoints/x.log", "run.lock", "."])
+def test_the_log_is_no_file_that_the_run_writes(work, name):
+    """Mutation: any name: warnings about lines of the log among the metrics become lines of the log, without end."""
+    work.write(logging={"log_file": name})
+    ended = work.train()
+    assert ended.code == 2
+    assert f'logging.log_file is "{name}"' in ended.err
+    assert not (work.path / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", ["report.txt", "started_from.txt"])
+def test_what_a_run_would_write_over_is_refused(work, name):
+    (work.path / "outputs").mkdir()
+    (work.path / "outputs" / name).write_text("precious")
+    work.write()
+    ended = work.train()
+    assert ended.code != 0
+    assert f"holds {name}, which this run would overwrite" in ended.err
+    assert (work.path / "outputs" / name).read_text() == "precious"
+
+
+def test_an_empty_output_folder_is_a_mistake(work):
+    work.write()
+    ended = work.train("--output-dir", "")
+    assert ended.code == 2
+    assert "--output-dir is empty" in ended.err
+    assert not (work.path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment__scenarios_file": "x" * 300},
+        {"training__eval_scenarios_file": "x" * 300},
+        {"agent__model_name": "x" * 300},
+    ],
+)
+def test_a_name_that_no_file_can_have_is_told(work, changes):
+    work.write(**changes)
+    ended = work.train()
+    assert ended.code == 3, ended.err
+    assert "Traceback" not in ended.err
+    assert "xxxx" in ended.err

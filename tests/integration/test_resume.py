@@ -396,3 +396,12 @@ def test_a_run_whose_metrics_were_lost_is_refused_before_anything_is_touched(wor
     assert f"metrics.jsonl does not hold step {step}" in refused.err
     assert refused.err.count("--resume-from outputs") == 1
     assert before == {file: file.read_bytes() for file in before}
+
+
+def test_the_folder_says_what_the_run_goes_on_with(work):
+    """Mutation: `config.yaml` stays that of the beginning."""
+    work.write()
+    assert work.train().code == 0
+    ended = work.train("--resume", "--num-episodes", "24")
+    assert ended.code == 0, ended.err
+    assert "num_episodes: 24" in (work.path / "outputs" / "config.yaml").read_text()

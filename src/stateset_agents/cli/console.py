@@ -81,7 +81,7 @@ def exit_code(error: BaseException) -> int:
     """The exit code that a command returns for this error."""
     if isinstance(error, StatesetError):
         return error.exit_code
-    if is_out_of_memory(error) or _is_disk(error):
+    if is_out_of_memory(error) or _is_disk(error) or _is_name(error):
         return EXIT_DATA
     return EXIT_INTERNAL
 
@@ -106,6 +106,8 @@ def _what_happened(error: BaseException) -> str:
         )
     if isinstance(error, OSError) and _is_disk(error):
         return f"cannot write {error.filename or 'to the disk'}: {error.strerror}\n  choose another --output-dir"
+    if isinstance(error, OSError) and _is_name(error):
+        return f"{str(error.filename)[:80]}... is no name of a file: it has more characters than the file system takes"
     return (
         f"internal error: {type(error).__name__}: {error}\n"
         "  this is a fault of the program; run again with --debug for the traceback"
@@ -114,6 +116,10 @@ def _what_happened(error: BaseException) -> str:
 
 def _is_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def _is_name(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
 
 
 def _titled(title: str, text: str) -> str:

@@ -154,6 +154,8 @@ def train(
                 "--resume continues the run in --output-dir, --resume-from starts a new run from a checkpoint: "
                 "give one of them"
             )
+        if output_dir is not None and not output_dir.strip():
+            raise ConfigError("--output-dir is empty (a variable that is not set?): name a folder, or leave it out")
         file = find_config(config_file)
         config = load_config(file, overrides=overrides, output_dir=output_dir)
         if file != config_file:

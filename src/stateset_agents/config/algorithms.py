@@ -350,7 +350,8 @@ def _impossible(algorithm: str, recipe: Recipe, values: Mapping[str, Any]) -> li
             for name, (clashes, reason) in reasons.items()
             if clashes
         ]
-    if values["data_file"] is not None and values["loss_normalization"] == "constant":
+    uses = "loss_normalization" in recipe.uses
+    if uses and values["data_file"] is not None and values["loss_normalization"] == "constant":
         found.append("loss_normalization is 'constant' with data_file: a record has no most that it could have sampled")
     return found
 

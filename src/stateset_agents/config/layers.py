@@ -19,6 +19,8 @@ from .schema import ConfigFile
 
 _WHOLE_VALUES = {("training", "lora"), ("training", "overrides", "lora")}
 """Mappings that a higher layer replaces instead of filling up."""
+NULL_IS_A_VALUE = frozenset({"environment_timeout", "reward_timeout", "ratio_cap", "value_clip"})
+"""Hyperparameters of which null says something: no limit. A null of any other is one that was not given."""
 
 
 class Layer(Protocol):
@@ -123,7 +125,7 @@ class Merged:
     def _lay(self, target: dict[str, Any], values: Mapping[str, Any], layer: Layer, path: Path, source: Path) -> None:
         for key, value in values.items():
             here, there = (*path, key), (*source, key)
-            if value is None and path[:1] == ("training",) and here not in _WHOLE_VALUES:
+            if value is None and path[:1] == ("training",) and here not in _WHOLE_VALUES and key not in NULL_IS_A_VALUE:
                 continue  # A hyperparameter that is null is one that was not given.
             if isinstance(value, dict) and here not in _WHOLE_VALUES:
                 section = target.get(key)

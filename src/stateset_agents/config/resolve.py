@@ -133,7 +133,9 @@ def _finish(
 
     problems += [problem(layer.place(path), message) for path, message in refused(agent, environment)]
     played = environment.type == "custom" or bool(environment.scenarios or environment.scenarios_file)
-    reads = training is not None and training.data_file is not None
+    # A section with a problem of its own is asked as it stands, so that no second problem is made of the first.
+    file = data.get("training", {}).get("data_file") if training is None else training.data_file
+    reads = file is not None
     if training is not None and reads and not played and training.eval_scenarios_file is None:
         training = _unevaluated(training, origins, given, layer, problems)
     if not played and not reads:

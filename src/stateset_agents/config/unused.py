@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .algorithms import OFF
 from .profiles import COMMON
 from .schema import AgentSection, EnvironmentSection
 from .training import TrainingConfig
@@ -91,11 +92,25 @@ def unused_keys(
             "beta is 0, so there is no KL term",
         ),
     ]
+    useless += _idle(training)
     natural = training.recipe.kind == "natural"
     useless += [(f"training.{name}", natural, "the length of a natural step follows from max_kl") for name in _ADAM]
     if training.data_file is not None:
         useless += _beside_a_data_file(training)
     return [(key, reason) for key, holds, reason in useless if holds and key in origins]
+
+
+def _idle(training: TrainingConfig) -> list[tuple[str, bool, str]]:
+    """Settings of something that is switched off."""
+    no_kl = "beta is 0, so there is no KL term"
+    found = [
+        ("discount", training.credit == "trajectory", "credit is trajectory: what its turns earned is added up"),
+        ("overlong_penalty", training.overlong_share == 0, "overlong_share is 0"),
+        ("sampler_correction_cap", training.sampler_correction == "none", "sampler_correction is none"),
+        ("kl_correction", training.beta == 0, no_kl),
+        ("kl_in", training.beta == 0, no_kl),
+    ]
+    return [(f"training.{name}", idle and getattr(training, name) != OFF[name], why) for name, idle, why in found]
 
 
 def _beside_a_data_file(training: TrainingConfig) -> list[tuple[str, bool, str]]:

@@ -17,11 +17,11 @@ _NOT_ALONE = {"key", "keys", "pass", "pat"}
 def is_secret(name: str) -> bool:
     """Whether a variable or a config key of this name holds a secret: `WANDB_API_KEY`, `authToken`, `DB_PASS`.
 
-    `TOKENIZERS_PARALLELISM`, `max_new_tokens`, `top_k` and a bare `key` are none.
+    `TOKENIZERS_PARALLELISM`, `max_new_tokens`, `top_k`, a bare `key` and the shell's `PWD` are none.
     """
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     words = [word for word in re.split(r"[^a-z]+", parted) if word]
-    if not words:
+    if not words or words in (["pwd"], ["oldpwd"]):  # the shell's working folder, in every environment
         return False
     if not _ANYWHERE.isdisjoint(words):
         return True

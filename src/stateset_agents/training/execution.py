@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from ..core.errors import ConfigError, Interrupted, is_out_of_memory
 from ..models import preflight
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
-from ..tracking.run_folder import RunFolder
+from ..tracking.run_folder import CONFIG, LOCK, OWN_NAMES, REPORT, RunFolder
 from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
 from .announce import announce
 from .callbacks import Callback
@@ -67,6 +68,7 @@ async def _execute(run: Run) -> RunReport:
         raise ConfigError("resume continues the run in output_dir: give it")
     start = None if run.resume_from is None else find_start(run.resume_from)
     data = build_records(run.config)  # before anything is made
+    _require_a_log_file_of_its_own(run)
     _preflight(run)
     _require_packages(run.source)
     with _folder(run) as folder, Progress() as progress:
@@ -78,6 +80,7 @@ async def _execute(run: Run) -> RunReport:
             if run.resume:
                 last = last_state(folder, run.settings, run.config, run.environment, say, run.located, data)
                 start = remembered_start(folder) if last is None else None
+                folder.write_text(CONFIG, _as_yaml(run))
             elif start is not None:
                 remember_start(folder, start)
         watchers = (*run.callbacks, *([_LogFile()] if run.log_file else []))
@@ -124,7 +127,7 @@ async def _execute(run: Run) -> RunReport:
         progress.close()
         text = closing_report(trainer, saved) + (more and f"\n{more}")
         if folder is not None:
-            folder.write_text("report.txt", text)
+            folder.write_text(REPORT, text)
         return RunReport(text, run.folder, trainer.rows)
 
 
@@ -155,6 +158,19 @@ def _folder(run: Run) -> Iterator[RunFolder | None]:
         folder = RunFolder.create(run.folder, config_yaml=_as_yaml(run))
     with folder:
         yield folder
+
+
+def _require_a_log_file_of_its_own(run: Run) -> None:
+    """Lines of the log among the metrics would be read as metrics, and complained about in the log."""
+    if run.log_file is None or run.folder is None:
+        return
+    folder = run.folder.resolve()
+    file = (folder / Path(run.log_file).expanduser()).resolve()
+    first = file.relative_to(folder).parts[:1] if file.is_relative_to(folder) else ("elsewhere",)
+    if not first or first[0] in (*OWN_NAMES, LOCK):
+        taken = first[0] if first else "the run folder itself"
+        message = f'logging.log_file is "{run.log_file}", but {taken} is written by the run: give another name.'
+        raise ConfigError(run.located("logging.log_file", message))
 
 
 def _as_yaml(run: Run) -> str:

@@ -18,12 +18,10 @@ from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..core.records import Record, digest
-from ..tracking.run_folder import RunFolder, read_metrics
+from ..tracking.run_folder import STARTED_FROM, RunFolder, read_metrics
 from .run import Say
 from .saving import load_run_state, load_weights
 from .trainer import Trainer
-
-STARTED_FROM = "started_from.txt"
 
 _FREE = {
     "agent.device",

@@ -446,6 +446,15 @@ def test_the_environment_that_is_set_wins_over_the_configs(write, monkeypatch):
         ("training: {lora: {dropout: 0.1}}\n", {}, "training.lora.dropout", "the same policy"),
         ("training: {patience: 9}\n", {}, "training.patience", "early_stopping is off"),
         ("training: {kl_estimator: k2}\n", {}, "training.kl_estimator", "beta is 0"),
+        ("training: {kl_correction: true}\n", {}, "training.kl_correction", "beta is 0"),
+        ("training: {discount: 0.5}\n", {}, "training.discount", "credit is trajectory"),
+        ("training: {overlong_penalty: 3}\n", {}, "training.overlong_penalty", "overlong_share is 0"),
+        (
+            "training: {sampler_correction_cap: 5}\n",
+            {},
+            "training.sampler_correction_cap",
+            "sampler_correction is none",
+        ),
         ("environment_variables: {PYTHONPATH: x}\n", {}, "environment_variables.PYTHONPATH", "export it in the shell"),
         ("", {"GRPO_DEFAULT_MODL": "x"}, "GRPO_DEFAULT_MODL", 'did you mean "GRPO_DEFAULT_MODEL"'),
         ("", {"WANDB_PROJECT": "x"}, "WANDB_PROJECT", "nothing is sent"),
@@ -548,3 +557,25 @@ def test_the_place_of_a_value_is_its_own_or_that_of_what_contains_it(write):
     assert config.located("rewards[0]", "it is odd", "make it even") == (
         "config error in run.yaml, line 4: it is odd\n  make it even"
     )
+
+
+def test_null_takes_a_limit_away(write):
+    text = MINIMAL + "training: {algorithm: cispo, ratio_cap: null, reward_timeout: null, patience: null}\n"
+    config = load(write(text)).training
+    assert (config.ratio_cap, config.reward_timeout) == (None, None)
+    assert config.patience > 0  # null of any other is one that was not given
+
+
+@pytest.mark.parametrize("profile", ["experimental", "balanced"])
+def test_pairs_of_a_file_go_with_every_profile(write, tmp_path, profile):
+    (tmp_path / "p.jsonl").write_text("{}\n")
+    text = f"agent: {{model_name: tiny}}\ntraining: {{profile: {profile}, algorithm: dpo, data_file: p.jsonl}}\n"
+    assert load(write(text)).training.algorithm == "dpo"
+
+
+def test_a_clash_of_settings_makes_no_second_problem(write, tmp_path):
+    (tmp_path / "p.jsonl").write_text("{}\n")
+    text = "agent: {model_name: tiny}\ntraining: {algorithm: sft, data_file: p.jsonl, beta: 0.1}\n"
+    with pytest.raises(ConfigError) as caught:
+        load(write(text))
+    assert len(caught.value.problems) == 1

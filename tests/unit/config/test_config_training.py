@@ -1,8 +1,11 @@
 """Profiles, hyperparameters by name, and the arithmetic from episodes to steps."""
 
+import typing
+
 import pytest
 
 from stateset_agents.config import PROFILES, TrainingConfig
+from stateset_agents.config.layers import NULL_IS_A_VALUE
 from stateset_agents.core.errors import ConfigError
 
 
@@ -169,3 +172,15 @@ def test_the_fingerprint_tells_what_is_learned_apart_and_is_blind_to_disk_and_sp
     assert TrainingConfig.from_profile("balanced", **blind).fingerprint_fields() == base
     assert TrainingConfig.from_profile("balanced", seed=1).fingerprint_fields() != base
     assert TrainingConfig.from_profile("balanced", lora={"r": 4}).fingerprint_fields()["lora"]["r"] == 4
+
+
+def test_null_is_a_value_where_it_says_that_there_is_no_limit():
+    """Those are the hyperparameters that may be null and are not by themselves."""
+    config = TrainingConfig.from_profile("balanced")
+    ppo, cispo = (TrainingConfig.from_profile("balanced", algorithm=name) for name in ("ppo", "cispo"))
+    nullable = set()
+    for name, field in TrainingConfig.model_fields.items():
+        held = [getattr(one, name) for one in (config, ppo, cispo)]
+        if type(None) in typing.get_args(field.annotation) and any(value is not None for value in held):
+            nullable.add(name)
+    assert nullable == NULL_IS_A_VALUE

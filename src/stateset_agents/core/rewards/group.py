@@ -11,6 +11,7 @@ import hashlib
 import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from .base import Context, RewardFunction, RewardResult, Turns
@@ -61,13 +62,12 @@ class GroupReward(RewardFunction):
         order = sorted(range(len(conversations)), key=lambda place: _draw(key, place))
         value = self.compare([conversations[place] for place in order], context)
         scores = await value if inspect.isawaitable(value) else value
-        refusal = f"reward {self.label!r}: compare returned {scores!r:.100}; it must return numbers"
-        if isinstance(scores, str):
-            raise TypeError(refusal)
-        try:
-            scores = [float(score) for score in scores]
-        except TypeError:
-            raise TypeError(refusal) from None
+        scores = scores.tolist() if hasattr(scores, "tolist") else scores  # of an array or a tensor
+        ordered = isinstance(scores, Sequence) and not isinstance(scores, (str, bytes))
+        if not ordered or not all(isinstance(score, Real) for score in scores):
+            raise TypeError(
+                f"reward {self.label!r}: compare returned {scores!r:.100}; it must return a list of numbers"
+            )
         if len(scores) != len(order):
             raise ValueError(
                 f"reward {self.label!r}: compare returned {len(scores)} scores for {len(order)} conversations"

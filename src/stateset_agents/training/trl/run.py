@@ -37,7 +37,7 @@ from ...tracking.logging_setup import also_log_to
 from ...tracking.progress import Progress
 from ...tracking.redaction import redact_config
 from ...tracking.report import RunSummary, training_report
-from ...tracking.run_folder import RunFolder
+from ...tracking.run_folder import REPORT, RunFolder
 from ...tracking.sinks import Sinks
 from ..announce import announce_parts
 from ..order import SeededOrder
@@ -145,7 +145,7 @@ class TRLRun:
             folder.set_status("finished", reporter.stop_reason or "")
             progress.close()
             text = self._report(reporter, folder)
-            folder.write_text("report.txt", text)
+            folder.write_text(REPORT, text)
             log.info("%s", text)
             return text
 
