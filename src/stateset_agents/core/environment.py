@@ -112,6 +112,13 @@ class Environment(ABC):
         chosen = self._chosen(scenario)
         return chosen.user_responses[0] if chosen.user_responses else self.initial_prompt
 
+    def episode_tools(self, state: EnvironmentState) -> Sequence[Any]:
+        """What the agent may call in its next turn, beside tools of its own: functions, or what `Tool.of` accepts.
+
+        They may change `state`, which the next `step` gets.
+        """
+        return ()
+
     def success(self, turns: Sequence[ConversationTurn], state: EnvironmentState) -> bool | None:
         """Whether the agent did what the environment asks for; None when it states no criterion.
 

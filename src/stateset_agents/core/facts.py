@@ -18,6 +18,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from .tool_calls import replies
+
 Fact = str | Sequence[str]
 """One accepted wording, or several of which any will do."""
 
@@ -158,8 +160,8 @@ def implies(stated: Fact, other: Fact) -> bool:
 
 
 def assistant_texts(turns: Iterable[Message]) -> list[str]:
-    """The contents of the assistant turns, in order."""
-    return [turn.content for turn in turns if turn.role == "assistant"]
+    """The contents of the assistant's replies, in order. What it said to a tool, it did not say to the user."""
+    return [turn.content for turn in replies(turns)]
 
 
 def fact_tokens(text: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .outcome import Outcome, StopReason
+from .tool_calls import ToolCall, ToolResult, replies
 
 
 @dataclass
@@ -117,6 +118,10 @@ class ConversationTurn:
         span: where the sampled tokens lie, for a reply that came from an engine; otherwise None.
         sampled_text: the text of those tokens. A `content` that differs from it was edited by code.
         stop_reason: why the reply ended, for a sampled reply.
+        tool_calls: what an assistant turn asks tools for.
+        tool_result: how the call went, for a turn with the role "tool".
+        steps: turns that led to this one, in order: calls of the agent and what the tools said. The rollout puts them
+            into the conversation before it.
     """
 
     role: str
@@ -126,6 +131,9 @@ class ConversationTurn:
     span: SampledSpan | None = field(default=None, repr=False, compare=False)
     sampled_text: str | None = field(default=None, repr=False, compare=False)
     stop_reason: StopReason | None = field(default=None, compare=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_result: ToolResult | None = None
+    steps: list[ConversationTurn] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def sampled(self) -> bool:
@@ -147,6 +155,10 @@ class ConversationTurn:
             data["metadata"] = self.metadata
         if self.stop_reason is not None:
             data["stop_reason"] = self.stop_reason.value
+        if self.tool_calls:
+            data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tool_result is not None:
+            data["tool_result"] = self.tool_result.to_dict()
         return data
 
 
@@ -160,7 +172,8 @@ class MultiTurnTrajectory:
         turns: the conversation, without the system prompt.
         rows: training rows, usually one.
         reward: the reward function's score plus the environment's step rewards; None if it could not be scored.
-        turn_rewards: one number for each assistant turn, where the reward or the environment gave them.
+        turn_rewards: one number for each assistant turn, calls of tools included, where the reward or the environment
+            gave them.
         breakdown: the reward's components, for the log.
         components: score and weight of each reward of a sum, and of the environment's step rewards together, for
             algorithms that compare each by itself; empty where the reward is no sum.
@@ -187,13 +200,13 @@ class MultiTurnTrajectory:
 
     @property
     def assistant_turns(self) -> list[ConversationTurn]:
-        """The agent's turns, in order."""
+        """The agent's turns, in order: its replies, and its calls of tools."""
         return [turn for turn in self.turns if turn.role == "assistant"]
 
     @property
     def length(self) -> int:
-        """Episode length: the number of assistant turns."""
-        return len(self.assistant_turns)
+        """Episode length: the number of replies to the user. Calls of tools are part of the reply that they lead to."""
+        return len(replies(self.turns))
 
     @property
     def trained_tokens(self) -> int:

@@ -28,6 +28,7 @@ from ..core.errors import ContextFull, DataError, StatesetError, is_out_of_memor
 from ..core.outcome import Outcome, StopReason
 from ..core.reward import GroupReward, RewardFunction, RewardResult, as_reward
 from ..core.scenario import Scenario
+from ..core.tool_calls import TOOL
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
 from ..core.users import UserFailed
 
@@ -185,18 +186,20 @@ class _Episode:
         turns.append(ConversationTurn("user", opening))
         told = {"agent_context": self.scenario.agent_context} if self.scenario.agent_context else {}
         while True:
-            action = await self._act(turns, told)
+            tools = await self._ask(environment.episode_tools, state)
+            action = await self._act(turns, {**told, "tools": tools} if tools else told)
             full = action.stop_reason is StopReason.CONTEXT
+            turns += action.steps
             if full and action.span is None:
                 self._require_a_first_reply(action)
                 if action.content:  # an override answered in the model's place
                     turns.append(action)
-                else:
+                while turns and turns[-1].role != "assistant":
                     turns.pop()  # a conversation that was cut ends with the agent's last word
                 return self._cut(state)
             turns.append(action)
             state, response, reward, done = _checked_step(await self._ask(environment.step, state, action))
-            self.step_rewards.append(reward)
+            self.step_rewards += [0.0] * sum(turn.role == "assistant" for turn in action.steps) + [reward]
             if done:
                 if response is not None:
                     turns.append(response)
@@ -230,6 +233,11 @@ class _Episode:
         if not _is_turn(action, "assistant"):
             raise _EpisodeFailed(
                 Outcome.AGENT, f"process_turn returned {action!r}; it must be ConversationTurn(role='assistant', ...)"
+            )
+        roles = [step.role for step in action.steps]
+        if roles[:1] not in ([], ["assistant"]) or roles[-1:] not in ([], [TOOL]) or {*roles} - {"assistant", TOOL}:
+            raise _EpisodeFailed(
+                Outcome.AGENT, f"the steps of the turn of process_turn are {roles}; they must be calls and tool results"
             )
         return action
 

@@ -223,7 +223,7 @@ def test_exchanges_know_what_was_heard_and_said_before():
     first, second, third = exchanges(turns)
     assert (first.asked, first.reply, first.said) == ("", "Welcome!", ())
     assert (second.asked, second.said) == ("a", ("Welcome!",))
-    assert (third.asked, third.reply, third.heard.split(), third.said) == ("c\nd", "e", ["a"], ("Welcome!", "b"))
+    assert (third.asked, third.reply, third.heard.split(), third.said) == ("c", "e", ["a"], ("Welcome!", "b"))
 
 
 def test_the_measures_on_texts_with_numbers_worked_out_by_hand():

@@ -16,11 +16,12 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from ..errors import ConfigError
+from ..tool_calls import replies_at
 from ..trajectory import ConversationTurn
 
 Turns = Sequence[ConversationTurn]
@@ -49,7 +50,8 @@ class RewardResult:
         score: finite; None when there is nothing to judge by (the episode is then not trained on).
         breakdown: parts of the score, for logs and reports.
         metadata: anything else, JSON-serialisable; `metadata["unscored"]` says why a score is None.
-        turn_rewards: the share of each assistant turn in the score, adding up to it; None if it has no such parts.
+        turn_rewards: the share of each reply in the score, adding up to it, or of each assistant turn where tools were
+            called; None if it has no such parts.
         components: results of the rewards that were added up, by name and unweighted; empty if the score is no sum.
         weight: of a component in the sum that it is part of.
     """
@@ -74,7 +76,7 @@ class RewardResult:
 
     @classmethod
     def mean(cls, scores: Sequence[float], **metadata: Any) -> RewardResult:
-        """The mean of one score for each assistant turn; 0 for a conversation without any."""
+        """The mean of one score for each reply; 0 for a conversation without any."""
         count = len(scores)
         return cls(
             sum(scores) / count if count else 0.0,
@@ -123,9 +125,9 @@ class RewardFunction(ABC):
             TypeError: `compute_reward` returned something that is no score.
             ValueError: a score or turn reward is not finite, or the turn rewards do not match turns or score.
         """
-        ends = [i + 1 for i, turn in enumerate(turns) if turn.role == "assistant"]
+        ends = [place + 1 for place in replies_at(turns)]
         if self.reward_type is RewardType.SPARSE or not ends:
-            return self._checked(await self._call(turns, context), len(ends))
+            return self._checked(await self._call(turns, context), turns)
         starts = [0, *ends[:-1]] if self.reward_type is RewardType.IMMEDIATE else [0] * len(ends)
         parts = [await self._call(turns[start:end], context) for start, end in zip(starts, ends, strict=True)]
         scores = [part.score for part in parts if part.score is not None]
@@ -133,8 +135,8 @@ class RewardFunction(ABC):
             return next(part for part in parts if part.score is None)
         if self.reward_type is RewardType.CUMULATIVE:
             changes = [after - before for before, after in zip([0.0, *scores], scores, strict=False)]
-            return RewardResult(scores[-1], parts[-1].breakdown, parts[-1].metadata, changes)
-        return RewardResult.mean(scores)
+            return self._checked(RewardResult(scores[-1], parts[-1].breakdown, parts[-1].metadata, changes), turns)
+        return self._checked(RewardResult.mean(scores), turns)
 
     def require(self, scenarios: Sequence[Mapping[str, Any]]) -> None:
         """Check before a run that the scenarios hold what this reward judges by. By default it needs nothing.
@@ -197,18 +199,22 @@ class RewardFunction(ABC):
                 error.add_note(f"reward {self.label!r}")
             raise
 
-    def _checked(self, result: RewardResult, assistant_turns: int) -> RewardResult:
-        if result.turn_rewards is None or result.score is None:
+    def _checked(self, result: RewardResult, turns: Turns) -> RewardResult:
+        """The result with a share for each assistant turn, if it has shares; a call of a tool that has none gets 0."""
+        given = result.turn_rewards
+        if given is None or result.score is None:
             return result
-        if len(result.turn_rewards) != assistant_turns:
-            raise ValueError(
-                f"reward {self.label!r} gave {len(result.turn_rewards)} turn rewards for {assistant_turns} "
-                "assistant turns"
-            )
-        total = math.fsum(result.turn_rewards)
+        answers, count = replies_at(turns), sum(turn.role == "assistant" for turn in turns)
+        if len(given) not in (len(answers), count):
+            raise ValueError(f"reward {self.label!r} gave {len(given)} turn rewards for {count} assistant turns")
+        total = math.fsum(given)
         if not math.isclose(total, result.score, rel_tol=1e-6, abs_tol=1e-6):
             raise ValueError(f"turn rewards of {self.label!r} add up to {total:g}, but its score is {result.score:g}")
-        return result
+        if len(given) == count:
+            return result
+        shares = dict(zip(answers, given, strict=True))
+        spread = [shares.get(place, 0.0) for place, turn in enumerate(turns) if turn.role == "assistant"]
+        return replace(result, turn_rewards=spread)
 
 
 def named(origin: Any) -> object:

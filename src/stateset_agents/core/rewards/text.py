@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..facts import stem
+from ..tool_calls import TOOL, replies_at
 from .base import Turns
 
 _WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+(?:['\u2019][^\W_]+)*")
@@ -44,12 +45,12 @@ _LONGEST_REPLY = 200
 
 @dataclass(frozen=True)
 class Exchange:
-    """One assistant turn in its conversation.
+    """One reply in its conversation.
 
     Attributes:
         asked: the messages that it answers.
         reply: the assistant turn.
-        heard: what was said to the assistant before those messages.
+        heard: what the user said before those messages.
         said: the assistant's earlier replies.
     """
 
@@ -60,16 +61,17 @@ class Exchange:
 
 
 def exchanges(turns: Turns) -> list[Exchange]:
-    """A conversation as what was said to the assistant and what it answered, one for each assistant turn."""
+    """A conversation as what was said to the assistant and what it answered, one for each reply."""
     found: list[Exchange] = []
     asked: list[str] = []
-    for turn in turns:
-        if turn.role == "assistant":
+    answers = set(replies_at(turns))
+    for place, turn in enumerate(turns):
+        if place in answers:
             heard = "\n".join(f"{part.heard}\n{part.asked}" for part in found[-1:])
             said = tuple(part.reply for part in found)
             found.append(Exchange("\n".join(asked), turn.content, heard, said))
             asked = []
-        else:
+        elif turn.role not in ("assistant", TOOL):
             asked.append(turn.content)
     return found
 
