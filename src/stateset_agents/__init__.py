@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .core.agent import Agent, AgentConfig, MultiTurnAgent, load_agent_from_checkpoint
+    from .core.agent import Agent, AgentConfig, MultiTurnAgent, ToolAgent, load_agent_from_checkpoint
     from .core.environment import ConversationEnvironment, Environment, EnvironmentState, EpisodeStatus
     from .core.reward import (
         CompositeReward,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         reward_function,
     )
     from .core.scenario import Scenario, load_scenarios
+    from .core.tools import Tool
     from .core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
     from .training.train import train
 
@@ -50,6 +51,8 @@ _HOMES = {
     "RewardType": "core.reward",
     "SafetyReward": "core.reward",
     "Scenario": "core.scenario",
+    "Tool": "core.tools",
+    "ToolAgent": "core.agent",
     "TrajectoryGroup": "core.trajectory",
     "load_agent_from_checkpoint": "core.agent",
     "load_scenarios": "core.scenario",
@@ -77,6 +80,8 @@ __all__ = [
     "RewardType",
     "SafetyReward",
     "Scenario",
+    "Tool",
+    "ToolAgent",
     "TrajectoryGroup",
     "__version__",
     "load_agent_from_checkpoint",

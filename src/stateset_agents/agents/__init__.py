@@ -7,6 +7,8 @@ from .loading import agent_from_record, agent_record, load_agent_from_checkpoint
 from .multi_turn import MultiTurnAgent
 from .runtime import AgentRuntime, load_runtime
 from .session import EngineFailed
+from .tool_agent import ToolAgent
+from .toolbox import ToolLimits
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -15,6 +17,8 @@ __all__ = [
     "AgentRuntime",
     "EngineFailed",
     "MultiTurnAgent",
+    "ToolAgent",
+    "ToolLimits",
     "agent_from_record",
     "agent_record",
     "load_agent_from_checkpoint",

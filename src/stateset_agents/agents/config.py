@@ -23,7 +23,9 @@ class AgentConfig:
         max_new_tokens: longest reply, in tokens.
         top_p, top_k, repetition_penalty: truncation for evaluation and serving; training samples at temperature only.
         memory_window: how many of the latest turns of the history the agent sees; None shows it all.
-        context_compression: not supported; `memory_window` is what bounds the context.
+        context_compression: turns that are not shown any more are kept as a line each in the system prompt (the latest
+            12, by their first words); and turns leave as soon as prompt and reply would not fit into the model's
+            context, where a conversation is cut otherwise.
         dtype: of the weights: "auto", "float32", "bfloat16" or "float16".
         device: where the model goes; None: the GPU if there is a CUDA one, else the CPU.
         trust_remote_code: run Python code that comes with the model. No checkpoint records it.
@@ -62,10 +64,8 @@ class AgentConfig:
             problems.append(f"memory_window is {self.memory_window!r}; it must be a whole number >= 1, or None")
         if not isinstance(self.trust_remote_code, bool):
             problems.append(f"trust_remote_code is {self.trust_remote_code!r}; it must be True or False")
-        if self.context_compression:
-            problems.append(
-                "context_compression is not supported; set memory_window (a number of turns) to bound the context"
-            )
+        if not isinstance(self.context_compression, bool):
+            problems.append(f"context_compression is {self.context_compression!r}; it must be True or False")
         if problems:
             raise ConfigError(*problems)
 

@@ -1,7 +1,7 @@
 """MultiTurnAgent: a language model that holds a conversation.
 
-Invariant: what the model reads is the system prompt, the scenario's `agent_context`, the history (or its latest
-`memory_window` turns) and the user's message, rendered by the chat template; nothing else.
+Invariant: what the model reads is the system prompt, the scenario's `agent_context`, the history (or what `memory.py`
+shows of it) and the user's message, rendered by the chat template; nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..core.trajectory import ConversationTurn, TokenRow
 from ..engines.base import SamplingParams
 from .base import Agent, History
 from .config import AgentConfig
+from .memory import first_in_window, first_that_fits, notes_of
 from .runtime import AgentRuntime, LazyRuntime
 from .session import Message, TokenSession
 
@@ -102,8 +103,7 @@ class MultiTurnAgent(Agent):
     ) -> ConversationTurn:
         """See `Agent.process_turn`. The turn's stop reason is CONTEXT when the model's context is full."""
         messages = [*map(_as_message, history), {"role": "user", "content": user_input}]
-        runtime = await self._runtime.get(self.config)
-        return await self._session.reply(runtime, self._compose(messages, context), self._params(runtime))
+        return await self._respond(messages, context)
 
     async def generate_response(self, messages: History) -> str:
         """The model's reply to `messages`, without any override of `process_turn`.
@@ -116,19 +116,31 @@ class MultiTurnAgent(Agent):
             ConfigError: there are no messages.
             ContextFull: they do not fit into the model's context. An episode whose agent lets it pass is truncated.
         """
-        runtime = await self._runtime.get(self.config)
-        turn = await self._session.reply(runtime, self._given(messages), self._params(runtime))
+        turn = await self._respond(_given(messages), None)
         _require_room(turn)
         return turn.content
 
     async def stream_response(self, messages: History) -> AsyncIterator[str]:
         """Like `generate_response`, in pieces of text as they come."""
-        runtime = await self._runtime.get(self.config)
-        async for piece in self._session.stream(runtime, self._given(messages), self._params(runtime)):
+        async for piece in self._stream(_given(messages), None):
             if isinstance(piece, str):
                 yield piece
             else:
                 _require_room(piece)
+
+    async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
+        """The answer to messages of which the first may be a system prompt."""
+        runtime = await self._runtime.get(self.config)
+        return await self._session.reply(runtime, self._compose(runtime, messages, context), self._params(runtime))
+
+    async def _stream(
+        self, messages: list[Message], context: Mapping[str, Any] | None
+    ) -> AsyncIterator[str | ConversationTurn]:
+        """Like `_respond`, in pieces of text, and the turn as the last item."""
+        runtime = await self._runtime.get(self.config)
+        composed = self._compose(runtime, messages, context)
+        async for piece in self._session.stream(runtime, composed, self._params(runtime)):
+            yield piece
 
     def prompt_tokens(self, user_input: str, context: Mapping[str, Any] | None = None) -> int:
         """Length of the prompt with which a conversation begins, in tokens.
@@ -140,7 +152,8 @@ class MultiTurnAgent(Agent):
         Raises:
             ModelError: the agent is not initialized.
         """
-        return len(self.runtime.codec.open(self._compose([{"role": "user", "content": user_input}], context)).ids)
+        opening: list[Message] = [{"role": "user", "content": user_input}]
+        return self._prompt_length(self.runtime, self._compose(self.runtime, opening, context), context)
 
     def settle(self, turns: Sequence[ConversationTurn]) -> int:
         """See `Agent.settle`."""
@@ -169,26 +182,42 @@ class MultiTurnAgent(Agent):
             return params
         return replace(params, top_p=config.top_p, top_k=config.top_k, repetition_penalty=config.repetition_penalty)
 
-    def _given(self, messages: History) -> list[Message]:
-        if not messages:
-            raise ConfigError("there are no messages to answer; pass [{'role': 'user', 'content': '...'}]")
-        return self._compose([_as_message(message) for message in messages], None)
-
-    def _compose(self, messages: list[Message], context: Mapping[str, Any] | None) -> list[Message]:
-        """System prompt and what the memory window shows of `messages`, whose last one is always shown."""
+    def _compose(
+        self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None, fresh: int = 1
+    ) -> list[Message]:
+        """System prompt and what is shown of `messages`, whose last `fresh` ones are always shown."""
         system = [self.config.system_prompt] if self.config.system_prompt else []
         if messages[0]["role"] == "system":
             system, messages = [messages[0]["content"]], messages[1:]
         if context and context.get("agent_context"):
             system.append(str(context["agent_context"]))
-        window = self.config.memory_window
-        if window is not None and len(messages) - 1 > window:
-            messages = messages[-window - 1 :]
-            # Chat templates want a user first, so a window that begins with an answer gives it up.
-            first = next(i for i, m in enumerate(messages) if m["role"] == "user" or i == len(messages) - 1)
-            messages = messages[first:]
-        opening: list[Message] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
-        return opening + messages
+        system += self._tool_instructions(runtime, context)
+        compressed = self.config.context_compression
+
+        def prompt(first: int) -> list[Message]:
+            notes = notes_of(messages[:first]) if compressed else ""
+            told = [*system, notes] if notes else system
+            opening: list[Message] = [{"role": "system", "content": "\n\n".join(told)}] if told else []
+            return opening + messages[first:]
+
+        def fits(first: int) -> bool:
+            room = runtime.max_context - self._prompt_length(runtime, prompt(first), context)
+            return room >= self.config.max_new_tokens
+
+        first = first_in_window(messages, self.config.memory_window, fresh)
+        return prompt(first_that_fits(messages, first, fresh, fits) if compressed else first)
+
+    def _prompt_length(self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None) -> int:
+        """Tokens of a composed prompt."""
+        return len(runtime.codec.open(messages).ids)
+
+    def _tool_instructions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> list[str]:
+        """What the system prompt says of tools. This agent calls none."""
+        if context and context.get("tools"):
+            raise ConfigError(
+                f"the environment offers tools, and {type(self).__name__} calls none; use ToolAgent, or derive from it"
+            )
+        return []
 
 
 def _as_message(turn: ConversationTurn | Mapping[str, str]) -> Message:
@@ -197,6 +226,12 @@ def _as_message(turn: ConversationTurn | Mapping[str, str]) -> Message:
     if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
         raise ConfigError(f"a message is {turn!r}; it must be {{'role': ..., 'content': ...}}")
     return {"role": turn["role"], "content": turn["content"]}
+
+
+def _given(messages: History) -> list[Message]:
+    if not messages:
+        raise ConfigError("there are no messages to answer; pass [{'role': 'user', 'content': '...'}]")
+    return [_as_message(message) for message in messages]
 
 
 def _require_room(turn: ConversationTurn) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import StatesetError, is_out_of_memory
 from ..core.outcome import StopReason
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .runtime import AgentRuntime
 
 Message = Mapping[str, str]
+Definitions = Sequence[Mapping[str, Any]] | None
 
 
 class EngineFailed(StatesetError):
@@ -75,9 +76,9 @@ class TokenSession:
         return [line.row for line in self._lines if line.row.ids]
 
     async def reply(
-        self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams
+        self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams, tools: Definitions = None
     ) -> ConversationTurn:
-        """Sample the assistant's answer to `messages`.
+        """Sample the assistant's answer to `messages`, for which the template may show `tools`.
 
         Returns:
             The turn. When not one token fits into the context any more its content is empty, it has no span, its
@@ -86,7 +87,7 @@ class TokenSession:
         Raises:
             EngineFailed: the engine raised something that is no `StatesetError`. That memory ran out passes as it is.
         """
-        pending = self._begin(runtime, messages, params)
+        pending = self._begin(runtime, messages, params, tools)
         if isinstance(pending, ConversationTurn):
             return pending
         try:
@@ -102,10 +103,10 @@ class TokenSession:
         return self._finish(runtime, pending, generation)
 
     async def stream(
-        self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams
+        self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams, tools: Definitions = None
     ) -> AsyncIterator[str | ConversationTurn]:
         """Like `reply`, in pieces of text, and the turn as the last item. A cut-off character waits for its rest."""
-        pending = self._begin(runtime, messages, params)
+        pending = self._begin(runtime, messages, params, tools)
         if isinstance(pending, ConversationTurn):
             yield pending
             return
@@ -170,10 +171,10 @@ class TokenSession:
             runtime.engine.release(self.key)
 
     def _begin(
-        self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams
+        self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams, tools: Definitions
     ) -> _Pending | ConversationTurn:
         messages = [{"role": m["role"], "content": m["content"]} for m in messages]
-        line, rendering = self._find(runtime, messages)
+        line, rendering = self._find(runtime, messages, tuple(tools) if tools else None)
         key = f"{self.key}#{self._asked}"
         self._asked += 1
         ids = tuple(rendering.ids)
@@ -199,12 +200,15 @@ class TokenSession:
             self._lines.append(line)
         return _Pending(line, messages, rendering, request, clipped)
 
-    def _find(self, runtime: AgentRuntime, messages: list[Message]) -> tuple[_Line, Rendering]:
+    def _find(
+        self, runtime: AgentRuntime, messages: list[Message], tools: tuple[Mapping[str, Any], ...] | None
+    ) -> tuple[_Line, Rendering]:
         """The row that says most of `messages`, with the prompt that continues it; otherwise an empty row."""
         known = [
             line
             for line in self._lines
             if line.rendering is not None
+            and line.rendering.tools == tools
             and not line.busy
             and len(line.messages) < len(messages)
             and line.messages == messages[: len(line.messages)]
@@ -220,7 +224,7 @@ class TokenSession:
             )
             if rendering is not None and list(rendering.ids[: len(line.row)]) == line.row.ids:
                 return line, rendering
-        return _Line(), runtime.codec.open(messages)
+        return _Line(), runtime.codec.open(messages, tools=tools)
 
     def _finish(self, runtime: AgentRuntime, pending: _Pending, generation: Generation) -> ConversationTurn:
         if generation.stop_reason is StopReason.CANCELLED:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..core.errors import DataError, ModelError
@@ -21,6 +22,7 @@ from .control import ControlTokens
 from .marks import Marks
 from .template import ChatTemplate, Message, checked, strings_in
 from .tokenizer import ChatTokenizer, tokenizer_name
+from .tool_format import ToolFormat, format_of_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,21 @@ class ChatCodec:
         header = before.removeprefix(prompt) if before.startswith(prompt) else ""
         has_header = self._leading_control(header) in self._controls.special_ids
         self.reply_header: tuple[int, ...] = self._controls.encode(header, after="") if has_header else ()
+
+    @cached_property
+    def tool_format(self) -> ToolFormat:
+        """The form of tool calls that the template teaches."""
+        return format_of_template(self._template.source, renders_tools=self.shows_tools)
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the template tells the model which tools there are."""
+        return self._template.shows_tools()
+
+    @cached_property
+    def shows_results(self) -> bool:
+        """Whether the template has a place for messages with the role "tool"."""
+        return self._template.shows_results()
 
     def open(
         self, messages: Sequence[Message], *, tools: Sequence[Any] | None = None, add_generation_prompt: bool = True

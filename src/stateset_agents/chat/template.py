@@ -18,6 +18,9 @@ Message = Mapping[str, Any]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
+_PROBE: Message = {"role": "user", "content": "Hi"}
+
+
 class ChatTemplate:
     """Renders conversations through `tokenizer.apply_chat_template`.
 
@@ -51,6 +54,28 @@ class ChatTemplate:
                 f"the chat template of {tokenizer_name(self._tokenizer)!r} refuses a conversation with the roles "
                 f"{roles}: {error}{self._hint(messages, tools, add_generation_prompt)}"
             ) from error
+
+    @property
+    def source(self) -> str:
+        """The template itself, or all of them where the tokenizer has several."""
+        template: Any = self._tokenizer.chat_template
+        return template if isinstance(template, str) else "\n".join(map(str, template.values()))
+
+    def shows_tools(self) -> bool:
+        """Whether it tells the model which tools there are."""
+        named = {"name": "probe_tool", "description": "", "parameters": {"type": "object", "properties": {}}}
+        return self._shows("probe_tool", [_PROBE], [{"type": "function", "function": named}])
+
+    def shows_results(self) -> bool:
+        """Whether it has a place for what a tool said."""
+        call = {"role": "assistant", "content": "probe_call"}
+        return self._shows("probe_result", [_PROBE, call, {"role": "tool", "content": "probe_result"}], None)
+
+    def _shows(self, text: str, messages: Sequence[Message], tools: Sequence[Any] | None) -> bool:
+        try:
+            return text in self._apply(messages, tools, True)
+        except Exception:  # a template is code that came with the model; one that refuses shows nothing
+            return False
 
     def _apply(self, messages: Sequence[Message], tools: Sequence[Any] | None, add_generation_prompt: bool) -> str:
         text = self._tokenizer.apply_chat_template(

@@ -32,6 +32,18 @@ class ToolSpec(Section):
     name: Name
     description: str = ""
     function: Name = Field(description="a built-in by its bare name, or a dotted Python name")
+    parameters: dict[str, Any] | None = Field(
+        default=None, description="JSON Schema of the arguments; null: read from the function's signature"
+    )
+    sequential: bool = Field(default=False, description="calls of one turn wait for each other, in their order")
+
+
+class ToolLimitsSection(Section):
+    """What the tools of an agent may take."""
+
+    calls_per_turn: Positive = Field(default=8, description="calls before a reply; those beyond are refused")
+    seconds_per_call: Annotated[Real, Field(gt=0)] = Field(default=30.0, description="after which a call has failed")
+    bytes_per_result: Positive = Field(default=4096, description="of one result that the model reads; the rest is cut")
 
 
 class AgentSection(Section):
@@ -53,6 +65,10 @@ class AgentSection(Section):
     memory_window: Positive | None = Field(default=None, description="turns that the agent remembers; null: all")
     context_compression: bool = Field(default=False, description="summarise what leaves the memory window")
     tools: list[ToolSpec] | None = Field(default=None, description="for type tool: what the agent may call")
+    tool_format: Literal["auto", "hermes", "llama", "json"] | None = Field(
+        default=None, description="for type tool: how the model calls; null and auto read it off the chat template"
+    )
+    tool_limits: ToolLimitsSection | None = Field(default=None, description="for type tool: what the tools may take")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="kind of weights")
     device: Annotated[str, AfterValidator(_device)] | None = Field(
         default=None, description="cpu, cuda, cuda:N or mps; null: the GPU if there is a CUDA one, else the CPU"

@@ -28,20 +28,12 @@ _ADAM = (
 def refused(agent: AgentSection, environment: EnvironmentSection) -> list[tuple[tuple[str, str], str]]:
     """(path, message) of choices that this version cannot honour."""
     found = []
-    if agent.type == "tool":
+    if agent.type == "tool" and not agent.tools and environment.type != "custom":
         found.append(
             (
                 ("agent", "type"),
-                'agent.type is "tool", and agents with tools cannot be trained by this version.\n'
-                '  use "multi_turn", or "custom" with a class of your own',
-            )
-        )
-    if agent.context_compression:
-        found.append(
-            (
-                ("agent", "context_compression"),
-                "agent.context_compression is true, and this version cannot summarise what an agent forgets.\n"
-                "  bound the context with memory_window, a number of turns",
+                'agent.type is "tool", and the agent has none.\n'
+                "  tools: [{name: calculator, function: calculator_function}], or a dotted name of your own function",
             )
         )
     if environment.type == "task":
@@ -66,8 +58,9 @@ def unused_keys(
         training: the resolved hyperparameters.
         origins: dotted key to origin, of the keys that the user gave.
     """
+    of_tools = f'it belongs to agents of type "tool", and this one is "{agent.type}"'
     useless = [
-        ("agent.tools", bool(agent.tools), f'tools belong to agents of type "tool", and this one is "{agent.type}"'),
+        *((f"agent.{name}", agent.type != "tool", of_tools) for name in ("tools", "tool_format", "tool_limits")),
         ("environment.tasks_file", True, 'tasks belong to environments of type "task"'),
         ("environment.success_criteria", True, 'it belongs to environments of type "task"; scenarios have their own'),
         (

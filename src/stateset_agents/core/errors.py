@@ -75,6 +75,14 @@ class Interrupted(StatesetError):
     exit_code = EXIT_INTERRUPTED
 
 
+class EnvironmentFailed(Exception):
+    """A tool or another part of the agent's world is broken. The episode ends as `Outcome.ENVIRONMENT`.
+
+    Raise it from a tool whose failure is not the agent's: a database that does not answer, not an order that does not
+    exist. Whatever else a tool raises is told to the model.
+    """
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a GPU or off it; torch is not imported to find out."""
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):

@@ -24,7 +24,7 @@ from typing import Any
 
 from ..agents import Agent
 from ..core.environment import Environment, EnvironmentState, EpisodeStatus
-from ..core.errors import ContextFull, DataError, StatesetError, is_out_of_memory
+from ..core.errors import ContextFull, DataError, EnvironmentFailed, StatesetError, is_out_of_memory
 from ..core.outcome import Outcome, StopReason
 from ..core.reward import GroupReward, RewardFunction, RewardResult, as_reward
 from ..core.scenario import Scenario
@@ -226,6 +226,8 @@ class _Episode:
             return ConversationTurn("assistant", "", told_why, stop_reason=StopReason.CONTEXT)
         except StatesetError:
             raise
+        except EnvironmentFailed as error:
+            raise _failed(Outcome.ENVIRONMENT, "a tool", error) from error
         except Exception as error:
             if is_out_of_memory(error):
                 raise

@@ -16,6 +16,8 @@ from typing import Any
 from ..agents.base import Agent
 from ..agents.config import AgentConfig
 from ..agents.multi_turn import MultiTurnAgent
+from ..agents.tool_agent import ToolAgent
+from ..agents.toolbox import ToolLimits
 from ..config import RunConfig
 from ..config.training import TrainingConfig
 from ..core.dotted import import_dotted
@@ -24,6 +26,7 @@ from ..core.errors import ConfigError, DataError, StatesetError
 from ..core.records import Record, read_records
 from ..core.reward import CompositeReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
+from ..core.tools import Tool, load_tool
 from ..core.trajectory import ConversationTurn
 
 _AGENT_FIELDS = (
@@ -66,7 +69,9 @@ def build_agent(config: RunConfig) -> Agent:
         ConfigError: `agent.class` cannot be imported, is no Agent, or cannot be made.
     """
     settings = {name: getattr(config.agent, name) for name in _AGENT_FIELDS}
-    if config.agent.type != "custom":
+    if config.agent.type == "tool":
+        return _tool_agent(config, AgentConfig(**settings))
+    if config.agent.type == "multi_turn":
         return MultiTurnAgent(AgentConfig(**settings))
     found = _class_named(config, "agent.class", Agent)
     parameters = list(inspect.signature(found).parameters)
@@ -77,6 +82,25 @@ def build_agent(config: RunConfig) -> Agent:
         stated = {name: value for name, value in settings.items() if f"agent.{name}" in config.origins}
         agent.config = replace(agent.config, **stated)
     return agent
+
+
+def _tool_agent(config: RunConfig, settings: AgentConfig) -> ToolAgent:
+    """An agent with the tools of the config, which names their functions."""
+    tools: list[Tool] = []
+    problems: list[str] = []
+    for index, spec in enumerate(config.agent.tools or ()):
+        place = f"agent.tools[{index}]"
+        try:
+            tools.append(load_tool(spec.model_dump(exclude_none=True), config.base_dir, place))
+        except ConfigError as error:
+            problems += [config.located(place, problem) for problem in error.problems]
+    if problems:
+        raise ConfigError(*problems)
+    limits = ToolLimits(**config.agent.tool_limits.model_dump()) if config.agent.tool_limits else None
+    try:
+        return ToolAgent(settings, tools, tool_format=config.agent.tool_format or "auto", limits=limits)
+    except ConfigError as error:
+        raise ConfigError(*(config.located("agent.tools", problem) for problem in error.problems)) from error
 
 
 def build_environment(config: RunConfig) -> Environment:

@@ -33,7 +33,7 @@ def test_the_documented_address_holds_the_same_classes():
         ("repetition_penalty", 0, "repetition_penalty is 0"),
         ("memory_window", 0, "memory_window is 0"),
         ("memory_window", True, "memory_window is True"),
-        ("context_compression", True, "context_compression is not supported; set memory_window"),
+        ("context_compression", 1, "context_compression is 1; it must be True or False"),
     ],
 )
 def test_a_setting_that_is_wrong_or_does_nothing_is_refused(field, value, message):
@@ -52,8 +52,9 @@ def test_memory_window_is_also_an_argument_of_the_agent():
     assert MultiTurnAgent(config).config is config
     assert MultiTurnAgent(config, memory_window=4).config.memory_window == 4
     assert config.memory_window == 10
+    assert MultiTurnAgent(config, context_compression=True).config.context_compression
     with pytest.raises(ConfigError, match="memory_window"):
-        MultiTurnAgent(config, context_compression=True)
+        MultiTurnAgent(config, memory_window=0)
 
 
 def test_what_is_no_config_is_refused_with_the_way_to_do_it():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stateset_agents.agents import ToolAgent
 from stateset_agents.agents.multi_turn import MultiTurnAgent
 from stateset_agents.config import RunConfig, load_config
 from stateset_agents.core.environment import ConversationEnvironment
@@ -62,6 +63,13 @@ def stranger():
     pass
 
 
+def look_up(word: str):
+    'Finds a word.'
+
+
+NUMBER = 3
+
+
 @reward_function(weight=0.25)
 def short(turns):
     return 7.0
@@ -89,6 +97,44 @@ def build(tmp_path: Path) -> Callable[[str], RunConfig]:
         return load_config(path, environ={})
 
     return load
+
+
+def test_an_agent_with_tools_has_those_that_the_config_names(build):
+    agent = build_agent(
+        build(
+            "agent:\n  type: tool\n  model_name: tiny\n  tool_format: json\n  tools:\n"
+            "    - {name: sums, description: Sums up, function: calculator_function}\n"
+            "    - {name: look, function: mine.look_up, sequential: true}\n"
+            "  tool_limits: {calls_per_turn: 2, seconds_per_call: 1.5}\n"
+            "environment: {scenarios_file: plain.json}\n"
+        )
+    )
+    assert isinstance(agent, ToolAgent)
+    assert [(tool.name, tool.description, tool.sequential) for tool in agent.tools] == [
+        ("sums", "Sums up", False),
+        ("look", "Finds a word.", True),
+    ]
+    assert agent.tools[0].function(expression="2*3") == "6"
+    assert (agent.limits.calls_per_turn, agent.limits.seconds_per_call) == (2, 1.5)
+    assert agent.limits.bytes_per_result == 4096
+    assert agent.tool_format == "json"
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("calculator", "no built-in tool of that name"),
+        ("mine.lookup", 'did you mean "look_up"'),
+        ("mine.NUMBER", "it must be a function"),
+        ("os.system", "runs whatever a model writes"),
+        ("builtins.eval", "runs whatever a model writes"),
+    ],
+)
+def test_a_tool_that_is_none_is_told_with_its_line(build, function, told):
+    text = f"agent:\n  type: tool\n  tools:\n    - {{name: t, function: {function}}}\n"
+    with pytest.raises(ConfigError, match=told) as caught:
+        build_agent(build(text + "environment: {scenarios_file: plain.json}\n"))
+    assert "run.yaml, line 3: agent.tools[0]" in str(caught.value)
 
 
 def test_an_agent_has_every_setting_of_the_config(build):

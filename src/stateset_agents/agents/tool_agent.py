@@ -1,0 +1,178 @@
+"""ToolAgent: an agent that calls functions before it answers.
+
+Invariant: what the model sampled is what is trained: calls stay in the conversation as the text that was sampled, and
+what the tools said is context. A move ends with the first turn that calls nothing. Calls beyond the budget are not
+made, and a turn that still calls something after it was told so is the reply, as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+from ..chat.tool_format import FORMATS, ToolFormat, ToolFormatName
+from ..core.errors import ConfigError
+from ..core.tool_calls import TOOL, ToolCall
+from ..core.tools import Tool, as_tools
+from ..core.trajectory import ConversationTurn
+from .config import AgentConfig
+from .multi_turn import MultiTurnAgent
+from .runtime import AgentRuntime
+from .session import Message
+from .toolbox import Toolbox, ToolLimits
+
+
+class ToolAgent(MultiTurnAgent):
+    """An agent that uses tools.
+
+    Args:
+        config: what the agent is told.
+        tools: functions, `Tool` objects, or mappings such as `{"name", "description", "function"}`. The description of
+            the parameters is read from a function's signature and docstring unless `parameters` (JSON Schema) has it.
+            An environment may offer more (`Environment.episode_tools`).
+        tool_format: how the model calls: "hermes", "llama" or "json"; "auto" reads it off the chat template.
+        limits: what the tools may take.
+        memory_window, context_compression: override the config's.
+
+    Raises:
+        ConfigError: a setting or a tool is wrong.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        tools: Iterable[object] = (),
+        *,
+        tool_format: ToolFormatName = "auto",
+        limits: ToolLimits | None = None,
+        memory_window: int | None = None,
+        context_compression: bool | None = None,
+    ) -> None:
+        super().__init__(config, memory_window=memory_window, context_compression=context_compression)
+        if tool_format not in ("auto", *FORMATS):
+            known = ", ".join(("auto", *FORMATS))
+            raise ConfigError(f"tool_format is {tool_format!r}, which does not exist. Known: {known}")
+        self.tools: list[Tool] = as_tools(tools)
+        self.tool_format = tool_format
+        self.limits = limits or ToolLimits()
+
+    def format_of(self, runtime: AgentRuntime) -> ToolFormat:
+        """How this model calls tools.
+
+        Raises:
+            ConfigError: the form needs a chat template that shows tools, and the model's does not.
+        """
+        codec = runtime.codec
+        if self.tool_format == "auto":
+            return codec.tool_format
+        chosen = FORMATS[self.tool_format]
+        if chosen.native and not codec.shows_tools:
+            raise ConfigError(
+                f"tool_format is {self.tool_format!r}, but the model's chat template does not tell it of tools; use "
+                '"json", for which the system prompt does'
+            )
+        return chosen
+
+    async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
+        runtime = await self._runtime.get(self.config)
+        move = _Move(self, runtime, messages, context)
+        while True:
+            composed = self._compose(runtime, move.messages, context, move.fresh)
+            turn = await self._session.reply(runtime, composed, self._params(runtime), move.definitions)
+            if not await move.goes_on(turn):
+                return turn
+
+    async def _stream(
+        self, messages: list[Message], context: Mapping[str, Any] | None
+    ) -> AsyncIterator[str | ConversationTurn]:
+        """Pieces of what is certainly said to the user; calls are not shown."""
+        runtime = await self._runtime.get(self.config)
+        move = _Move(self, runtime, messages, context)
+        while True:
+            composed = self._compose(runtime, move.messages, context, move.fresh)
+            text, shown = "", 0
+            async for piece in self._session.stream(runtime, composed, self._params(runtime), move.definitions):
+                if isinstance(piece, ConversationTurn):
+                    turn = piece
+                    continue
+                text += piece
+                safe = len(move.form.speech(text))
+                if safe > shown:
+                    yield text[shown:safe]
+                    shown = safe
+            if not await move.goes_on(turn):
+                if len(turn.content) > shown:
+                    yield turn.content[shown:]
+                yield turn
+                return
+
+    def _prompt_length(self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None) -> int:
+        definitions = _definitions(self.offered(context)) if self.format_of(runtime).native else None
+        return len(runtime.codec.open(messages, tools=definitions).ids)
+
+    def _tool_instructions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> list[str]:
+        tools = self.offered(context)
+        told = self.format_of(runtime).instructions(_definitions(tools)) if tools else ""
+        return [told] if told else []
+
+    def offered(self, context: Mapping[str, Any] | None = None) -> list[Tool]:
+        """The agent's own tools and those that the environment offers in this episode.
+
+        Args:
+            context: as in `process_turn`.
+
+        Raises:
+            ConfigError: two of them have the same name.
+        """
+        episode = (context or {}).get("tools") or ()
+        return as_tools([*self.tools, *episode]) if episode else self.tools
+
+
+def _definitions(tools: list[Tool]) -> list[Mapping[str, Any]]:
+    return [tool.definition() for tool in tools]
+
+
+class _Move:
+    """One turn of the user, up to the reply: the calls that were made, and how many are left."""
+
+    def __init__(
+        self, agent: ToolAgent, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None
+    ) -> None:
+        tools = agent.offered(context)
+        self.form = agent.format_of(runtime)
+        self.definitions = _definitions(tools) if self.form.native and tools else None
+        self.steps: list[ConversationTurn] = []
+        self._asked = messages
+        self._box = Toolbox(tools, agent.limits)
+        self._left = agent.limits.calls_per_turn
+        self._warned = False
+        self._results_as_user = not runtime.codec.shows_results
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation, with what happened in this move."""
+        return [self._shown(message) for message in (*self._asked, *(step.to_message() for step in self.steps))]
+
+    @property
+    def fresh(self) -> int:
+        """The user's message and the steps after it."""
+        return 1 + len(self.steps)
+
+    async def goes_on(self, turn: ConversationTurn) -> bool:
+        """Make the calls of a turn; False if it is the reply, which has the steps of the move then."""
+        calls = self.form.calls(turn.content) if self._box.tools and turn.span is not None else []
+        if not calls or self._warned:
+            turn.steps = self.steps
+            return False
+        turn.tool_calls = tuple(call for call in calls if isinstance(call, ToolCall))
+        self._warned = len(calls) > self._left
+        results = await self._box.run(calls, self._left)
+        self._left = max(0, self._left - len(calls))
+        self.steps += [turn, *results]
+        return True
+
+    def _shown(self, message: Message) -> Message:
+        """A tool's words as the user's, for a template that has no other place for them."""
+        if self._results_as_user and message["role"] == TOOL:
+            return {"role": "user", "content": f"Tool result: {message['content']}"}
+        return message

@@ -1,0 +1,264 @@
+"""Tools: functions that an agent may call, and what their arguments must look like.
+
+Invariant: a function runs only with arguments that fit its parameters, by name and strictly ("3" is no number). What
+does not fit never reaches it; the model is told what was wrong instead.
+
+A parameter schema is read from the function's signature and docstring, or given as JSON Schema.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .dotted import import_dotted
+from .errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
+_KEYS = ("name", "description", "function", "parameters", "sequential")
+
+BUILT_IN = {"calculator_function": "stateset_agents.core.calculator.calculator"}
+"""Tools that a config names by a bare name."""
+
+_BARE = ("builtins", "io", "nt", "os", "posix", "shutil", "subprocess", "sys")
+"""Modules whose functions are no tools as they are."""
+
+Check = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class BadArguments(Exception):
+    """The arguments of a call do not fit. The text is for the model that made it."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that an agent may call.
+
+    Attributes:
+        name: by which the model calls it.
+        description: when to use it, for the model.
+        parameters: JSON Schema of the arguments: an object with a property for each.
+        function: sync (it runs in a thread of its own) or async; gets the arguments by name.
+        sequential: it changes something, so that the calls of one turn wait for each other, in the order in which the
+            model made them.
+        check: raises `BadArguments`, or returns what the function gets.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    function: Callable[..., Any] = field(repr=False)
+    sequential: bool = False
+    check: Check = field(default=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, given: object, place: str = "the tool") -> Tool:
+        """A tool from whatever describes one.
+
+        Args:
+            given: a `Tool`, a function, or a mapping with `function` and, optional, `name`, `description`,
+                `parameters` (JSON Schema) and `sequential`.
+            place: where it was given, for messages.
+
+        Raises:
+            ConfigError: it is none, its name is none, or its parameters cannot be described.
+        """
+        if isinstance(given, Tool):
+            return given
+        spec: Mapping[str, Any] = given if isinstance(given, Mapping) else {"function": given}
+        unknown = [key for key in spec if key not in _KEYS]
+        if unknown:
+            raise ConfigError(f"{place} has the unknown key {unknown[0]!r}. Known: {', '.join(_KEYS)}")
+        function = spec.get("function")
+        if not callable(function):
+            raise ConfigError(
+                f"{place} is {given!r:.100}; it must be a function, or "
+                "{'name': ..., 'description': ..., 'function': f}"
+            )
+        name = spec.get("name") or getattr(function, "__name__", type(function).__name__)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{place} is called {name!r}; a name has letters, digits, _ and -, for example 'find_order'"
+            )
+        described, schema, check = _from_signature(function, name, place, given_schema=spec.get("parameters"))
+        description = spec.get("description") or described
+        if not isinstance(description, str):
+            raise ConfigError(f"the description of {name!r} is {description!r}; it must be text")
+        return cls(name, description, schema, function, bool(spec.get("sequential", False)), check)
+
+    def definition(self) -> dict[str, Any]:
+        """The form in which chat templates and chat completion servers take tools."""
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": function}
+
+
+def as_tools(given: Iterable[object], place: str = "tools") -> list[Tool]:
+    """Tools with different names.
+
+    Raises:
+        ConfigError: every problem, one line each.
+    """
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ConfigError(f"{place} is {given!r:.60}; it must be a list of functions or of mappings with a `function`")
+    tools: dict[str, Tool] = {}
+    problems: list[str] = []
+    for index, one in enumerate(given):
+        try:
+            tool = Tool.of(one, f"{place}[{index}]")
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        if tool.name in tools:
+            problems.append(
+                f"{place}[{index}] is called {tool.name!r}, and so is another tool: each needs its own name"
+            )
+        tools[tool.name] = tool
+    if problems:
+        raise ConfigError(*problems)
+    return list(tools.values())
+
+
+def load_tool(spec: Mapping[str, Any], base_dir: Any = None, place: str = "tools[0]") -> Tool:
+    """The tool of a config's entry, whose function is named: a built-in by its bare name, or a dotted path.
+
+    Args:
+        spec: `name`, `description`, `function`.
+        base_dir: the config file's folder.
+        place: of the entry, for messages.
+
+    Raises:
+        ConfigError: the function is not found, or is no tool.
+    """
+    named = str(spec.get("function"))
+    if "." not in named and named not in BUILT_IN:
+        raise ConfigError(
+            f"{place}.function is {named!r}, and there is no built-in tool of that name. Known: {', '.join(BUILT_IN)}; "
+            "a function of your own is named with its module, for example my_tools.find_order"
+        )
+    path = BUILT_IN.get(named, named)
+    found = import_dotted(path, None if named in BUILT_IN else base_dir, what=f"{place}.function")
+    if named not in BUILT_IN and getattr(found, "__module__", None) in _BARE:
+        raise ConfigError(
+            f"{place}.function is {named!r}, which runs whatever a model writes; write a function of your own around it "
+            "that takes no more than the model may decide"
+        )
+    return Tool.of({**spec, "function": found}, place)
+
+
+def _from_signature(
+    function: Callable[..., Any], name: str, place: str, given_schema: object
+) -> tuple[str, Mapping[str, Any], Check]:
+    """Description, parameter schema and check of a function."""
+    documented = _documentation(function)
+    if given_schema is not None:
+        return documented[0], *_given(given_schema, name)
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except (TypeError, ValueError, NameError) as error:
+        raise ConfigError(
+            f"the signature of {name!r} ({place}) cannot be read ({error}); give its JSON Schema as `parameters`"
+        ) from None
+    return documented[0], *_inferred(signature, name, documented[1])
+
+
+def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """What a docstring says of the function, and of each of its parameters."""
+    import docstring_parser
+
+    parsed = docstring_parser.parse(inspect.getdoc(function) or "")
+    text = " ".join(part.strip() for part in (parsed.short_description, parsed.long_description) if part)
+    return text, {one.arg_name: " ".join((one.description or "").split()) for one in parsed.params}
+
+
+def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str]) -> tuple[Mapping[str, Any], Check]:
+    from pydantic import ConfigDict, Field, ValidationError, create_model
+    from pydantic.errors import PydanticUserError
+
+    fields: dict[str, Any] = {}
+    free = False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            free = True
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            raise ConfigError(
+                f"the parameter {parameter.name!r} of the tool {name!r} has no name that a call could give; make it an "
+                "ordinary one, or give the tool's JSON Schema as `parameters`"
+            )
+        kind = Any if parameter.annotation is parameter.empty else parameter.annotation
+        # Fields are numbered: a parameter may have a name that pydantic keeps for itself (schema, json, _x).
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"p{len(fields)}"] = (
+            kind,
+            Field(default, alias=parameter.name, description=about.get(parameter.name) or None),
+        )
+    config = ConfigDict(extra="allow" if free else "forbid", arbitrary_types_allowed=False)
+    try:
+        model = create_model(name, __config__=config, **fields)
+        schema = _plain(model.model_json_schema())
+    except PydanticUserError as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(
+            f"the parameters of the tool {name!r} cannot be described ({why}); annotate them with types that JSON has, "
+            "or give the tool's JSON Schema as `parameters`"
+        ) from None
+
+    def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            made = model.model_validate_json(json.dumps(dict(arguments)), strict=True)
+        except ValidationError as error:
+            told = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()]
+            raise BadArguments("; ".join(told)) from None
+        known = {info.alias: getattr(made, key) for key, info in model.model_fields.items() if info.alias}
+        return {**{key: value for key, value in known.items() if key in arguments}, **(made.model_extra or {})}
+
+    return schema, check
+
+
+def _given(schema: object, name: str) -> tuple[Mapping[str, Any], Check]:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+        raise ConfigError(
+            f"the parameters of the tool {name!r} are {schema!r:.60}; they must be the JSON Schema of an object"
+        )
+    schema = {"type": "object", **schema}
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ConfigError(f"the parameters of the tool {name!r} are no JSON Schema: {error.message}") from None
+    if _references_elsewhere(schema):
+        raise ConfigError(f"the parameters of the tool {name!r} refer to another document; write them out")
+    validator = Draft202012Validator(schema)
+
+    def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        found = sorted(validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.absolute_path)))
+        if found:
+            told = [f"{'.'.join(map(str, one.absolute_path)) or 'arguments'}: {one.message:.200}" for one in found]
+            raise BadArguments("; ".join(told))
+        return dict(arguments)
+
+    return schema, check
+
+
+def _references_elsewhere(schema: Any) -> bool:
+    """Whether a reference leaves the document: nothing is ever fetched."""
+    if isinstance(schema, Mapping):
+        target = schema.get("$ref")
+        away = isinstance(target, str) and not target.startswith("#")
+        return away or any(map(_references_elsewhere, schema.values()))
+    return isinstance(schema, Sequence) and not isinstance(schema, str) and any(map(_references_elsewhere, schema))
+
+
+def _plain(schema: Any) -> Any:
+    """The schema without the titles that pydantic adds."""
+    if isinstance(schema, dict):
+        properties = {key: _plain(value) for key, value in schema.get("properties", {}).items()}
+        rest = {key: _plain(value) for key, value in schema.items() if key not in ("title", "properties")}
+        return {**rest, "properties": properties} if "properties" in schema else rest
+    return [_plain(item) for item in schema] if isinstance(schema, list) else schema
