@@ -143,7 +143,7 @@ def load_tool(spec: Mapping[str, Any], base_dir: Any = None, place: str = "tools
     found = import_dotted(path, None if named in BUILT_IN else base_dir, what=f"{place}.function")
     if named not in BUILT_IN and getattr(found, "__module__", None) in _BARE:
         raise ConfigError(
-            f"{place}.function is {named!r}, which runs whatever a model writes; write a function of your own around it "
+            f"{place}.function is {named!r}, which runs whatever a model writes; write a function around it "
             "that takes no more than the model may decide"
         )
     return Tool.of({**spec, "function": found}, place)

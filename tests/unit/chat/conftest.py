@@ -115,7 +115,7 @@ def tokenizers() -> Callable[[str], Any]:
                 return byte_tokenizer(**chatml, template=CHOPPING)
             case "headers-only":
                 return byte_tokenizer(**(chatml | {"eos": "<|endoftext|>"}), template=HEADERS_ONLY)
-            case "llama3":
+            case "llama3" | "llama3_1" | "llama3_2":
                 eos, bos = "<|end_of_text|>", "<|begin_of_text|>"
                 return byte_tokenizer(LLAMA_TOKENS, [], trl_template(name), eos=eos, bos=bos)
             case "gptoss":
