@@ -154,7 +154,7 @@ def _call(text: str, key: str) -> ToolCall | MalformedCall:
     if not isinstance(value, dict) or set(value) != {"name", key}:
         return MalformedCall(f"a call must be {shape} and nothing else")
     name, arguments = value["name"], value[key]
-    if not isinstance(name, str) or not isinstance(arguments, dict):
+    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
         return MalformedCall(f"a call must be {shape}: a text and an object")
     return ToolCall(name, arguments)
 

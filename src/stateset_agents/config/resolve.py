@@ -132,15 +132,18 @@ def _finish(
     training = _training(data.get("training", {}), origins, layer, problems)
 
     problems += [problem(layer.place(path), message) for path, message in refused(agent, environment)]
-    played = environment.type == "custom" or bool(environment.scenarios or environment.scenarios_file)
+    tasks = environment.type == "task"
+    named = environment.tasks_file if tasks else environment.scenarios or environment.scenarios_file
+    played = environment.type == "custom" or bool(named)
     # A section with a problem of its own is asked as it stands, so that no second problem is made of the first.
     file = data.get("training", {}).get("data_file") if training is None else training.data_file
     reads = file is not None
     if training is not None and reads and not played and training.eval_scenarios_file is None:
         training = _unevaluated(training, origins, given, layer, problems)
     if not played and not reads:
-        hint = "name a JSON or YAML file of scenarios, for example data/customer_service_scenarios.json"
-        problems.append(problem(layer.place(("environment",)), "environment.scenarios_file is missing.", hint))
+        key, example = ("tasks_file", "tasks.json") if tasks else ("scenarios_file", "customer_service_scenarios.json")
+        hint = f"name a JSON or YAML file of {key.removesuffix('_file')}, for example data/{example}"
+        problems.append(problem(layer.place(("environment",)), f"environment.{key} is missing.", hint))
     if logging.wandb is not None and logging.wandb.project is None:
         hint = "name it, or set WANDB_PROJECT or --wandb-project"
         problems.append(problem(layer.place(("logging", "wandb")), "logging.wandb.project is missing.", hint))
@@ -153,7 +156,7 @@ def _finish(
         origins["output_dir"] = "--output-dir"
     config_file = document.file.expanduser().absolute()
     files = _DataFiles(config_file.parent, environ, layer)
-    environment = files.found_in(environment, "scenarios_file", ("environment",))
+    environment = files.found_in(environment, "tasks_file" if tasks else "scenarios_file", ("environment",))
     training = files.found_in(training, "eval_scenarios_file", ("training",))
     training = files.found_in(training, "data_file", ("training",))
     rewards = tuple(files.found_in(item, "ground_truth_file", ("rewards", i)) for i, item in enumerate(rewards))

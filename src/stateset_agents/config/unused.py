@@ -36,14 +36,6 @@ def refused(agent: AgentSection, environment: EnvironmentSection) -> list[tuple[
                 "  tools: [{name: calculator, function: calculator_function}], or a dotted name of your own function",
             )
         )
-    if environment.type == "task":
-        found.append(
-            (
-                ("environment", "type"),
-                'environment.type is "task", and task environments are not part of this version.\n'
-                '  use "conversation", or "custom" with a class of your own',
-            )
-        )
     return found
 
 
@@ -59,10 +51,12 @@ def unused_keys(
         origins: dotted key to origin, of the keys that the user gave.
     """
     of_tools = f'it belongs to agents of type "tool", and this one is "{agent.type}"'
+    tasks, of_scenarios = environment.type == "task", 'an environment of type "task" plays tasks_file'
     useless = [
         *((f"agent.{name}", agent.type != "tool", of_tools) for name in ("tools", "tool_format", "tool_limits")),
-        ("environment.tasks_file", True, 'tasks belong to environments of type "task"'),
-        ("environment.success_criteria", True, 'it belongs to environments of type "task"; scenarios have their own'),
+        ("environment.tasks_file", not tasks, 'tasks belong to environments of type "task"'),
+        ("environment.success_criteria", not tasks, 'it belongs to type "task"; scenarios have their own'),
+        *((f"environment.{name}", tasks, of_scenarios) for name in ("scenarios", "scenarios_file")),
         (
             "training.auto_adjust",
             training.auto_adjust,

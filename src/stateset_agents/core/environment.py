@@ -15,12 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from .errors import DataError
 from .facts import provided_topics
 from .outcome import Outcome
-from .scenario import Scenario, as_scenarios, require_user_turns
+from .scenario import Scenario, as_scenarios, load_scenarios, require_user_turns
 from .trajectory import ConversationTurn
 from .users import ScriptedUser, User, UserFailed
 
@@ -47,7 +48,7 @@ class EnvironmentState:
         status: where the episode stands.
         context: free for the environment; rewards read it as `context["state"]`.
         scenario: what the episode is played on.
-        history: the conversation, for a user that answers to it. Text alone, no tokens.
+        history: the conversation, with the agent's calls of tools, for a user that answers to it. No tokens.
     """
 
     episode_id: str
@@ -83,6 +84,14 @@ class Environment(ABC):
             DataError: an entry is no scenario, or two have the same id.
         """
         return as_scenarios(self.scenarios, strict=False) or [Scenario(id="episode")]
+
+    def read_scenarios(self, path: str | Path) -> list[Scenario]:
+        """The scenarios of a file of this environment's kind.
+
+        Raises:
+            DataError: see `load_scenarios`.
+        """
+        return load_scenarios(path)
 
     async def reset(self, scenario: Scenario | Mapping[str, Any] | None = None) -> EnvironmentState:
         """Begin an episode.
@@ -236,9 +245,12 @@ class ConversationEnvironment(Environment):
         if state.status is not EpisodeStatus.ONGOING:
             raise ValueError(f"this conversation is over ({state.status.value}); begin another with reset()")
         after = state.copy()
-        text = action if isinstance(action, str) else action.content
-        after.history.append(ConversationTurn("assistant", text))
+        said = ConversationTurn("assistant", action) if isinstance(action, str) else action
+        after.history += [turn.bare() for turn in (*said.steps, said)]
         after.turn_count += 1
+        if await self._is_over(after):
+            after.status = EpisodeStatus.COMPLETED
+            return after, None, 0.0, True
         try:
             answer = await self.user.reply(scenario, after.history, self.persona)
         except Exception as error:
@@ -259,6 +271,10 @@ class ConversationEnvironment(Environment):
         if scenario is None or not scenario.topics:
             return None
         return all(provided_topics(turns, scenario.facts, scenario.topics).values())
+
+    async def _is_over(self, state: EnvironmentState) -> bool:
+        """Whether the conversation is over without another word of the user; may note in `state` what was done."""
+        return False
 
     def unused(self) -> list[tuple[str, str]]:
         """What a scripted user makes no use of."""

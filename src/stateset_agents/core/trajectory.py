@@ -140,6 +140,10 @@ class ConversationTurn:
         """Whether the content is word for word what the engine sampled."""
         return self.span is not None and self.content == self.sampled_text
 
+    def bare(self) -> ConversationTurn:
+        """What was said and called, without tokens and metadata."""
+        return ConversationTurn(self.role, self.content, tool_calls=self.tool_calls, tool_result=self.tool_result)
+
     def to_message(self) -> dict[str, str]:
         """The `{"role", "content"}` form that chat templates and APIs use."""
         return {"role": self.role, "content": self.content}

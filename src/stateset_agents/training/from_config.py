@@ -26,6 +26,7 @@ from ..core.errors import ConfigError, DataError, StatesetError
 from ..core.records import Record, read_records
 from ..core.reward import CompositeReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
+from ..core.tasks import TaskEnvironment, load_tasks, task_completion_function
 from ..core.tools import Tool, load_tool
 from ..core.trajectory import ConversationTurn
 
@@ -112,8 +113,10 @@ def build_environment(config: RunConfig) -> Environment:
         ConfigError: `environment.class` cannot be imported, is no Environment, or cannot be made.
         DataError: the scenarios are missing or wrong.
     """
+    if config.environment.type == "task" and config.environment.tasks_file is not None:
+        return _environment(config, load_tasks(config.environment.tasks_file))
     scenarios = _scenarios(config, config.environment.scenarios_file)
-    if config.training.data_file is not None and scenarios is None and config.environment.type == "conversation":
+    if config.training.data_file is not None and scenarios is None and config.environment.type != "custom":
         return build_eval_environment(config) or Unplayed()
     return _environment(config, scenarios)
 
@@ -125,7 +128,9 @@ def build_eval_environment(config: RunConfig) -> Environment | None:
         ConfigError, DataError: as `build_environment`.
     """
     file = config.training.eval_scenarios_file
-    return None if file is None else _environment(config, load_scenarios(file))
+    if file is None:
+        return None
+    return _environment(config, load_tasks(file) if config.environment.type == "task" else load_scenarios(file))
 
 
 def build_records(training: TrainingConfig) -> list[Record] | None:
@@ -195,6 +200,15 @@ def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:
 
 def _environment(config: RunConfig, scenarios: list[Scenario] | None) -> Environment:
     section = config.environment
+    if section.type == "task":
+        criterion = section.success_criteria or task_completion_function
+        try:
+            return TaskEnvironment(
+                scenarios or [], criterion, section.max_turns, section.persona, base_dir=config.base_dir
+            )
+        except ConfigError as error:
+            key = "environment.success_criteria"
+            raise ConfigError(*(config.located(key, problem) for problem in error.problems)) from error
     if section.type != "custom":
         return ConversationEnvironment(scenarios or [], section.max_turns, section.persona)
     found = _class_named(config, "environment.class", Environment)

@@ -27,6 +27,7 @@ _FREE = {
     "agent.device",
     "environment.scenarios",  # compared by what they hold, not by how they are named
     "environment.scenarios_file",
+    "environment.tasks_file",
     "training.num_episodes",
     *(f"training.{name}" for name in ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")),
 }

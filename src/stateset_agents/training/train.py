@@ -17,7 +17,6 @@ from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, RunFolderError
 from ..core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_reward
-from ..core.scenario import load_scenarios
 from ..tracking.progress import Progress
 from .announce import announce_arguments
 from .callbacks import Callback
@@ -100,7 +99,7 @@ async def train(
         if eval_environment is not None:
             raise ConfigError("eval_environment and eval_scenarios_file both say what to evaluate on: give one of them")
         eval_environment = copy.copy(environment)
-        eval_environment.scenarios = load_scenarios(config.eval_scenarios_file)
+        eval_environment.scenarios = environment.read_scenarios(config.eval_scenarios_file)
     if not quiet:
         with Progress() as progress:
             if reward_fn is None:

@@ -68,7 +68,9 @@ async def test_what_a_tool_says_is_never_a_control_token(tokenizers, family):
     call = {"qwen2_5": HERMES_CALL, "llama3_1": LLAMA_CALL, "smollm2": JSON_CALL}[family]
     tokenizer = tokenizers(family)
     controls = {
-        number for number, token in tokenizer.added_tokens_decoder.items() if token.special or "tool_call" in token.content
+        number
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special or "tool_call" in token.content
     }
     counts = []
     for result in ("$3", NASTY):

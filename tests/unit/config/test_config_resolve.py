@@ -322,8 +322,14 @@ def test_a_mistake_is_named_with_file_line_key_and_fix(write, text, line, words)
     assert words in problems[0]
 
 
-def test_an_environment_that_this_version_lacks_is_refused(write):
-    assert "task environments are not part" in problems_of(write("environment: {type: task, tasks_file: t.json}\n"))[0]
+def test_an_environment_of_tasks_needs_a_file_of_them_and_scenarios_are_of_no_use_to_it(write):
+    (problem,) = problems_of(write("environment: {type: task, scenarios: [{user_responses: [Hi]}]}\n"))
+    assert problem.startswith("config error in run.yaml, line 1: environment.tasks_file is missing")
+    path = write("environment: {type: task, tasks_file: t.json, scenarios: [{user_responses: [Hi]}]}\n")
+    (path.parent / "t.json").write_text("{}")
+    config = load_config(path, environ={})
+    assert config.environment.tasks_file == str(path.parent / "t.json")
+    assert [key for key, _ in config.unused] == ["environment.scenarios"]
 
 
 def test_a_conversation_without_scenarios_is_refused(write):

@@ -12,6 +12,7 @@ from stateset_agents.agents.multi_turn import MultiTurnAgent
 from stateset_agents.config import RunConfig, load_config
 from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.errors import ConfigError, DataError
+from stateset_agents.core.tasks import TaskEnvironment
 from stateset_agents.training.from_config import (
     build_agent,
     build_environment,
@@ -200,6 +201,25 @@ def test_a_conversation_has_the_scenarios_and_length_of_the_config(build):
     assert isinstance(environment, ConversationEnvironment)
     assert [scenario.id for scenario in environment.scenarios] == ["refund"]
     assert (environment.max_turns, environment.persona) == (3, "Ann")
+
+
+TASKS = [{"goal": "Sell", "required_actions": [{"name": "price", "keywords": ["cost"]}]}]
+
+
+def test_an_environment_of_tasks_has_those_of_the_file_and_the_criterion_that_is_named(build, tmp_path):
+    (tmp_path / "tasks.json").write_text(json.dumps({"tasks": TASKS}))
+    (tmp_path / "held.json").write_text(json.dumps({"tasks": [{**TASKS[0], "id": "held"}]}))
+    text = "environment: {type: task, tasks_file: tasks.json, success_criteria: mine.look_up, max_turns: 3}\n"
+    config = build(text + "training: {eval_scenarios_file: held.json}\n")
+    environment = build_environment(config)
+    assert isinstance(environment, TaskEnvironment)
+    assert [scenario.id for scenario in environment.episode_scenarios()] == ["task-0"]
+    assert (environment.criterion.__name__, environment.max_turns) == ("look_up", 3)
+    held_out = build_eval_environment(config)
+    assert isinstance(held_out, TaskEnvironment)
+    assert [scenario.id for scenario in held_out.episode_scenarios()] == ["held"]
+    with pytest.raises(ConfigError, match="run.yaml, line 1: success_criteria is 'look_up'"):
+        build_environment(build(text.replace("mine.look_up", "look_up")))
 
 
 def test_evaluation_uses_the_held_out_scenarios_in_the_same_environment(build):
