@@ -17,7 +17,7 @@ from .base import Agent, History
 from .config import AgentConfig
 from .memory import first_in_window, first_that_fits, notes_of
 from .runtime import AgentRuntime, LazyRuntime
-from .session import Message, TokenSession
+from .session import Definitions, Message, TokenSession
 
 
 class MultiTurnAgent(Agent):
@@ -130,17 +130,38 @@ class MultiTurnAgent(Agent):
 
     async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
         """The answer to messages of which the first may be a system prompt."""
-        runtime = await self._runtime.get(self.config)
-        return await self._session.reply(runtime, self._compose(runtime, messages, context), self._params(runtime))
+        return await self.next_turn(messages, context)
 
     async def _stream(
         self, messages: list[Message], context: Mapping[str, Any] | None
     ) -> AsyncIterator[str | ConversationTurn]:
         """Like `_respond`, in pieces of text, and the turn as the last item."""
-        runtime = await self._runtime.get(self.config)
-        composed = self._compose(runtime, messages, context)
-        async for piece in self._session.stream(runtime, composed, self._params(runtime)):
+        async for piece in self._next_pieces(messages, context):
             yield piece
+
+    async def _next_pieces(
+        self, messages: list[Message], context: Mapping[str, Any] | None, fresh: int = 1
+    ) -> AsyncIterator[str | ConversationTurn]:
+        """Like `next_turn`, in pieces of text, and the turn as the last item."""
+        runtime = await self._runtime.get(self.config)
+        composed = self._compose(runtime, messages, context, fresh)
+        tools = self._definitions(runtime, context)
+        async for piece in self._session.stream(runtime, composed, self._params(runtime), tools):
+            yield piece
+
+    async def next_turn(
+        self, messages: list[Message], context: Mapping[str, Any] | None = None, fresh: int = 1
+    ) -> ConversationTurn:
+        """What the model says next, whatever it is: a call of a tool in it is not made.
+
+        Args:
+            messages: the conversation, `{"role", "content"}`; the first may be a system prompt.
+            context: as in `process_turn`.
+            fresh: newest messages that no memory window hides.
+        """
+        runtime = await self._runtime.get(self.config)
+        composed = self._compose(runtime, messages, context, fresh)
+        return await self._session.reply(runtime, composed, self._params(runtime), self._definitions(runtime, context))
 
     def prompt_tokens(self, user_input: str, context: Mapping[str, Any] | None = None) -> int:
         """Length of the prompt with which a conversation begins, in tokens.
@@ -209,7 +230,11 @@ class MultiTurnAgent(Agent):
 
     def _prompt_length(self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None) -> int:
         """Tokens of a composed prompt."""
-        return len(runtime.codec.open(messages).ids)
+        return len(runtime.codec.open(messages, tools=self._definitions(runtime, context)).ids)
+
+    def _definitions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> Definitions:
+        """The tools that the chat template shows. This agent has none."""
+        return None
 
     def _tool_instructions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> list[str]:
         """What the system prompt says of tools. This agent calls none."""

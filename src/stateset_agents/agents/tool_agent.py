@@ -18,7 +18,7 @@ from ..core.trajectory import ConversationTurn
 from .config import AgentConfig
 from .multi_turn import MultiTurnAgent
 from .runtime import AgentRuntime
-from .session import Message
+from .session import Definitions, Message
 from .toolbox import Toolbox, ToolLimits
 
 
@@ -74,11 +74,9 @@ class ToolAgent(MultiTurnAgent):
         return chosen
 
     async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
-        runtime = await self._runtime.get(self.config)
-        move = _Move(self, runtime, messages, context)
+        move = await self._move(messages, context)
         while True:
-            composed = self._compose(runtime, move.messages, context, move.fresh)
-            turn = await self._session.reply(runtime, composed, self._params(runtime), move.definitions)
+            turn = await self.next_turn(move.messages, context, move.fresh)
             if not await move.goes_on(turn):
                 return turn
 
@@ -86,12 +84,10 @@ class ToolAgent(MultiTurnAgent):
         self, messages: list[Message], context: Mapping[str, Any] | None
     ) -> AsyncIterator[str | ConversationTurn]:
         """Pieces of what is certainly said to the user; calls are not shown."""
-        runtime = await self._runtime.get(self.config)
-        move = _Move(self, runtime, messages, context)
+        move = await self._move(messages, context)
         while True:
-            composed = self._compose(runtime, move.messages, context, move.fresh)
             text, shown = "", 0
-            async for piece in self._session.stream(runtime, composed, self._params(runtime), move.definitions):
+            async for piece in self._next_pieces(move.messages, context, move.fresh):
                 if isinstance(piece, ConversationTurn):
                     turn = piece
                     continue
@@ -106,13 +102,29 @@ class ToolAgent(MultiTurnAgent):
                 yield turn
                 return
 
-    def _prompt_length(self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None) -> int:
-        definitions = _definitions(self.offered(context)) if self.format_of(runtime).native else None
-        return len(runtime.codec.open(messages, tools=definitions).ids)
+    async def _move(self, messages: list[Message], context: Mapping[str, Any] | None) -> _Move:
+        runtime = await self._runtime.get(self.config)
+        return _Move(messages, self.format_of(runtime), self.offered(context), self.limits)
+
+    def _compose(
+        self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None, fresh: int = 1
+    ) -> list[Message]:
+        composed = super()._compose(runtime, messages, context, fresh)
+        if runtime.codec.shows_results:
+            return composed
+        # A tool's words are the user's for a template that has no other place for them.
+        return [
+            {"role": "user", "content": f"Tool result: {message['content']}"} if message["role"] == TOOL else message
+            for message in composed
+        ]
+
+    def _definitions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> Definitions:
+        tools = self.offered(context)
+        return _described(tools) if tools and self.format_of(runtime).native else None
 
     def _tool_instructions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> list[str]:
         tools = self.offered(context)
-        told = self.format_of(runtime).instructions(_definitions(tools)) if tools else ""
+        told = self.format_of(runtime).instructions(_described(tools)) if tools else ""
         return [told] if told else []
 
     def offered(self, context: Mapping[str, Any] | None = None) -> list[Tool]:
@@ -128,30 +140,25 @@ class ToolAgent(MultiTurnAgent):
         return as_tools([*self.tools, *episode]) if episode else self.tools
 
 
-def _definitions(tools: list[Tool]) -> list[Mapping[str, Any]]:
+def _described(tools: list[Tool]) -> list[Mapping[str, Any]]:
     return [tool.definition() for tool in tools]
 
 
 class _Move:
     """One turn of the user, up to the reply: the calls that were made, and how many are left."""
 
-    def __init__(
-        self, agent: ToolAgent, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None
-    ) -> None:
-        tools = agent.offered(context)
-        self.form = agent.format_of(runtime)
-        self.definitions = _definitions(tools) if self.form.native and tools else None
+    def __init__(self, messages: list[Message], form: ToolFormat, tools: list[Tool], limits: ToolLimits) -> None:
+        self.form = form
         self.steps: list[ConversationTurn] = []
         self._asked = messages
-        self._box = Toolbox(tools, agent.limits)
-        self._left = agent.limits.calls_per_turn
+        self._box = Toolbox(tools, limits)
+        self._left = limits.calls_per_turn
         self._warned = False
-        self._results_as_user = not runtime.codec.shows_results
 
     @property
     def messages(self) -> list[Message]:
         """The conversation, with what happened in this move."""
-        return [self._shown(message) for message in (*self._asked, *(step.to_message() for step in self.steps))]
+        return [*self._asked, *(step.to_message() for step in self.steps)]
 
     @property
     def fresh(self) -> int:
@@ -170,9 +177,3 @@ class _Move:
         self._left = max(0, self._left - len(calls))
         self.steps += [turn, *results]
         return True
-
-    def _shown(self, message: Message) -> Message:
-        """A tool's words as the user's, for a template that has no other place for them."""
-        if self._results_as_user and message["role"] == TOOL:
-            return {"role": "user", "content": f"Tool result: {message['content']}"}
-        return message

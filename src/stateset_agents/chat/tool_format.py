@@ -58,6 +58,14 @@ class ToolFormat(ABC):
         """The calls in a reply, in order; empty for a reply without any."""
 
     @abstractmethod
+    def write(self, calls: Sequence[ToolCall]) -> str:
+        """The text with which a model makes these calls: what `calls` reads back.
+
+        Raises:
+            ValueError: the form has no place for so many.
+        """
+
+    @abstractmethod
     def speech(self, text: str) -> str:
         """The beginning of `text` that is certainly no part of a call, for showing a reply while it comes."""
 
@@ -82,6 +90,10 @@ class Hermes(ToolFormat):
                 found.append(_call(block.group(1), "arguments"))
         return found
 
+    def write(self, calls: Sequence[ToolCall]) -> str:
+        """See `ToolFormat.write`."""
+        return "\n".join(f"<tool_call>\n{_written(call, 'arguments')}\n</tool_call>" for call in calls)
+
     def speech(self, text: str) -> str:
         """See `ToolFormat.speech`."""
         return _before(text, "<tool_call>")
@@ -96,6 +108,12 @@ class Llama(ToolFormat):
         """See `ToolFormat.calls`."""
         text = reply.strip().removeprefix("<|python_tag|>").strip()
         return [_call(text, "parameters")] if text.startswith("{") else []
+
+    def write(self, calls: Sequence[ToolCall]) -> str:
+        """See `ToolFormat.write`."""
+        if len(calls) != 1:
+            raise ValueError(f"this model makes one call in a turn, not {len(calls)}")
+        return _written(calls[0], "parameters")
 
     def speech(self, text: str) -> str:
         """See `ToolFormat.speech`."""
@@ -113,6 +131,10 @@ class JsonLines(ToolFormat):
         """See `ToolFormat.calls`."""
         lines = [line.strip() for line in reply[_after_thought(reply) :].splitlines()]
         return [_call(line, "arguments") for line in lines if line.startswith("{")]
+
+    def write(self, calls: Sequence[ToolCall]) -> str:
+        """See `ToolFormat.write`."""
+        return "\n".join(_written(call, "arguments") for call in calls)
 
     def speech(self, text: str) -> str:
         """See `ToolFormat.speech`."""
@@ -157,6 +179,10 @@ def _call(text: str, key: str) -> ToolCall | MalformedCall:
     if not isinstance(name, str) or not name or not isinstance(arguments, dict):
         return MalformedCall(f"a call must be {shape}: a text and an object")
     return ToolCall(name, arguments)
+
+
+def _written(call: ToolCall, key: str) -> str:
+    return json.dumps({"name": call.name, key: dict(call.arguments)}, ensure_ascii=False)
 
 
 def _no_constant(name: str) -> Any:

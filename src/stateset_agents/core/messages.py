@@ -53,7 +53,13 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 def message_problems(
-    place: str, key: str, messages: Any, *, first: Speaker = "user", last: Speaker | None = None
+    place: str,
+    key: str,
+    messages: Any,
+    *,
+    first: Speaker = "user",
+    last: Speaker | None = None,
+    tools: bool = False,
 ) -> Iterable[str]:
     """What is wrong with a list of messages.
 
@@ -63,6 +69,7 @@ def message_problems(
         messages: what stands there.
         first: who speaks first. Before a user there may be a system message.
         last: who must speak last; None: either.
+        tools: whether the assistant may call tools (`tool_calls`), which then answer in messages of the role "tool".
     """
     if not isinstance(messages, (list, tuple)) or not messages:
         yield f"{place}: {key} is {messages!r:.60}; it must be a list of messages, the {first}'s first"
@@ -70,15 +77,34 @@ def message_problems(
     roles: list[str] = []
     for at, message in enumerate(messages):
         where = f"{place}: {key}[{at}]"
-        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+        calls = tools and isinstance(message, Mapping) and "tool_calls" in message
+        shape = {"role", "content", "tool_calls"} if calls else {"role", "content"}
+        if not isinstance(message, Mapping) or set(message) != shape:
             yield f'{where} is {message!r:.60}; it must be {{"role": ..., "content": ...}} and nothing else'
             return
-        if message["role"] not in ("system", "user", "assistant"):
-            yield f"{where}.role is {message['role']!r}; it must be system, user or assistant"
+        allowed = ("system", "user", "assistant", "tool") if tools else ("system", "user", "assistant")
+        if message["role"] not in allowed:
+            yield f"{where}.role is {message['role']!r}; it must be {', '.join(allowed[:-1])} or {allowed[-1]}"
             return
-        yield from text_problems(f"{where}.content", message["content"])
+        if not calls:
+            yield from text_problems(f"{where}.content", message["content"])
+        elif message["role"] != "assistant" or not isinstance(message["content"], str):
+            yield f"{where} has tool_calls; that is for the assistant, beside a content that may be empty"
+        else:
+            yield from call_problems(f"{where}.tool_calls", message["tool_calls"])
         roles.append(message["role"])
     yield from _turn_problems(place, key, roles, first, last)
+
+
+def call_problems(where: str, calls: Any) -> Iterator[str]:
+    """What is wrong with a list of calls of tools."""
+    if not isinstance(calls, (list, tuple)) or not calls:
+        yield f"{where} is {calls!r:.60}; it must be a list of calls"
+        return
+    for at, call in enumerate(calls):
+        named = isinstance(call, Mapping) and set(call) == {"name", "arguments"}
+        if not named or not isinstance(call["name"], str) or not isinstance(call["arguments"], Mapping):
+            yield f'{where}[{at}] is {call!r:.60}; it must be {{"name": "tool", "arguments": {{...}}}}'
 
 
 def text_problems(where: str, text: Any) -> Iterator[str]:
@@ -92,14 +118,20 @@ def text_problems(where: str, text: Any) -> Iterator[str]:
 def _turn_problems(place: str, key: str, roles: Sequence[str], first: Speaker, last: Speaker | None) -> Iterator[str]:
     told = int(first == "user" and roles[0] == "system")
     spoken = roles[told:]
-    turns = ["user", "assistant"] if first == "user" else ["assistant", "user"]
-    wrong = next((at for at, role in enumerate(spoken) if role != turns[at % 2]), None)
+    due: dict[str | None, tuple[str, ...]] = {
+        None: (first,),
+        "user": ("assistant",),
+        "assistant": ("user", "tool"),
+        "tool": ("assistant", "tool"),
+    }
+    before: Sequence[str | None] = [None, *spoken]
+    wrong = next((at for at, role in enumerate(spoken) if role not in due.get(before[at], ())), None)
     if not spoken:
         yield f"{place}: nobody says anything; it needs a user message"
     elif wrong is not None:
         how = "a system message may come first, then user and assistant" if first == "user" else "assistant and user"
         yield (
-            f"{place}: {key}[{wrong + told}].role is {spoken[wrong]!r}, where {turns[wrong % 2]!r} is due: {how} "
+            f"{place}: {key}[{wrong + told}].role is {spoken[wrong]!r}, where {due[before[wrong]][0]!r} is due: {how} "
             "take turns"
         )
     elif last is not None and spoken[-1] != last:

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import DataError
 from .messages import json_lines, message_problems, refuse, text_problems
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 CONVERSATION = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
 PAIR = '{"messages": [{"role": "user", "content": "..."}], "chosen": "...", "rejected": "..."}'
@@ -29,8 +29,8 @@ class Record:
     Attributes:
         place: file and line, for messages.
         prompt: messages up to the user's that is answered; a system message may come first.
-        answers: each a reply of the assistant, or several with the user's messages between them. One is to be imitated;
-            of two the first is the better one.
+        answers: each a reply of the assistant, or several with the user's messages between them, and with calls of
+            tools (`tool_calls`) and what the tools said. One is to be imitated; of two the first is the better one.
     """
 
     place: str
@@ -83,12 +83,12 @@ def _problems(place: str, value: Any, *, pairs: bool) -> Iterator[str]:
         if key not in known:
             yield f"{place} has the unknown key {key!r}; it must be {shape}"
     if not pairs:
-        yield from message_problems(place, "messages", value.get("messages"), last="assistant")
+        yield from message_problems(place, "messages", value.get("messages"), last="assistant", tools=True)
         return
     if "messages" in value and "prompt" in value:
         yield f"{place} has both messages and prompt, which mean the same: keep one"
     key = "prompt" if "prompt" in value else "messages"
-    yield from message_problems(place, key, value.get(key), last="user")
+    yield from message_problems(place, key, value.get(key), last="user", tools=True)
     wrong = False
     for side in ("chosen", "rejected"):
         for problem in _answer_problems(place, side, value.get(side)):
@@ -100,7 +100,7 @@ def _problems(place: str, value: Any, *, pairs: bool) -> Iterator[str]:
 
 def _answer_problems(place: str, side: str, answer: Any) -> Iterable[str]:
     if isinstance(answer, (list, tuple)):
-        return message_problems(place, side, answer, first="assistant", last="assistant")
+        return message_problems(place, side, answer, first="assistant", last="assistant", tools=True)
     return text_problems(f"{place}: {side}", answer)
 
 

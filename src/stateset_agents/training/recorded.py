@@ -12,13 +12,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..agents.config import AgentConfig
 from ..agents.multi_turn import MultiTurnAgent
 from ..agents.runtime import AgentRuntime
-from ..chat.codec import ChatCodec
+from ..agents.tool_agent import ToolAgent
 from ..core.errors import DataError, ModelError
 from ..core.messages import refuse
 from ..core.records import Message, Record
+from ..core.tool_calls import ToolCall
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from ..engines.recorded import NOT_SAMPLED, RecordedEngine
 from ..models.quiet import quiet_transformers
@@ -54,14 +54,13 @@ class RecordedGroup:
 
 
 async def render_records(
-    records: Sequence[Record], config: AgentConfig, runtime: AgentRuntime, on_record: Callable[[int], None]
+    records: Sequence[Record], agent: MultiTurnAgent, on_record: Callable[[int], None]
 ) -> list[RecordedGroup]:
     """Render every record as the agent's model would read and say it.
 
     Args:
         records: at least one.
-        config: of the agent: its system prompt holds where a record has none, and its memory window everywhere.
-        runtime: of the agent.
+        agent: initialized. Its system prompt holds where a record has none, its tools and memory window everywhere.
         on_record: told how many are done.
 
     Raises:
@@ -70,19 +69,20 @@ async def render_records(
     """
     rendered: list[RecordedGroup] = []
     problems: list[str] = []
+    longest_context = agent.runtime.max_context
     with quiet_transformers():  # it warns of rows that are too long, which are refused here
         for done, record in enumerate(records, start=1):
             try:
-                answers = [await render(record.prompt, answer, config, runtime.codec) for answer in record.answers]
+                answers = [await render(record.prompt, answer, agent) for answer in record.answers]
             except (DataError, ModelError) as error:
                 problems.append(f"{record.place}: {error}")
                 continue
             for name, rows in zip(_names(record), answers, strict=True):
                 longest = max(len(row) for row in rows)
-                if longest > runtime.max_context:
+                if longest > longest_context:
                     problems.append(
                         f"{record.place}: {name} has {longest} tokens, but the model's context is "
-                        f"{runtime.max_context}; shorten it or leave it out"
+                        f"{longest_context}; shorten it or leave it out"
                     )
             rendered.append(RecordedGroup(record, tuple(tuple(map(_packed, rows)) for rows in answers)))
             on_record(done)
@@ -91,28 +91,61 @@ async def render_records(
     return rendered
 
 
-async def render(
-    prompt: Sequence[Message], answer: Sequence[Message], config: AgentConfig, codec: ChatCodec
-) -> list[TokenRow]:
-    """The training rows of one conversation, as if `answer` had been played after `prompt`.
+async def render(prompt: Sequence[Message], answer: Sequence[Message], agent: MultiTurnAgent) -> list[TokenRow]:
+    """The training rows of one conversation, as if the agent had played `answer` after `prompt`.
 
     Raises:
-        DataError, ModelError: the tokenizer or the chat template refuses it.
+        DataError, ModelError: the tokenizer or the chat template refuses it, or it calls tools that the agent lacks.
     """
-    replies = [message["content"] for message in answer if message["role"] == "assistant"]
-    # A class of the user's own may change what is said. Here it was said already, so that only the settings count.
-    agent = MultiTurnAgent(config)
-    agent.runtime = AgentRuntime(None, codec, RecordedEngine(codec, replies))
-    fork = agent.fork("recorded")
-    history = list(prompt)
-    for at, message in enumerate(answer):
+    codec = agent.runtime.codec
+    said = [_text(message, agent) for message in answer]
+    replies = [text for message, text in zip(answer, said, strict=True) if message["role"] == "assistant"]
+    fork = _double(agent, RecordedEngine(codec, replies)).fork("recorded")
+    history: list[Message] = [{"role": message["role"], "content": _text(message, agent)} for message in prompt]
+    for message, text in zip(answer, said, strict=True):
         if message["role"] == "assistant":
-            turn = await fork.process_turn(history[:-1], history[-1]["content"])
+            asked = max((at for at, earlier in enumerate(history) if earlier["role"] == "user"), default=0)
+            turn = await fork.next_turn(history, fresh=len(history) - asked)
             # As in a rollout: later turns see what the ids say, which a tokenizer may spell in another way.
-            history.append({"role": "assistant", "content": turn.content})
-        else:
-            history.append(answer[at])
+            text = turn.content
+        history.append({"role": message["role"], "content": text})
     return fork.rows
+
+
+def _double(agent: MultiTurnAgent, engine: RecordedEngine) -> MultiTurnAgent:
+    """An agent of the same settings. A class of the user's own may change what is said; here it was said already."""
+    double: MultiTurnAgent
+    if isinstance(agent, ToolAgent):
+        double = ToolAgent(agent.config, agent.tools, tool_format=agent.tool_format, limits=agent.limits)
+    else:
+        double = MultiTurnAgent(agent.config)
+    double.runtime = AgentRuntime(None, agent.runtime.codec, engine)
+    return double
+
+
+def _text(message: Message, agent: MultiTurnAgent) -> str:
+    """What is said; calls in the form in which the agent's model makes them.
+
+    Raises:
+        DataError: the agent has no such tool, or its model cannot make so many calls at once.
+    """
+    content = str(message["content"])
+    if message["role"] not in ("assistant", "tool") or not message.get("tool_calls"):
+        if message["role"] == "tool" and not isinstance(agent, ToolAgent):
+            raise DataError("it has messages of tools, and the agent calls none: agent.type must be tool")
+        return content
+    if not isinstance(agent, ToolAgent):
+        raise DataError("it calls tools, and the agent calls none: agent.type must be tool")
+    calls = [ToolCall(call["name"], call["arguments"]) for call in message["tool_calls"]]
+    known = [tool.name for tool in agent.tools]
+    for call in calls:
+        if call.name not in known:
+            raise DataError(f"it calls {call.name!r}, and the agent has the tools {', '.join(known) or '(none)'}")
+    try:
+        written = agent.format_of(agent.runtime).write(calls)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return f"{content}\n{written}" if content.strip() else written
 
 
 def _names(record: Record) -> tuple[str, ...]:

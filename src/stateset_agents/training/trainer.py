@@ -339,7 +339,7 @@ class Trainer:
             if self.parts.folder is not None:
                 self.parts.folder.heartbeat()
 
-        work = render_records(source.records, self.agent.config, self.agent.runtime, count)
+        work = render_records(source.records, self.agent, count)
         source.prepare(await self._unless_stopped(work))
 
     async def _one_step(self, step: int) -> None:

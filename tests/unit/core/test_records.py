@@ -114,3 +114,38 @@ def test_a_digest_is_that_of_the_contents(tmp_path):
     moved = read_records(written(tmp_path, "", {"messages": [HI, HELLO]}, {"messages": [HI, BYE]}), pairs=False)
     swapped = read_records(written(tmp_path, {"messages": [HI, BYE]}, {"messages": [HI, HELLO]}), pairs=False)
     assert digest(one) == digest(moved) != digest(swapped)
+
+
+CALLS = [{"name": "price", "arguments": {"of": "tea"}}]
+TALK = [
+    {"role": "user", "content": "How much?"},
+    {"role": "assistant", "content": "", "tool_calls": CALLS},
+    {"role": "tool", "content": "$3"},
+    {"role": "assistant", "content": "It costs $3."},
+]
+
+
+def test_a_conversation_may_have_calls_of_tools(tmp_path):
+    file = tmp_path / "talks.jsonl"
+    file.write_text(json.dumps({"messages": TALK}))
+    (record,) = read_records(file, pairs=False)
+    assert record.answers[0][0]["tool_calls"] == CALLS
+    assert [message["role"] for message in record.answers[0]] == ["assistant", "tool", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        ([TALK[0], TALK[2], TALK[3]], "messages[1].role is 'tool', where 'assistant' is due"),
+        ([*TALK[:3], TALK[0], TALK[3]], "messages[3].role is 'user', where 'assistant' is due"),
+        ([TALK[0], {**TALK[1], "tool_calls": []}, *TALK[2:]], "messages[1].tool_calls is []"),
+        ([TALK[0], {**TALK[1], "tool_calls": ["price"]}, *TALK[2:]], "messages[1].tool_calls[0] is 'price'"),
+        ([{**TALK[0], "tool_calls": CALLS}, TALK[3]], "messages[0] has tool_calls; that is for the assistant"),
+    ],
+)
+def test_calls_in_the_wrong_place_are_told(tmp_path, messages, told):
+    file = tmp_path / "talks.jsonl"
+    file.write_text(json.dumps({"messages": messages}))
+    with pytest.raises(DataError) as caught:
+        read_records(file, pairs=False)
+    assert told in str(caught.value)

@@ -218,7 +218,7 @@ def test_an_environment_of_tasks_has_those_of_the_file_and_the_criterion_that_is
     held_out = build_eval_environment(config)
     assert isinstance(held_out, TaskEnvironment)
     assert [scenario.id for scenario in held_out.episode_scenarios()] == ["held"]
-    with pytest.raises(ConfigError, match="run.yaml, line 1: success_criteria is 'look_up'"):
+    with pytest.raises(ConfigError, match=r"run\.yaml, line 1: success_criteria is 'look_up'"):
         build_environment(build(text.replace("mine.look_up", "look_up")))
 
 
