@@ -30,7 +30,8 @@ from .trajectory import ConversationTurn
 from .users import ScriptedUser, User
 
 Judge = Callable[[Sequence[ConversationTurn], Mapping[str, Any]], Any]
-"""A function of the turns so far and of `{"completed_actions", "required_actions", "task", ...}`; may be async."""
+"""A function of the turns so far and of what is known of the task: `completed_actions`, `required_actions`, `task`,
+`facts`, `information_provided`. May be async."""
 
 GO_ON = "Please go on."
 """What a user says who has no script, until the task is done."""
@@ -92,6 +93,8 @@ class TaskEnvironment(ConversationEnvironment):
             "task": {key: chosen.extra[key] for key in ("description", "goal") if key in chosen.extra},
             "required_actions": [action["name"] for action in actions],
             "completed_actions": [],
+            "facts": dict(chosen.facts),
+            "information_provided": chosen.topics,
             "task_done": False,
         }
         return state
