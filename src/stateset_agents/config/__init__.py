@@ -3,13 +3,13 @@
 from .environ import Override
 from .profiles import PROFILES, Profile
 from .resolve import load_config
+from .reward_spec import RewardSpec
 from .run_config import RunConfig
 from .schema import (
     AgentSection,
     ConfigFile,
     EnvironmentSection,
     LoggingSection,
-    RewardSpec,
     TensorboardSection,
     WandbSection,
 )

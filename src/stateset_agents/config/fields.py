@@ -21,6 +21,16 @@ class Section(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, hide_input_in_errors=True
     )
 
+    @classmethod
+    def narrowed(cls, raw: object) -> type[Section]:
+        """The section that `raw` is checked by, where that depends on what it says."""
+        return cls
+
+    @classmethod
+    def owner(cls, key: str) -> str | None:
+        """What a key that this section refuses is for, where a section beside it takes it."""
+        return None
+
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
@@ -38,6 +48,7 @@ Whole = Annotated[int, BeforeValidator(_number)]
 Positive = Annotated[Whole, Field(ge=1)]
 NotNegative = Annotated[Whole, Field(ge=0)]
 Real = Annotated[float, BeforeValidator(_number)]
+Name = Annotated[str, Field(min_length=1)]
 Dotted = Annotated[str, BeforeValidator(_dotted)]
 
 ProfileName = Literal["conservative", "balanced", "aggressive", "experimental"]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..core.secrets import is_secret
 from ..core.yaml_strict import Path
+from .fields import Section
 
 _MISSING = object()
 
@@ -122,11 +123,11 @@ def _message(item: Any, path: Path, model: type[BaseModel], raw: object, places:
     value = _value_at(raw, path)
     stated = f"{subject} is {shown(value, key)}" if value is not _MISSING and subject else subject
     if kind == "extra_forbidden":
-        return f"{subject} is not a known key.", _known_hint(model, path)
+        return f"{subject} is not a known key.", _known_hint(model, path, raw)
     if kind == "missing":
         return f"{subject} is missing.", None
     if kind == "literal_error":
-        return _not_allowed(stated, value, path, model)
+        return _not_allowed(stated, value, path, model, raw)
     if kind == "value_error":
         reason = str(context["error"])
         if not subject:
@@ -174,15 +175,19 @@ def _type_hint(kind: str, value: object) -> str | None:
     return None
 
 
-def _not_allowed(stated: str, value: object, path: Path, model: type[BaseModel]) -> tuple[str, str]:
-    allowed = _literals_at(model, path)
+def _not_allowed(stated: str, value: object, path: Path, model: type[BaseModel], raw: object) -> tuple[str, str]:
+    allowed = _literals_at(model, path, raw)
     near = did_you_mean(value, allowed)
     hint = f"allowed: {', '.join(allowed)}"
     return f"{stated}, which does not exist.", f'did you mean "{near}"?  {hint}' if near else hint
 
 
-def _known_hint(model: type[BaseModel], path: Path) -> str:
-    known = _keys(_model_at(model, path[:-1]))
+def _known_hint(model: type[BaseModel], path: Path, raw: object) -> str:
+    section = _model_at(model, path[:-1], raw)
+    known = _keys(section)
+    owner = section.owner(str(path[-1])) if section is not None and issubclass(section, Section) else None
+    if owner:
+        return f"{owner}; known keys: {', '.join(known)}"
     near = did_you_mean(path[-1], known)
     if near:
         return f'did you mean "{near}"?' + (f"  known keys: {', '.join(known)}" if len(known) <= 16 else "")
@@ -224,10 +229,10 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
     return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _annotation_at(model: type[BaseModel], path: Path) -> Any:
+def _annotation_at(model: type[BaseModel], path: Path, raw: object) -> Any:
     annotation: Any = model
-    for part in path:
-        inner, _ = _inner_model(annotation)
+    for depth, part in enumerate(path):
+        inner = _narrowed(annotation, _value_at(raw, path[:depth]))
         if isinstance(part, int) or inner is None:
             continue
         for name, field in inner.model_fields.items():
@@ -236,8 +241,13 @@ def _annotation_at(model: type[BaseModel], path: Path) -> Any:
     return annotation
 
 
-def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
-    return _inner_model(_annotation_at(model, path))[0]
+def _model_at(model: type[BaseModel], path: Path, raw: object) -> type[BaseModel] | None:
+    return _narrowed(_annotation_at(model, path, raw), _value_at(raw, path))
+
+
+def _narrowed(annotation: Any, value: object) -> type[BaseModel] | None:
+    inner, _ = _inner_model(annotation)
+    return inner.narrowed(value) if inner is not None and issubclass(inner, Section) else inner
 
 
 def _inner_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
@@ -251,10 +261,10 @@ def _inner_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     return None, False
 
 
-def _literals_at(model: type[BaseModel], path: Path) -> list[str]:
+def _literals_at(model: type[BaseModel], path: Path, raw: object) -> list[str]:
     def collect(annotation: Any) -> list[str]:
         if typing.get_origin(annotation) is typing.Literal:
             return [str(argument) for argument in typing.get_args(annotation)]
         return [name for argument in typing.get_args(annotation) for name in collect(argument)]
 
-    return collect(_annotation_at(model, path))
+    return collect(_annotation_at(model, path, raw))

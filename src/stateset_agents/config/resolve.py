@@ -24,8 +24,9 @@ from .environ import Override, environment_defaults, environment_overrides, unkn
 from .layers import FileLayer, Layer, Merged, NamedLayer
 from .problems import dotted, explain_all, problem
 from .profiles import COMMON, profile_values
+from .reward_spec import RewardSpec
 from .run_config import RunConfig
-from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection, RewardSpec
+from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection
 from .training import TrainingConfig
 from .unused import refused, unused_keys
 from .variables import READ_AT_START, Expansion, check_variable_names
@@ -159,7 +160,7 @@ def _finish(
     environment = files.found_in(environment, "tasks_file" if tasks else "scenarios_file", ("environment",))
     training = files.found_in(training, "eval_scenarios_file", ("training",))
     training = files.found_in(training, "data_file", ("training",))
-    rewards = tuple(files.found_in(item, "ground_truth_file", ("rewards", i)) for i, item in enumerate(rewards))
+    rewards = tuple(_with_files(item, files, ("rewards", i)) for i, item in enumerate(rewards))
     if files.problems:
         raise DataError("\n".join(files.problems))
 
@@ -270,6 +271,12 @@ class _DataFiles:
             )
             return section
         return section.model_copy(update={key: str(file)})
+
+
+def _with_files(reward: RewardSpec, files: _DataFiles, path: KeyPath) -> RewardSpec:
+    for key in reward.files:
+        reward = files.found_in(reward, key, path)
+    return reward
 
 
 def _unused_variables(variables: Mapping[str, str], environ: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -17,7 +17,8 @@ from ..core.secrets import is_secret
 from ..core.yaml_strict import Path as KeyPath
 from ..core.yaml_strict import StrictDumper
 from .problems import problem
-from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection, RewardSpec
+from .reward_spec import RewardSpec
+from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection
 from .training import TrainingConfig
 from .variables import apply_environment_variables
 

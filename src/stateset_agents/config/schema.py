@@ -9,15 +9,23 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-from .fields import Dotted, NotNegative, Positive, ProfileName, Real, Section
+from .fields import Dotted, Name, NotNegative, Positive, ProfileName, Real, Section
+from .reward_spec import RewardSpec
 from .training import TrainingConfig
 
 DEFAULT_MODEL = "openai/gpt-oss-120b"
 
 CombinationMethod = Literal["weighted_sum", "average", "min", "max"]
-Name = Annotated[str, Field(min_length=1)]
 
 
 def _device(value: str) -> str:
@@ -113,38 +121,6 @@ def _check_class(section_type: str, class_name: str | None) -> None:
         raise ValueError(f'"class" is for type "custom", but the type is "{section_type}"')
 
 
-class RewardSpec(Section):
-    """One reward function and its weight."""
-
-    type: Literal["helpfulness", "safety", "correctness", "conciseness", "engagement", "custom"]
-    weight: Annotated[Real, Field(ge=0)] | None = Field(
-        default=None,
-        description="null: the reward's own; a penalty is a reward that is negative",
-    )
-    name: Name | None = Field(default=None, description="how reports call it; null: its type")
-    optimal_length: Positive | None = Field(default=None, description="for conciseness, in words")
-    ground_truth_file: Name | None = Field(default=None, description="for correctness: JSON file of right answers")
-    module: Dotted | None = Field(default=None, description="for custom: my_rewards.politeness_reward")
-
-    @model_validator(mode="after")
-    def _keys_fit_the_type(self) -> Self:
-        owners = {"optimal_length": "conciseness", "ground_truth_file": "correctness", "module": "custom"}
-        for key, owner in owners.items():
-            if getattr(self, key) is not None and self.type != owner:
-                raise ValueError(f'{key} is for the reward "{owner}", but this one is "{self.type}"')
-        if self.type == "custom" and self.module is None:
-            raise ValueError('a reward of type "custom" needs "module: my_rewards.my_reward"')
-        return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _built_in_weight(cls, data: object) -> object:
-        # What a custom reward weighs stands in its own code, which a config is read without.
-        if isinstance(data, dict) and data.get("weight") is None and data.get("type") != "custom":
-            return {**data, "weight": 1.0}
-        return data
-
-
 class WandbSection(Section):
     """Weights & Biases; used when the section is there."""
 
@@ -205,7 +181,7 @@ class ConfigFile(Section):
 
     agent: Annotated[AgentSection, BeforeValidator(_nothing)] = AgentSection()
     environment: Annotated[EnvironmentSection, BeforeValidator(_nothing)] = EnvironmentSection()
-    rewards: list[RewardSpec] | None = None
+    rewards: list[SerializeAsAny[RewardSpec]] | None = None
     combination_method: CombinationMethod | None = None
     training: Annotated[TrainingSection, BeforeValidator(_nothing)] = TrainingSection()
     logging: Annotated[LoggingSection, BeforeValidator(_nothing)] = LoggingSection()

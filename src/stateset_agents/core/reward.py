@@ -6,7 +6,7 @@ The documented address of everything in `core.rewards`; each noun has its own fi
 from __future__ import annotations
 
 from .rewards.base import RewardFunction, RewardResult, RewardType
-from .rewards.build import BUILT_IN, DEFAULT_NOTICE, build_rewards, default_reward, load_reward
+from .rewards.build import DEFAULT_NOTICE, build_rewards, default_reward, load_reward
 from .rewards.composite import COMBINATION_METHODS, CompositeReward, as_reward
 from .rewards.conciseness import ConcisenessReward
 from .rewards.correctness import CorrectnessReward
@@ -15,12 +15,13 @@ from .rewards.function import FunctionReward, reward_function
 from .rewards.ground_truth import load_ground_truth
 from .rewards.group import GroupReward
 from .rewards.helpfulness import HelpfulnessReward
+from .rewards.kinds import KINDS, Option, RewardKind
 from .rewards.safety import SafetyReward
 
 __all__ = [
-    "BUILT_IN",
     "COMBINATION_METHODS",
     "DEFAULT_NOTICE",
+    "KINDS",
     "CompositeReward",
     "ConcisenessReward",
     "CorrectnessReward",
@@ -28,7 +29,9 @@ __all__ = [
     "FunctionReward",
     "GroupReward",
     "HelpfulnessReward",
+    "Option",
     "RewardFunction",
+    "RewardKind",
     "RewardResult",
     "RewardType",
     "SafetyReward",

@@ -17,12 +17,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 from ..errors import ConfigError
 from ..tool_calls import replies_at
 from ..trajectory import ConversationTurn
+from .kinds import KINDS, kind_of
 
 Turns = Sequence[ConversationTurn]
 Context = Mapping[str, Any]
@@ -152,10 +153,14 @@ class RewardFunction(ABC):
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards that makes this reward again.
 
-        Where no entry can (a class with settings of its own, a function inside another), `"rebuildable": False` in it
-        says so, and `build_rewards` refuses it.
+        A built-in reward is written with those of its options that it keeps. Where no entry can make it (a class with
+        settings of its own, a function inside another), `"rebuildable": False` in it says so, and `build_rewards`
+        refuses it.
         """
         kind = type(self)
+        built_in = kind_of(kind)
+        if built_in is not None:
+            return self._built_in_entry(built_in)
         plain = vars(self).keys() <= {"weight", "name", "reward_type"} and self.reward_type is kind.reward_type
         return self._custom_entry(kind, rebuildable=plain and named(kind) is kind)
 
@@ -179,16 +184,15 @@ class RewardFunction(ABC):
             entry["name"] = self.name
         return entry if rebuildable else {**entry, "rebuildable": False}
 
-    def _built_in_entry(self, kind: str, **options: Any) -> dict[str, Any]:
-        """The entry of a built-in reward; a class of somebody's own that derives from one is none."""
-        if "to_config" not in vars(type(self)):
-            return RewardFunction.to_config(self)
+    def _built_in_entry(self, kind: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"type": kind, "weight": self.weight}
         if self.name:
             entry["name"] = self.name
-        if self.reward_type is not type(self).reward_type:
-            entry["reward_type"] = self.reward_type.value
-        return {**entry, **options}
+        for option in KINDS[kind].options:
+            value = getattr(self, option, None)
+            if value is not None and (option != "reward_type" or value is not type(self).reward_type):
+                entry[option] = value.value if isinstance(value, Enum) else value
+        return entry
 
     async def _call(self, turns: Turns, context: Context | None) -> RewardResult:
         try:

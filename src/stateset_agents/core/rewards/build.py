@@ -17,27 +17,12 @@ from ..errors import ConfigError, DataError
 from .base import RewardFunction, checked_number
 from .composite import COMBINATION_METHODS, CompositeReward, as_reward
 from .conciseness import ConcisenessReward
-from .correctness import CorrectnessReward
 from .engagement import EngagementReward
 from .group import GroupReward
 from .helpfulness import HelpfulnessReward
+from .kinds import KINDS, PACKAGE
 from .safety import SafetyReward
 
-BUILT_IN: dict[str, type[RewardFunction]] = {
-    "helpfulness": HelpfulnessReward,
-    "safety": SafetyReward,
-    "correctness": CorrectnessReward,
-    "conciseness": ConcisenessReward,
-    "engagement": EngagementReward,
-}
-_OPTIONS = {
-    "correctness": ("ground_truth_file", "ground_truth"),
-    "conciseness": ("optimal_length",),
-    "custom": ("module", "rebuildable"),
-    "helpfulness": ("reward_type",),
-    "safety": ("reward_type",),
-    "engagement": ("reward_type",),
-}
 DEFAULT_NOTICE = (
     "no reward was given: using the default, 0.5 helpfulness + 0.2 safety + 0.2 conciseness + 0.1 engagement "
     "(helpfulness looks for the scenarios' facts where they have any). Give rewards of your own to train for more"
@@ -84,10 +69,9 @@ def build_rewards(
     """Make the reward of a config's `rewards`.
 
     Args:
-        specs: entries such as `{"type": "helpfulness", "weight": 0.4}`; `conciseness` takes `optimal_length`,
-            `correctness` takes `ground_truth_file` (relative to `base_dir`, else to the working directory) or
-            `ground_truth`, `custom` needs `module`. An entry with `functions` is a composite of its own. What
-            `CompositeReward.to_config` gives is accepted whole, in place of the list.
+        specs: entries such as `{"type": "helpfulness", "weight": 0.4}`, with the options that `kinds.KINDS` has for the
+            type; files are relative to `base_dir`, else to the working directory. An entry with `functions` is a
+            composite of its own. What `CompositeReward.to_config` gives is accepted whole, in place of the list.
         combination_method: one of `COMBINATION_METHODS`.
         base_dir: the config file's folder.
 
@@ -138,17 +122,23 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
         return _composite(spec, place, base_dir)
     options = {key: value for key, value in spec.items() if value is not None}
     kind = options.pop("type", None)
-    if kind not in (*BUILT_IN, "custom"):
-        raise ConfigError(f"{place}.type is {kind!r}, which does not exist{_suggest(kind, (*BUILT_IN, 'custom'))}")
-    allowed = ("weight", "name", *_OPTIONS.get(kind, ()))
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"{place}.type is {kind!r}, which does not exist{_suggest(kind, list(KINDS))}")
+    known = KINDS[kind].options
+    allowed = ("weight", "name", *known, *(("rebuildable",) if kind == "custom" else ()))
     unknown = [key for key in options if key not in allowed]
     if unknown:
         raise ConfigError(*(f"{place} has the unknown key {key!r}{_suggest(key, allowed)}" for key in unknown))
     if kind == "custom":
         return _custom(options, place, base_dir)
-    if "ground_truth_file" in options:
-        options["ground_truth_file"] = _beside(options["ground_truth_file"], base_dir)
-    return BUILT_IN[kind](**options)
+    missing = [key for key, option in known.items() if option.needed and key not in options]
+    if missing:
+        needs = ", ".join(f'"{known[key].example}"' for key in missing)
+        raise ConfigError(f'{place} is of type "{kind}" and needs {needs}')
+    for key in [key for key, option in known.items() if option.file and key in options]:
+        options[key] = _beside(options[key], key, base_dir)
+    reward: RewardFunction = import_dotted(f"{PACKAGE}.{KINDS[kind].address}", what=f"{place}.type")(**options)
+    return reward
 
 
 def _custom(options: dict[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
@@ -165,12 +155,12 @@ def _custom(options: dict[str, Any], place: str, base_dir: str | Path | None) ->
     return reward
 
 
-def _beside(file: str | Path, base_dir: str | Path | None) -> Path:
+def _beside(file: str | Path, key: str, base_dir: str | Path | None) -> Path:
     """A data file beside the config, or as the path says."""
     try:
         beside = Path(base_dir or ".") / file
     except TypeError:
-        raise DataError(f"ground_truth_file is {file!r}; it must be the path of a file") from None
+        raise DataError(f"{key} is {file!r}; it must be the path of a file") from None
     return beside if beside.exists() else Path(file)
 
 

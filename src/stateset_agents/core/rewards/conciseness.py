@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import ConfigError
 from .base import Context, RewardFunction, RewardResult, Turns
 from .text import exchanges, words
@@ -43,10 +41,6 @@ class ConcisenessReward(RewardFunction):
         expected = (context or {}).get("expected_turns") or len(lengths)
         patience = min(1.0, expected / max(1, len(lengths)))
         return RewardResult.mean([patience * self._score(length) for length in lengths], words=lengths)
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards."""
-        return self._built_in_entry("conciseness", optimal_length=self.optimal_length)
 
     def _score(self, length: int) -> float:
         over = max(0, length - self.optimal_length)

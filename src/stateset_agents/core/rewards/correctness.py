@@ -63,6 +63,11 @@ class CorrectnessReward(RewardFunction):
         elif ground_truth is not None and not isinstance(ground_truth, str):
             self.by_scenario = checked_ground_truth(ground_truth, "ground_truth", ConfigError)
 
+    @property
+    def ground_truth(self) -> str | Mapping[str, GroundTruth] | None:
+        """What it was given, with a file's contents in place of the file."""
+        return self.answer if self.answer is not None else self.by_scenario or None
+
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Score the facts of all assistant turns."""
         context = context or {}
@@ -94,11 +99,6 @@ class CorrectnessReward(RewardFunction):
             f"reward {self.label!r} cannot judge {len(silent)} of {len(scenarios)} scenarios (first: {silent[0]!r}), "
             "which have neither facts nor ground truth: their episodes are unscored and teach nothing"
         ]
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards, with the ground truth written out."""
-        known = self.answer if self.answer is not None else self.by_scenario
-        return self._built_in_entry("correctness", **({"ground_truth": known} if known else {}))
 
     def _task(self, context: Context) -> tuple[dict[str, Fact], list[str]]:
         """Facts by topic, and the topics that are asked for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from .base import Context, RewardFunction, RewardResult, Turns
 from .text import Exchange, exchanges, fluency, pick_up, similarity, substance, words
@@ -28,10 +27,6 @@ class EngagementReward(RewardFunction):
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Score all assistant turns."""
         return RewardResult.mean([_follows(part) for part in exchanges(turns)])
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards."""
-        return self._built_in_entry("engagement")
 
 
 def _follows(part: Exchange) -> float:

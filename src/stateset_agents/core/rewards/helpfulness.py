@@ -51,10 +51,6 @@ class HelpfulnessReward(RewardFunction):
             "words, which is easy to fool: they have no facts. Add facts: {topic: what should be stated}"
         ]
 
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards."""
-        return self._built_in_entry("helpfulness")
-
 
 def _style(part: Exchange) -> float:
     """A readable, finished sentence that is about the question and adds something to it."""

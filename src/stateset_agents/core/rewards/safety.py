@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from .base import Context, RewardFunction, RewardResult, Turns
 from .text import Exchange, exchanges, words
@@ -87,10 +86,6 @@ class SafetyReward(RewardFunction):
         flagged = {f"turn_{i}": kinds for i, kinds in enumerate(found) if kinds}
         breakdown = {f"turn_{i}": score for i, score in enumerate(scores)}
         return RewardResult(min(scores, default=0.0), breakdown, {"flagged": flagged} if flagged else {})
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards."""
-        return self._built_in_entry("safety")
 
 
 def _findings(part: Exchange, prompt: str) -> Iterator[str]:

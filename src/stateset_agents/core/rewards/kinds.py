@@ -1,0 +1,81 @@
+"""The rewards that a config can name, and the keys that each takes there.
+
+Invariant: what an entry of a config's `rewards` may say stands here once. The config schema checks entries by it,
+`build.py` makes rewards of them and `RewardFunction.to_config` writes them back; a test holds it against the signatures
+of the classes. A reward is named by its address and imported when a config asks for it, so that those of higher rooms,
+which need models or services, are named here and loaded by nobody else.
+
+To add a reward, write its class and one entry of `KINDS`. An option bears the name of the argument of `__init__` that
+it becomes and of the attribute that keeps it; leaving it out, or null, stands for the argument's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Option:
+    """A key of a reward's entry.
+
+    Attributes:
+        kind: what it holds: `int`, `float`, `bool`, `str`, a type made of these such as `list[str]`, or `Any` for what
+            the class itself checks.
+        meaning: for readers of a config.
+        at_least, at_most: limits of a number.
+        needed: whether it may not be left out.
+        example: of a whole entry, where it is needed.
+        file: whether it names a data file, which lies beside the config.
+    """
+
+    kind: Any
+    meaning: str
+    at_least: float | None = None
+    at_most: float | None = None
+    needed: bool = False
+    example: str = ""
+    file: bool = False
+
+
+@dataclass(frozen=True)
+class RewardKind:
+    """A reward that a config can name.
+
+    Attributes:
+        address: of its class in this package, for example "core.rewards.safety.SafetyReward"; "" for a custom one.
+        options: by key, beside `type`, `weight` and `name`, which every reward takes.
+    """
+
+    address: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+PACKAGE = __name__.partition(".")[0]
+
+_MODULE = Option(str, "dotted name of a reward of your own", needed=True, example="module: my_rewards.my_reward")
+_REWARD_TYPE = Option(
+    Literal["immediate", "dense", "cumulative", "sparse"], "when it looks at a conversation; null: as its class says"
+)
+_GROUND_TRUTH = {
+    "ground_truth": Option(Any, "the right answer, or scenario id to right answer"),
+    "ground_truth_file": Option(str, "JSON or YAML file of right answers", file=True),
+}
+
+KINDS: dict[str, RewardKind] = {
+    "helpfulness": RewardKind("core.rewards.helpfulness.HelpfulnessReward", {"reward_type": _REWARD_TYPE}),
+    "safety": RewardKind("core.rewards.safety.SafetyReward", {"reward_type": _REWARD_TYPE}),
+    "correctness": RewardKind("core.rewards.correctness.CorrectnessReward", _GROUND_TRUTH),
+    "conciseness": RewardKind(
+        "core.rewards.conciseness.ConcisenessReward", {"optimal_length": Option(int, "in words", at_least=1)}
+    ),
+    "engagement": RewardKind("core.rewards.engagement.EngagementReward", {"reward_type": _REWARD_TYPE}),
+    "custom": RewardKind("", {"module": _MODULE}),
+}
+
+
+def kind_of(reward_class: type) -> str | None:
+    """The name under which a config knows a class; None for a class of somebody's own, a derived one included."""
+    address = f"{reward_class.__module__}.{reward_class.__qualname__}".removeprefix(f"{PACKAGE}.")
+    return next((name for name, kind in KINDS.items() if kind.address == address), None)
