@@ -81,7 +81,7 @@ async def play_episode(
     return played[0]
 
 
-OF_ONE_EPISODE = ("state", "outcome", "completed_actions")
+OF_ONE_EPISODE = ("state", "outcome", "completed_actions", "success")
 """What a reward is told that is no matter of the scenario: the judge of a whole group is not told it of one of them."""
 
 Played = tuple[MultiTurnTrajectory, dict[str, Any] | None]
@@ -267,6 +267,7 @@ async def _finish(episode: _Episode, state: EnvironmentState) -> dict[str, Any]:
     async with _blame(Outcome.ENVIRONMENT, "reward_context", None):
         context = environment.reward_context(state, episode.scenario, trajectory.turns, trajectory.outcome)
         prompt = getattr(getattr(episode.agent, "config", None), "system_prompt", None)
+        context = {"success": trajectory.success, **context}
         if prompt:
             context = {"system_prompt": prompt, **context}
     steps = episode.step_rewards

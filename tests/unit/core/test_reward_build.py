@@ -9,14 +9,23 @@ from stateset_agents.core.dotted import import_dotted
 from stateset_agents.core.errors import ConfigError, DataError
 from stateset_agents.core.reward import (
     DEFAULT_NOTICE,
+    KINDS,
     CompositeReward,
     ConcisenessReward,
     CorrectnessReward,
     EngagementReward,
+    ExactMatchReward,
+    FormatReward,
     FunctionReward,
     HelpfulnessReward,
+    LengthPenalty,
+    NumericMatchReward,
+    RepetitionPenalty,
     RewardType,
+    RubricReward,
     SafetyReward,
+    TaskCompletionReward,
+    ToolSuccessReward,
     build_rewards,
     default_reward,
     load_reward,
@@ -287,6 +296,14 @@ REWARDS = {
     "engagement": lambda: EngagementReward(0.1, reward_type="dense"),
     "one answer": lambda: CorrectnessReward(2.0, "Paris", name="right"),
     "answers": lambda: CorrectnessReward(1.0, {"s": "friend"}),
+    "task completion": lambda: TaskCompletionReward(0.5, partial=False),
+    "tool success": lambda: ToolSuccessReward(0.5, 2, "unscored", "tools"),
+    "format": lambda: FormatReward(json_schema={"type": "object"}, allow_text=True, judged="every"),
+    "exact match": lambda: ExactMatchReward(0.5, {"s": ["friend", "x"]}, marker="there,"),
+    "numeric match": lambda: NumericMatchReward(ground_truth={"s": 4}, tolerance=0.5, number="only", marker="H"),
+    "repetition": lambda: RepetitionPenalty(0.5, 2),
+    "length": lambda: LengthPenalty(0.5, 40, 2, 9),
+    "rubric": lambda: RubricReward([{"contains": "friend", "points": 2}, {"max_words": 2, "in": "last"}], 0.5),
     "default": default_reward,
     "nested": lambda: CompositeReward([CompositeReward([SafetyReward()], "min", 0.25, "inner"), SafetyReward(0.75)]),
 }
@@ -299,9 +316,19 @@ async def test_a_reward_is_the_same_after_its_config(make):
     again = build_rewards(config)
     assert again.to_config() == config
     assert (again.name, again.attainable) == ("whole", first.attainable)
-    context = {"scenario_id": "s", "facts": {"friend": "friend"}}
+    context = {"scenario_id": "s", "facts": {"friend": "friend"}, "required_actions": ["a"]}
     before, after = await first.evaluate(TALK, context), await again.evaluate(TALK, context)
     assert (after.score, after.breakdown) == (before.score, before.breakdown)
+
+
+def test_every_built_in_reward_is_among_those_that_survive_their_config():
+    """Mutation: an option that `to_config` loses."""
+    entries = [entry for make in REWARDS.values() if "type" in (entry := make().to_config())]
+    for entry in entries:
+        optional = {key for key, option in KINDS[entry["type"]].options.items() if not option.file}
+        assert optional <= {*entry, "reward_type", "ground_truth"}
+    plain = {name for name, kind in KINDS.items() if kind.address.startswith("core.")}
+    assert {entry["type"] for entry in entries} == plain
 
 
 @pytest.mark.parametrize("name", ["politeness_reward", "plain", "Judge", "judge"])

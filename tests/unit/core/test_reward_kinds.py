@@ -22,10 +22,8 @@ def test_a_rewards_options_are_the_arguments_of_its_class(name):
     found = class_of(name)
     assert issubclass(found, RewardFunction)
     arguments = inspect.signature(found).parameters
-    assert list(arguments) == ["weight", *(a for a in arguments if a not in ("weight", "name")), "name"] or (
-        arguments.keys() == {"weight", "name", "reward_type"}
-    )
-    assert set(KINDS[name].options) == arguments.keys() - {"weight", "name"}
+    assert set(KINDS[name].options) == arguments.keys() - {"weight", "name", "base_dir"}
+    assert KINDS[name].imports == ("base_dir" in arguments)
     needed = {key for key, option in KINDS[name].options.items() if option.needed}
     without_default = {a for a, p in arguments.items() if p.default is inspect.Parameter.empty}
     assert needed == without_default
@@ -33,7 +31,9 @@ def test_a_rewards_options_are_the_arguments_of_its_class(name):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_class_knows_its_name_in_a_config(name):
-    assert kind_of(class_of(name)) == name
+    found = class_of(name)
+    assert kind_of(found) == name
+    assert found.label.fget(object.__new__(found)) == name
 
 
 def test_a_class_of_ones_own_has_no_name_in_a_config():

@@ -5,8 +5,8 @@ is a `RewardResult` with a finite score, or with None and the reason why nothing
 turn rewards, there is one for each assistant turn and they add up to the score. Anything else raises, and a reward
 that raises is never turned into a score.
 
-The built-in rewards score in [0, 1]; weights come in only where rewards are combined. A conversation without a word
-from the assistant gets the floor, 0, from each of them.
+The built-in rewards score in [0, 1] and the penalties in [-1, 0]; weights come in only where rewards are combined. A
+conversation without a word from the assistant gets the floor from each of them, so that silence is no way out.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class RewardFunction(ABC):
         Args:
             turns: user, assistant and tool messages, without the system prompt.
             context: what the environment knows: `scenario`, `scenario_id`, `state`, `facts`, `information_provided`,
-                `ground_truth`, `completed_actions`, `required_actions`, `expected_turns`, `outcome`; and the agent's
-                `system_prompt`. Each may miss.
+                `ground_truth`, `completed_actions`, `required_actions`, `expected_turns`, `outcome`, `success` (the
+                environment's verdict); and the agent's `system_prompt`. Each may miss.
         """
 
     async def evaluate(self, turns: Turns, context: Context | None = None) -> RewardResult:

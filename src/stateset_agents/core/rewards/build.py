@@ -125,10 +125,15 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"{place}.type is {kind!r}, which does not exist{_suggest(kind, list(KINDS))}")
     known = KINDS[kind].options
-    allowed = ("weight", "name", *known, *(("rebuildable",) if kind == "custom" else ()))
+    allowed = ("weight", "name", *known, *(("rebuildable",) if KINDS[kind].imports or kind == "custom" else ()))
     unknown = [key for key in options if key not in allowed]
     if unknown:
         raise ConfigError(*(f"{place} has the unknown key {key!r}{_suggest(key, allowed)}" for key in unknown))
+    if options.pop("rebuildable", True) is False:
+        raise ConfigError(
+            f"{place} names {options.get('module', kind)}, which cannot be made again from its name alone: it has "
+            "settings of its own, or is no module's own function or class. Make it in code"
+        )
     if kind == "custom":
         return _custom(options, place, base_dir)
     missing = [key for key, option in known.items() if option.needed and key not in options]
@@ -137,6 +142,8 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
         raise ConfigError(f'{place} is of type "{kind}" and needs {needs}')
     for key in [key for key, option in known.items() if option.file and key in options]:
         options[key] = _beside(options[key], key, base_dir)
+    if KINDS[kind].imports:
+        options["base_dir"] = base_dir
     reward: RewardFunction = import_dotted(f"{PACKAGE}.{KINDS[kind].address}", what=f"{place}.type")(**options)
     return reward
 
@@ -144,11 +151,6 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
 def _custom(options: dict[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
     if "module" not in options:
         raise ConfigError(f'{place} is of type "custom" and needs "module: my_rewards.my_reward"')
-    if options.get("rebuildable") is False:
-        raise ConfigError(
-            f"{place} names {options['module']}, which cannot be made again from its name alone: it has settings of "
-            "its own, or is no module's own function or class. Make it in code"
-        )
     reward = load_reward(options["module"], base_dir, weight=options.get("weight"), what=f"{place}.module")
     if "name" in options:
         reward.name = str(options["name"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from .base import Context, RewardFunction, RewardResult, Turns
-from .text import exchanges, words
-
-_LETTERS_A_WORD = 12
+from .text import exchanges, length
 
 
 class ConcisenessReward(RewardFunction):
@@ -37,15 +35,11 @@ class ConcisenessReward(RewardFunction):
 
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Score the length of each assistant turn, and the number of turns."""
-        lengths = [_length(exchange.reply) for exchange in exchanges(turns)]
+        lengths = [length(exchange.reply) for exchange in exchanges(turns)]
         expected = (context or {}).get("expected_turns") or len(lengths)
         patience = min(1.0, expected / max(1, len(lengths)))
-        return RewardResult.mean([patience * self._score(length) for length in lengths], words=lengths)
+        return RewardResult.mean([patience * self._score(count) for count in lengths], words=lengths)
 
-    def _score(self, length: int) -> float:
-        over = max(0, length - self.optimal_length)
-        return max(0.0, 1.0 - over / (2 * self.optimal_length)) if length else 0.0
-
-
-def _length(text: str) -> int:
-    return sum(1 + (len(word) - 1) // _LETTERS_A_WORD for word in words(text))
+    def _score(self, count: int) -> float:
+        over = max(0, count - self.optimal_length)
+        return max(0.0, 1.0 - over / (2 * self.optimal_length)) if count else 0.0

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..facts import Fact, accepted_wordings, figures, implies, stated_topics
 from .base import Context, RewardFunction, RewardResult, Turns
-from .ground_truth import GroundTruth, checked_ground_truth, load_ground_truth
+from .ground_truth import Answers, GroundTruth
 from .text import exchanges, fluency
 
 UNASKED_COST = 0.1
@@ -54,19 +54,12 @@ class CorrectnessReward(RewardFunction):
         name: str = "",
     ) -> None:
         super().__init__(weight, name)
-        if ground_truth is not None and ground_truth_file is not None:
-            raise ConfigError("correctness takes ground_truth or ground_truth_file, not both")
-        self.answer = ground_truth if isinstance(ground_truth, str) else None
-        self.by_scenario: dict[str, GroundTruth] = {}
-        if ground_truth_file is not None:
-            self.by_scenario = load_ground_truth(ground_truth_file)
-        elif ground_truth is not None and not isinstance(ground_truth, str):
-            self.by_scenario = checked_ground_truth(ground_truth, "ground_truth", ConfigError)
+        self._answers = Answers(ground_truth, ground_truth_file, self.label)
 
     @property
     def ground_truth(self) -> str | Mapping[str, GroundTruth] | None:
         """What it was given, with a file's contents in place of the file."""
-        return self.answer if self.answer is not None else self.by_scenario or None
+        return self._answers.given
 
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Score the facts of all assistant turns."""
@@ -102,8 +95,7 @@ class CorrectnessReward(RewardFunction):
 
     def _task(self, context: Context) -> tuple[dict[str, Fact], list[str]]:
         """Facts by topic, and the topics that are asked for."""
-        truth = self.by_scenario.get(str(context.get("scenario_id")), self.answer)
-        truth = context.get("ground_truth") if truth is None else truth
+        truth = self._answers.of(context)
         if truth:
             facts: dict[str, Fact] = dict(truth) if isinstance(truth, Mapping) else {"answer": truth}
             return facts, list(facts)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..data_file import read_data_file
 from ..errors import ConfigError, DataError
@@ -58,6 +59,40 @@ def checked_ground_truth(
     if problems:
         raise error("\n".join(problems))
     return dict(entries)
+
+
+class Answers:
+    """The right answers that a reward was given: one for each scenario, or one for all.
+
+    Args:
+        given: scenario id to answer, or one text for every scenario.
+        file: a ground-truth file.
+        label: of the reward, for messages.
+
+    Raises:
+        ConfigError: both are given, or an answer is none.
+        DataError: the file is missing or malformed.
+    """
+
+    def __init__(self, given: str | Mapping[str, GroundTruth] | None, file: str | Path | None, label: str) -> None:
+        if given is not None and file is not None:
+            raise ConfigError(f"{label} takes ground_truth or ground_truth_file, not both")
+        self._for_all = given if isinstance(given, str) else None
+        self._by_scenario: dict[str, GroundTruth] = {}
+        if file is not None:
+            self._by_scenario = load_ground_truth(file)
+        elif given is not None and not isinstance(given, str):
+            self._by_scenario = checked_ground_truth(given, "ground_truth", ConfigError)
+
+    @property
+    def given(self) -> str | Mapping[str, GroundTruth] | None:
+        """What it was given, with a file's contents in place of the file."""
+        return self._for_all if self._for_all is not None else self._by_scenario or None
+
+    def of(self, context: Mapping[str, Any]) -> GroundTruth | None:
+        """The answer for a scenario: the one given for its id, the one for all, or the scenario's own."""
+        answer = self._by_scenario.get(str(context.get("scenario_id")), self._for_all)
+        return context.get("ground_truth") if answer is None else answer
 
 
 def _is_fact(fact: object) -> bool:

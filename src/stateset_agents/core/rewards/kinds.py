@@ -46,10 +46,12 @@ class RewardKind:
     Attributes:
         address: of its class in this package, for example "core.rewards.safety.SafetyReward"; "" for a custom one.
         options: by key, beside `type`, `weight` and `name`, which every reward takes.
+        imports: whether options name code of the operator's own; the class then takes `base_dir`, the config's folder.
     """
 
     address: str
     options: Mapping[str, Option] = field(default_factory=dict)
+    imports: bool = False
 
 
 PACKAGE = __name__.partition(".")[0]
@@ -58,10 +60,13 @@ _MODULE = Option(str, "dotted name of a reward of your own", needed=True, exampl
 _REWARD_TYPE = Option(
     Literal["immediate", "dense", "cumulative", "sparse"], "when it looks at a conversation; null: as its class says"
 )
+_MARKER = Option(str, 'what stands before the answer in a reply, such as "Answer:"')
 _GROUND_TRUTH = {
     "ground_truth": Option(Any, "the right answer, or scenario id to right answer"),
     "ground_truth_file": Option(str, "JSON or YAML file of right answers", file=True),
 }
+
+_CHECKS = "checks: [{contains: refund, points: 2}]"
 
 KINDS: dict[str, RewardKind] = {
     "helpfulness": RewardKind("core.rewards.helpfulness.HelpfulnessReward", {"reward_type": _REWARD_TYPE}),
@@ -71,6 +76,60 @@ KINDS: dict[str, RewardKind] = {
         "core.rewards.conciseness.ConcisenessReward", {"optimal_length": Option(int, "in words", at_least=1)}
     ),
     "engagement": RewardKind("core.rewards.engagement.EngagementReward", {"reward_type": _REWARD_TYPE}),
+    "task_completion": RewardKind(
+        "core.rewards.task_completion.TaskCompletionReward",
+        {"partial": Option(bool, "whether some of the required actions earn their share")},
+    ),
+    "tool_success": RewardKind(
+        "core.rewards.tool_success.ToolSuccessReward",
+        {
+            "needed_calls": Option(int, "calls that a conversation needs; more earn nothing", at_least=0),
+            "without_calls": Option(Literal["zero", "unscored"], "what a conversation without calls gets"),
+        },
+    ),
+    "format": RewardKind(
+        "core.rewards.format.FormatReward",
+        {
+            "json_schema": Option(dict[str, Any], "JSON Schema that the reply has to fit"),
+            "schema_file": Option(str, "JSON or YAML file with it", file=True),
+            "allow_text": Option(bool, "whether there may be text around the JSON"),
+            "judged": Option(Literal["last", "every"], "which replies"),
+        },
+    ),
+    "exact_match": RewardKind("core.rewards.exact_match.ExactMatchReward", {**_GROUND_TRUTH, "marker": _MARKER}),
+    "numeric_match": RewardKind(
+        "core.rewards.numeric_match.NumericMatchReward",
+        {
+            **_GROUND_TRUTH,
+            "tolerance": Option(float, "largest difference that is still right", at_least=0),
+            "relative_tolerance": Option(float, "the same as a share of the right number", at_least=0),
+            "number": Option(Literal["last", "only"], "which number of the reply"),
+            "marker": _MARKER,
+        },
+    ),
+    "repetition_penalty": RewardKind(
+        "core.rewards.repetition.RepetitionPenalty", {"ngram": Option(int, "words in a run", at_least=1)}
+    ),
+    "length_penalty": RewardKind(
+        "core.rewards.length.LengthPenalty",
+        {
+            "max_words": Option(int, "longest reply that costs nothing", at_least=1),
+            "min_words": Option(int, "shortest reply that costs nothing", at_least=1),
+            "margin": Option(int, "words beyond max_words until the penalty is whole; null: max_words", at_least=1),
+        },
+    ),
+    "rubric": RewardKind(
+        "core.rewards.rubric.RubricReward",
+        {
+            "checks": Option(
+                list[dict[str, Any]],
+                "rules with points",
+                needed=True,
+                example="checks: [{contains: refund, points: 2}]",
+            )
+        },
+        imports=True,
+    ),
     "custom": RewardKind("", {"module": _MODULE}),
 }
 

@@ -39,6 +39,7 @@ _SERVICE_PHRASES = frozenset(
     resolve right satisfaction service sorry specific support sure team tell thank thanks there's today try
     understand understanding valued wait want way welcome well wonderful work""".split()
 )
+_LETTERS_A_WORD = 12
 _LONGEST_WORD = 30
 _LONGEST_REPLY = 200
 
@@ -79,6 +80,11 @@ def exchanges(turns: Turns) -> list[Exchange]:
 def words(text: str) -> list[str]:
     """The words and numbers of a text, case-folded."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'"))
+
+
+def length(text: str) -> int:
+    """Words of a text; one of more than 12 letters counts once for each 12, so that nothing hides in a long word."""
+    return sum(1 + (len(word) - 1) // _LETTERS_A_WORD for word in words(text))
 
 
 def content_stems(text: str) -> set[str]:
