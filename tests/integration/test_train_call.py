@@ -17,6 +17,7 @@ from stateset_agents.core.environment import Environment, EnvironmentState, Epis
 from stateset_agents.core.errors import ConfigError, RunFolderError, TrainingStopped
 from stateset_agents.core.reward import (
     CompositeReward,
+    RepetitionPenalty,
     RewardFunction,
     RewardResult,
     RewardType,
@@ -24,6 +25,7 @@ from stateset_agents.core.reward import (
     reward_function,
 )
 from stateset_agents.core.trajectory import ConversationTurn
+from stateset_agents.rewards import MultiObjectiveReward
 from stateset_agents.training.callbacks import Callback
 from stateset_agents.training.diagnostics import DiagnosticsMonitor
 from stateset_agents.training.train import train as train_of_its_module
@@ -699,3 +701,14 @@ async def test_an_override_that_training_never_calls_is_named(capsys):
         agent = kind(tiny().config)
         await train(agent, environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL)
         assert (f"{kind.__name__}.generate_response has no effect" in capsys.readouterr().err) is named
+
+
+async def test_each_part_of_the_reward_is_in_the_metrics_of_every_step(tmp_path):
+    """Mutation: the parts are logged by evaluations alone."""
+    reward = MultiObjectiveReward({"vowels": vowels, "repetition": RepetitionPenalty()}, weights={"repetition": 0.5})
+    await train(
+        tiny(), environment(), 8, reward_fn=reward, output_dir=tmp_path / "run", config_overrides=SMALL, quiet=True
+    )
+    for row in metrics_of(tmp_path / "run"):
+        assert row["reward_mean"] == pytest.approx(row["reward/vowels"] + 0.5 * row["reward/repetition"])
+        assert -1.0 <= row["reward/repetition"] <= 0.0

@@ -2,7 +2,7 @@
 
 from .compare import Comparison, compare, side_by_side
 from .evaluate import evaluate
-from .metrics import SuccessCriterion, group_metrics
+from .metrics import SuccessCriterion, group_metrics, part_means
 from .result import EvaluationResult
 from .statistics import Estimate, PairedDifference, mean_interval, paired_difference
 
@@ -17,5 +17,6 @@ __all__ = [
     "group_metrics",
     "mean_interval",
     "paired_difference",
+    "part_means",
     "side_by_side",
 ]

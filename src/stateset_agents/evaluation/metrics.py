@@ -8,6 +8,7 @@ group-relative advantage is made of. A group without any teaches nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from ..rollouts import RolloutCounts, with_baseline
 from .statistics import mean_and_std
 
 SAME_REWARD = 1e-9
+_PER_TURN = re.compile(r"turn_\d+")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,25 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
         "replies": len(replies),
         "cut_replies": sum(turn.stop_reason is StopReason.LENGTH for turn in replies),
     }
+
+
+def part_means(groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
+    """The parts of the reward in one step's row in `metrics.jsonl`: under `reward/<part>` its mean, unweighted.
+
+    Over the scored episodes that have the part. What a reward says about single turns is left out.
+    """
+    return {f"reward/{name}": sum(values) / len(values) for name, values in parts(groups).items()}
+
+
+def parts(groups: Iterable[TrajectoryGroup]) -> dict[str, list[float]]:
+    """The values of each part of the reward, of all scored episodes that have it; parts for single turns left out."""
+    values: dict[str, list[float]] = {}
+    for group in groups:
+        for episode in group.trajectories:
+            for name, value in episode.breakdown.items():
+                if not _PER_TURN.fullmatch(name):
+                    values.setdefault(name, []).append(float(value))
+    return values
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -6,7 +6,6 @@ Means over scenarios carry their interval; failed episodes enter none, and are c
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +15,8 @@ from typing import Any
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..rollouts import RolloutCounts
-from .metrics import SuccessCriterion
+from .metrics import SuccessCriterion, parts
 from .statistics import Estimate, mean_and_std, mean_interval, pass_at_k, pass_hat_k, share_interval
-
-_PER_TURN = re.compile(r"turn_\d+")
 
 
 @dataclass(frozen=True)
@@ -117,12 +114,7 @@ class EvaluationResult:
     @property
     def components(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation over episodes of each part of the reward. Parts for single turns are left out."""
-        values: dict[str, list[float]] = {}
-        for episode in self.episodes:
-            for name, value in episode.breakdown.items():
-                if not _PER_TURN.fullmatch(name):
-                    values.setdefault(name, []).append(value)
-        return {name: mean_and_std(column) for name, column in values.items()}
+        return {name: mean_and_std(column) for name, column in parts(self.groups).items()}
 
     @property
     def counts(self) -> RolloutCounts:

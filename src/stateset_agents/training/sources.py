@@ -14,7 +14,7 @@ from ..config.training import TrainingConfig
 from ..core.records import Record, digest
 from ..core.scenario import Scenario
 from ..core.trajectory import TrajectoryGroup
-from ..evaluation import SuccessCriterion, group_metrics
+from ..evaluation import SuccessCriterion, group_metrics, part_means
 from .order import SeededOrder
 from .recorded import RecordedGroup
 
@@ -101,10 +101,10 @@ class Rollouts:
         return sum(len(group.trajectories) + len(group.failures) for group in groups)
 
     def measured(self, groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion) -> dict[str, float | None]:
-        """See `group_metrics`, and the tokens that were sampled."""
+        """See `group_metrics` and `part_means`, and the tokens that were sampled."""
         episodes = [episode for group in groups for episode in (*group.trajectories, *group.failures)]
         sampled = sum(episode.trained_tokens for episode in episodes)
-        return {**group_metrics(groups, criterion), "sampled_tokens": sampled}
+        return {**group_metrics(groups, criterion), **part_means(groups), "sampled_tokens": sampled}
 
 
 _OF_REWARDS = (

@@ -15,13 +15,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ...core.errors import TrainingStopped
 from ...core.trajectory import TrajectoryGroup
-from ...evaluation import SuccessCriterion, group_metrics
+from ...evaluation import SuccessCriterion, group_metrics, part_means
 from ...tracking.health import NEAR_MAXIMUM
 from ...tracking.progress import Progress, describe
 from ...tracking.run_folder import RunFolder
 from ...tracking.sinks import Sinks
 from ..stopping import Judge
-from .rewards import UnscoredLog, part_means
+from .rewards import UnscoredLog
 from .samples import SamplesSink
 from .weights import finite
 

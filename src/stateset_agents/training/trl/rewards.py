@@ -58,13 +58,3 @@ def reason_of(episode: MultiTurnTrajectory) -> str:
         return f"{episode.outcome.value} failed: {episode.error}"
     unscored = (episode.metadata.get("reward") or {}).get("unscored", "it gave no score")
     return f"the reward has nothing to judge by: {unscored}"
-
-
-def part_means(groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
-    """Mean of each part of the reward over the scored episodes that have it, under `reward/<part>`."""
-    values: dict[str, list[float]] = {}
-    for group in groups:
-        for episode in group.trajectories:
-            for part, value in episode.breakdown.items():
-                values.setdefault(f"reward/{part}", []).append(float(value))
-    return {part: sum(found) / len(found) for part, found in values.items()}
