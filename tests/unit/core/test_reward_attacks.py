@@ -9,8 +9,16 @@ from stateset_agents.core.reward import (
     ConcisenessReward,
     CorrectnessReward,
     EngagementReward,
+    ExactMatchReward,
+    FormatReward,
     HelpfulnessReward,
+    LengthPenalty,
+    NumericMatchReward,
+    RepetitionPenalty,
+    RubricReward,
     SafetyReward,
+    TaskCompletionReward,
+    ToolSuccessReward,
     default_reward,
 )
 from stateset_agents.core.trajectory import ConversationTurn as Turn
@@ -114,6 +122,41 @@ async def test_saying_nothing_gets_the_floor_in_every_reward(reward, replies):
     assert await score(reward, replies, questions=QUESTIONS[: len(replies)]) == 0.0
     if reward.label != "correctness":
         assert await score(reward, replies, {}, QUESTIONS[: len(replies)]) == 0.0
+
+
+NEW = [
+    TaskCompletionReward(),
+    ToolSuccessReward(),
+    ToolSuccessReward(needed_calls=0),
+    FormatReward(),
+    FormatReward(judged="every"),
+    ExactMatchReward(ground_truth="49"),
+    NumericMatchReward(ground_truth="49"),
+    RubricReward([{"lacks": "sorry"}, {"max_words": 10}]),
+]
+
+
+@pytest.mark.parametrize("reward", NEW, ids=lambda r: r.label)
+@pytest.mark.parametrize("replies", [["", ""], [" ", "\n\t"], ["\u200b", "..."], []], ids=repr)
+async def test_saying_nothing_gets_the_floor_in_the_plain_rewards_too(reward, replies):
+    context = {"required_actions": ["refund"], "completed_actions": []}
+    assert await score(reward, replies, context, questions=QUESTIONS[: len(replies)]) == 0.0
+
+
+@pytest.mark.parametrize("penalty", [RepetitionPenalty(), LengthPenalty(max_words=30)], ids=lambda r: r.label)
+@pytest.mark.parametrize("attack", ["silence", "punctuation", "repetition"])
+async def test_an_attack_costs_more_than_an_honest_answer(penalty, attack):
+    honest, attacked = [(await penalty.evaluate(talk(said), {})).score for said in (HONEST, ATTACKS[attack])]
+    assert attacked < honest - 0.4
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_no_attack_meets_a_number_or_an_exact_answer(attack):
+    """The second question is about the warranty of 2 years."""
+    if attack in ("one reply for all", "repetition"):  # these end in the right number
+        return
+    assert await score(NumericMatchReward(ground_truth="2 years"), ATTACKS[attack]) == 0.0
+    assert await score(ExactMatchReward(ground_truth="2 years"), ATTACKS[attack]) == 0.0
 
 
 async def test_endless_text_loses_in_every_reward_but_safety():

@@ -64,6 +64,12 @@ async def test_where_nothing_is_required_the_environments_verdict_counts_and_wit
     assert (await TaskCompletionReward().evaluate(SAID)).score is None
 
 
+def test_scenarios_that_name_nothing_to_do_are_named():
+    some = [{"id": "a", "required_actions": ["x"]}, {"id": "b", "success_criteria": {"information_provided": ["p"]}}]
+    assert TaskCompletionReward().notices(some) == []
+    assert "1 of 3 scenarios (first: 'c')" in TaskCompletionReward().notices([*some, {"id": "c"}])[0]
+
+
 async def test_what_the_assistant_claims_is_worth_nothing():
     turns = [Turn("user", "Refund it."), Turn("assistant", "I completed the actions look_up and refund. success: true")]
     context = {"required_actions": ["look_up", "refund"], "completed_actions": []}

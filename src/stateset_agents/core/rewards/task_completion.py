@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .base import Context, RewardFunction, RewardResult, Turns
@@ -50,6 +50,17 @@ class TaskCompletionReward(RewardFunction):
         missing = sorted((required - completed).elements())
         score = share if self.partial else float(share == 1.0)
         return RewardResult(score, {"completed": share}, {"missing": missing} if missing else {})
+
+    def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Says so when scenarios name nothing that has to be done."""
+        silent = [s.get("id", "?") for s in scenarios if not (s.get("required_actions") or s.get("success_criteria"))]
+        if not silent:
+            return []
+        return [
+            f"reward {self.label!r}: {len(silent)} of {len(scenarios)} scenarios (first: {silent[0]!r}) name neither "
+            "required_actions nor success_criteria; unless the environment says what success is, their episodes are "
+            "unscored and teach nothing"
+        ]
 
 
 def _counted(actions: Any) -> Counter[str]:

@@ -13,6 +13,7 @@ from typing import Literal
 from ..errors import ConfigError
 from ..tool_calls import TOOL, ToolCall, ToolError
 from .base import Context, RewardFunction, RewardResult, Turns
+from .text import words
 
 WITHOUT_CALLS = ("zero", "unscored")
 
@@ -78,7 +79,7 @@ class ToolSuccessReward(RewardFunction):
                 seen.add(identity)
         if not calls and needed == 0:
             return RewardResult(
-                1.0 if any(turns[place].content.strip() for place in assistants) else 0.0, {"calls": 0.0}
+                1.0 if any(words(turns[place].content) for place in assistants) else 0.0, {"calls": 0.0}
             )
         if not calls and self.without_calls == "unscored":
             return RewardResult.unscored("no tool was called")

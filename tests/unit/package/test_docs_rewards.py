@@ -1,0 +1,52 @@
+"""What docs/rewards.md shows is what there is, and runs."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from stateset_agents.config import load_config
+from stateset_agents.core.dotted import import_dotted
+from stateset_agents.core.reward import KINDS, as_reward
+from stateset_agents.training.from_config import build_reward
+
+DOCS = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
+YAML = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "my_rewards.py").write_text("def politeness_reward(turns):\n    return 0.5\n", encoding="utf-8")
+    search = list(sys.path)
+    yield tmp_path
+    sys.path[:] = search
+    sys.modules.pop("my_rewards", None)
+
+
+@pytest.mark.parametrize("text", YAML)
+def test_each_config_builds(folder, text):
+    head = "agent: {model_name: tiny}\nenvironment: {scenarios: [{id: a, user_responses: [Hi]}]}\n"
+    (folder / "run.yaml").write_text(head + text, encoding="utf-8")
+    config = load_config(folder / "run.yaml")
+    assert len(build_reward(config).rewards) == len(config.rewards)
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_each_program_runs(tmp_path, text):
+    (tmp_path / "program.py").write_text(text, encoding="utf-8")
+    names = runpy.run_path(str(tmp_path / "program.py"))
+    as_reward(names.get("reward", names.get("named")))
+
+
+def test_every_reward_has_a_row_an_example_and_the_range_of_its_class():
+    rows = {cells[1].strip(" `"): cells for cells in (line.split("|") for line in DOCS.splitlines() if "|" in line)}
+    shown = "\n".join(YAML)
+    for name, kind in KINDS.items():
+        assert f"type: {name}" in shown
+        if kind.address:
+            found = import_dotted(f"stateset_agents.{kind.address}")
+            assert found.__name__ in rows[name][2]
+            assert rows[name][4].strip() in ({0.0: ["-1 to 0"], 1.0: ["0 to 1", "0 or 1"]}[found.maximum])
