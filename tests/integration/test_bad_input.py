@@ -72,6 +72,10 @@ def test_all_problems_are_told_at_once(work):
         ('{"scenarios": [\n  {"id": "a",}\n]}', ["scenarios.json", "line 2"]),
         ('{"scenarios": []}', ["scenarios.json", "at least one scenario"]),
         ('{"scenarios": 3}', ["scenarios.json", "holds a number"]),
+        (
+            f'[{{"id": "{"8" * 5000}",\n"user_responses": ["Hi"],\n"metadata": {{"n": -{"9" * 6000}}}}}]',
+            ["scenarios.json, line 3: a number of 6000 digits"],
+        ),
         (json.dumps([GOOD, GOOD]), ["scenarios.json", "scenarios[0]", "has already"]),
         (json.dumps([{"id": "mute"}]), ["scenarios.json", "mute", "user_responses"]),
         (json.dumps([{"id": "mute", "user_responses": []}]), ["scenarios.json", "mute", "user_responses"]),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Self
 
+from ..config.problems import did_you_mean
 from ..config.schema import DEFAULT_MODEL
 from ..core.errors import ConfigError
 
@@ -43,6 +45,22 @@ class AgentConfig:
     dtype: str = "auto"
     device: str | None = None
     trust_remote_code: bool = False
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Refuse unknown fields, with the known ones.
+
+        Raises:
+            ConfigError: a field does not exist.
+        """
+        known = list(cls.__dataclass_fields__)
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            near = {name: did_you_mean(name, known) for name in unknown}
+            hints = {name: f'; did you mean "{word}"?' if word else "." for name, word in near.items()}
+            raise ConfigError(
+                *(f"AgentConfig has no field {name!r}{hints[name]} Known: {', '.join(known)}" for name in unknown)
+            )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         problems = []

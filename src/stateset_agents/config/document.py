@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from ..core.data_file import HALF_CHARACTER, half_characters, shown_place
+from ..core.data_file import HALF_CHARACTER, half_characters, shown_place, too_long_number
 from ..core.errors import ConfigError
 from ..core.yaml_strict import ParsedYaml, Path, YamlProblem, parse_yaml
 
@@ -222,6 +222,8 @@ def _parse_json(file: FilePath, text: str) -> ParsedYaml:
         raise ConfigError(_sentence(file, error.lineno, f"not valid JSON: {error.msg}")) from None
     except RecursionError:
         raise ConfigError(_sentence(file, None, "values are nested too deep")) from None
+    except ValueError:
+        raise ConfigError(_sentence(file, *too_long_number(text))) from None
     try:
         # Outside of strings, where JSON forbids it anyway, a tab is only white space.
         parsed = parse_yaml(text.replace("\t", " "))

@@ -97,7 +97,12 @@ class TrainingConfig(AlgorithmSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.early_stopping and self.eval_every == 0:
-            raise ValueError("early_stopping watches evaluations, but eval_every is 0: set eval_every or stop neither")
+            raise Conflicts(
+                [
+                    "early_stopping is true, and it watches evaluations, but eval_every is 0, so there are none: set "
+                    "eval_every to a number of episodes (such as 50), or early_stopping to false"
+                ]
+            )
         lora = self.lora is not None
         problems = conflicts(self.algorithm, vars(self), profile_values(self.profile, self.algorithm, lora=lora))
         if problems:

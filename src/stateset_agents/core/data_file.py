@@ -7,6 +7,8 @@ twice is refused in both; whatever is wrong is a DataError that names the file a
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,26 @@ def _parse_json(path: Path, text: str) -> Any:
         raise DataError(f"{path}: not valid JSON: values are nested too deep") from None
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    except ValueError:
+        line, problem = too_long_number(text)
+        raise DataError(f"{path}, line {line}: {problem}") from None
+
+
+_TEXT_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*')
+
+
+def too_long_number(text: str) -> tuple[int, str]:
+    """Line and description of the first whole number in a JSON text that Python refuses to read for its length."""
+    limit = sys.get_int_max_str_digits()
+    for match in _TEXT_OR_NUMBER.finditer(text):
+        digits = match[0].removeprefix("-")
+        if digits.isdecimal() and len(digits) > limit:
+            line = text.count("\n", 0, match.start()) + 1
+            return (
+                line,
+                f"a number of {len(digits)} digits; at most {limit} can be read. Put it in quotes if it is text",
+            )
+    raise AssertionError("no number is too long")
 
 
 def _parse_yaml(path: Path, text: str) -> Any:

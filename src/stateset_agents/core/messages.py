@@ -27,9 +27,12 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
         what: what kind of file it is, for messages.
 
     Raises:
-        DataError: the file is missing, unreadable or not UTF-8.
+        DataError: the file is missing, unreadable, not UTF-8 or JSON whose values go over several lines.
     """
-    for number, line in enumerate(read_text(path, what).split("\n"), start=1):
+    text = read_text(path, what)
+    start = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        begin, start = start, start + len(line) + 1
         if not line.strip():
             continue
         place = f"{path}, line {number}"
@@ -40,9 +43,27 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
         except RecursionError:
             yield place, DataError(f"{place}: not valid JSON: values are nested too deep")
         except ValueError as error:
+            indent = len(line) - len(line.lstrip())
+            if (lines := _lines_of_value(text, begin + indent)) > 1:
+                each = ".[]" if line[indent] == "[" else "."
+                raise DataError(
+                    f"{what} {path} looks like pretty-printed JSON: the value that begins in line {number} goes over "
+                    f"{lines} lines, and a JSONL file has one object in each line.\n"
+                    f"  write each object in a line of its own (json.dumps without indent), or: jq -c '{each}' "
+                    f"{path.name}"
+                ) from None
             yield place, DataError(f"{place}: not valid JSON: {getattr(error, 'msg', error)}")
         else:
             yield place, value
+
+
+def _lines_of_value(text: str, begin: int) -> int:
+    """Over how many lines the JSON value goes that begins at `begin`; 0 if there is no whole value."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, begin)
+    except (ValueError, RecursionError):
+        return 0
+    return text.count("\n", begin, end) + 1
 
 
 def refuse(problems: Sequence[str]) -> None:

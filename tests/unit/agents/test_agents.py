@@ -1,4 +1,5 @@
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -60,8 +61,10 @@ def test_memory_window_is_also_an_argument_of_the_agent():
 def test_what_is_no_config_is_refused_with_the_way_to_do_it():
     with pytest.raises(ConfigError, match=r"MultiTurnAgent\(config\) got 'tiny'; pass AgentConfig"):
         MultiTurnAgent("tiny")
-    with pytest.raises(ConfigError, match=r"from_model\('tiny'\): .*temprature"):
-        MultiTurnAgent.from_model("tiny", temprature=1)
+    known = "AgentConfig has no field 'temprature'; did you mean \"temperature\"? Known: model_name, system_prompt, "
+    for make in (MultiTurnAgent.from_model, AgentConfig):
+        with pytest.raises(ConfigError, match=re.escape(known)):
+            make("tiny", temprature=1)
 
 
 async def test_initialize_is_optional_and_twice_is_once():

@@ -363,7 +363,22 @@ def test_a_wrong_value_is_reported_even_if_a_flag_would_win_over_it(write):
 def test_a_contradiction_between_layers_is_named(write):
     path = write(MINIMAL + "training:\n  eval_every: 0\n")
     (problem,) = problems_of(path, overrides=[Override("training.early_stopping", True, "--early-stopping")])
-    assert "eval_every is 0" in problem
+    assert problem.startswith("config error in --early-stopping: early_stopping is true, and it watches evaluations, ")
+    assert "eval_every is 0, so there are none: set eval_every to a number of episodes" in problem
+
+
+@pytest.mark.parametrize("key", ["agent.model_name", "environment.scenarios_file", "logging.log_file"])
+def test_a_name_of_blanks_is_refused_where_it_stands(write, key):
+    section, name = key.split(".")
+    (problem,) = problems_of(write(f'{section}:\n  {name}: "  "\n'))
+    assert problem == f'config error in run.yaml, line 2: {key} is "  ": want text that is not blank.'
+
+
+def test_a_number_that_python_does_not_read_is_named_by_its_line(write):
+    text = '{"environment": {"persona": "P"},\n "training": {\n  "num_episodes": N}}'
+    text = text.replace("P", "7" * 5000).replace("N", "9" * 6000)
+    (problem,) = problems_of(write(text, "run.json"))
+    assert problem.startswith("config error in run.json, line 3: a number of 6000 digits; at most 4300 can be read")
 
 
 def test_all_missing_data_files_are_told_with_every_place_that_was_looked_at(write, folder):

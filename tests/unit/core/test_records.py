@@ -48,6 +48,25 @@ def test_a_preferred_answer_may_go_on_for_several_turns(tmp_path):
     assert read_records(file, pairs=True)[0].answers == ((HELLO, HI, BYE), (BYE,))
 
 
+@pytest.mark.parametrize(("whole", "begin", "lines", "each"), [(False, 2, 12, "."), (True, 1, 26, ".[]")])
+def test_pretty_printed_json_is_told_once_with_the_way_to_lines(tmp_path, whole, begin, lines, each):
+    """Mutation: one problem for each line that is no JSON by itself."""
+    record = {"messages": [HI, HELLO]}
+    rest = json.dumps([record, record] if whole else record, indent=2)
+    file = written(tmp_path, *([] if whole else [record]), *rest.splitlines())
+    told = refusal(file)
+    assert told.startswith(
+        f"data file {file} looks like pretty-printed JSON: the value that begins in line {begin} goes"
+    )
+    assert f"over {lines} lines, and a JSONL file has one object in each line.\n" in told
+    assert told.endswith(f"jq -c '{each}' data.jsonl")
+    assert told.count("\n") == 1
+
+
+def test_a_text_with_something_behind_it_is_no_pretty_printed_json(tmp_path):
+    assert "line 1: not valid JSON" in refusal(written(tmp_path, '"messages" and', "more"))
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
