@@ -12,6 +12,14 @@ import pytest
 GOOD = {"id": "price", "user_responses": ["What does it cost?"]}
 
 
+REWARD_CLASS = (
+    "from stateset_agents.core.reward import RewardFunction\n"
+    "class vowels(RewardFunction):\n"
+    "    async def compute_reward(self, turns, context=None):\n"
+    "        return 1.0\n"
+)
+
+
 def refused(work, *arguments: str, code: int, run: str = "outputs", **more):
     """Run it; it must end with `code`, without a traceback, without a word on stdout and without a run folder."""
     ended = work.train(*arguments, **more)
@@ -104,6 +112,22 @@ def test_a_scenario_file_that_is_wrong(work, content, words):
         ("vowels = 5", "is not a reward"),
         ("def vowels(): return 1.0", "cannot be called with (turns, context) or (turns)"),
         ("class vowels: pass", "is not a reward"),
+        (
+            f"{REWARD_CLASS}    def __init__(self):\n        self.judge = {{}}['url']\n",
+            "making the reward vowels() raised KeyError: 'url' (my_rewards.py, line 6); mend its __init__",
+        ),
+        (
+            f"{REWARD_CLASS}    def __init__(self):\n        super().__init__(wieght=2)\n",
+            "got an unexpected keyword argument 'wieght' (my_rewards.py, line 6)",
+        ),
+        (
+            f"{REWARD_CLASS}    def __init__(self, url): pass\n",
+            "the reward class vowels cannot be made without arguments (missing a required argument: 'url')",
+        ),
+        (
+            "from stateset_agents.core.reward import RewardFunction\nclass vowels(RewardFunction): pass",
+            "the reward class vowels does not define compute_reward",
+        ),
     ],
 )
 def test_a_custom_reward_that_is_no_reward(work, source, words):
@@ -231,6 +255,22 @@ def test_an_agent_of_ones_own_whose_first_prompt_is_too_long_stops_when_it_is_pl
     ended = work.train()
     assert ended.code == 3
     assert "data error: scenario 'price': its first prompt has" in ended.err
+
+
+def test_an_agent_of_ones_own_that_does_not_begin_as_one_is_refused_with_the_line(work):
+    """Mutation: no check, and what it lacks is an internal error."""
+    (work.path / "my_agents.py").write_text(
+        "from stateset_agents import MultiTurnAgent\n"
+        "class Forgetful(MultiTurnAgent):\n"
+        "    def __init__(self, config):\n"
+        "        self.mood = 'good'\n"
+    )
+    work.write(agent={"type": "custom", "class": "my_agents.Forgetful", "model_name": "tiny", "max_new_tokens": 6})
+    err = refused(work, code=2)
+    assert (
+        "config error in run.json, line 4: agent.class: Forgetful.__init__ (my_agents.py, line 3) does not call" in err
+    )
+    assert "super().__init__(config)" in err
 
 
 def test_an_output_folder_that_cannot_be_made(work):

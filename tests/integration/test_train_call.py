@@ -499,6 +499,15 @@ async def test_agents_and_environments_of_other_kinds_are_refused(wrong):
         await train(**given)
 
 
+async def test_an_agent_whose_class_left_out_the_beginning_is_refused_by_its_line():
+    class Forgetful(MultiTurnAgent):
+        def __init__(self, name):
+            self.name = name
+
+    with pytest.raises(ConfigError, match=r"Forgetful.__init__ \(test_train_call.py, line \d+\) does not call super"):
+        await train(Forgetful("x"), ConversationEnvironment([{"user_responses": ["Hi"]}]), 4)
+
+
 async def test_the_users_own_random_numbers_do_not_change_what_is_sampled_or_learned():
     async def run(noise: bool) -> tuple[dict[str, torch.Tensor], list[float]]:
         async def noisy(turns, context=None):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ..core.errors import CheckpointError, ConfigError
 from ..models.names import is_stub
 from .config import AgentConfig
-from .multi_turn import MultiTurnAgent
+from .multi_turn import MultiTurnAgent, require_begun
 
 RECORD = "agent.json"
 MODEL = "model"
@@ -57,6 +57,7 @@ def agent_from_record(
     agent = agent_class(config.model_name if _takes_a_name(agent_class) else config)
     if not isinstance(agent, MultiTurnAgent):
         raise ConfigError(f"agent_class made {agent!r}, which is no MultiTurnAgent")
+    require_begun(agent)
     agent.config = config
     agent.load_from(weights)
     return agent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from ..core.errors import ConfigError, ContextFull, ModelError
@@ -243,6 +244,23 @@ class MultiTurnAgent(Agent):
                 f"the environment offers tools, and {type(self).__name__} calls none; use ToolAgent, or derive from it"
             )
         return []
+
+
+def require_begun(agent: MultiTurnAgent) -> None:
+    """Refuse an agent of a class whose `__init__` left out that of `MultiTurnAgent`: it has no model.
+
+    Raises:
+        ConfigError: the class, the place of its `__init__` and what to add.
+    """
+    if {"config", "_runtime", "_session"} <= vars(agent).keys():
+        return
+    kind = type(agent)
+    code = getattr(kind.__init__, "__code__", None)
+    place = f" ({Path(code.co_filename).name}, line {code.co_firstlineno})" if code is not None else ""
+    raise ConfigError(
+        f"{kind.__name__}.__init__{place} does not call super().__init__(config), so the agent has no model: call it "
+        "first, with an AgentConfig"
+    )
 
 
 def _as_message(turn: ConversationTurn | Mapping[str, str]) -> Message:

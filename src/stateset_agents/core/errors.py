@@ -6,6 +6,10 @@ plugs in raises whatever it likes; the boundary that called it (rollout, config 
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+from pathlib import Path
+
 EXIT_USAGE = 2
 EXIT_DATA = 3
 EXIT_INTERNAL = 70
@@ -81,6 +85,23 @@ class EnvironmentFailed(Exception):
     Raise it from a tool whose failure is not the agent's: a database that does not answer, not an order that does not
     exist. Whatever else a tool raises is told to the model.
     """
+
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def raised_at(error: BaseException) -> str | None:
+    """File and line in the code that somebody plugged in; None if it was not that code which raised.
+
+    Where that code called an installed package that raised, it is the call that is named.
+    """
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [frame for frame in frames if not frame.filename.startswith("<")]  # <string> is generated code
+    foreign = [frame for frame in files if not Path(frame.filename).is_relative_to(_PACKAGE)]
+    own = [frame for frame in foreign if not any(Path(frame.filename).is_relative_to(place) for place in installed)]
+    last = (own or foreign)[-1:]
+    return f"{Path(last[0].filename).name}, line {last[0].lineno}" if last else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,16 +15,14 @@ import inspect
 import logging
 import math
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from ..agents import Agent
 from ..core.environment import Environment, EnvironmentState, EpisodeStatus
-from ..core.errors import ContextFull, DataError, EnvironmentFailed, StatesetError, is_out_of_memory
+from ..core.errors import ContextFull, DataError, EnvironmentFailed, StatesetError, is_out_of_memory, raised_at
 from ..core.outcome import Outcome, StopReason
 from ..core.reward import GroupReward, RewardFunction, RewardResult, as_reward
 from ..core.scenario import Scenario
@@ -33,8 +31,6 @@ from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
 from ..core.users import UserFailed
 
 logger = logging.getLogger(__name__)
-
-_PACKAGE = Path(__file__).parents[1]
 
 
 class _EpisodeFailed(Exception):
@@ -330,17 +326,10 @@ async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIte
 def _failed(outcome: Outcome, name: str, error: BaseException) -> _EpisodeFailed:
     logger.debug("%s failed", name, exc_info=error)
     text = str(error) if isinstance(error, UserFailed) else f"{type(error).__name__}: {error}"
-    details = ", ".join([*getattr(error, "__notes__", ()), *_place(error)])
-    return _EpisodeFailed(outcome, f"{name}: {text}" + (f" ({details})" if details else ""))
-
-
-def _place(error: BaseException) -> list[str]:
-    """File and line in the code that somebody plugged in; nothing if it was not that code which raised."""
     source = error.__cause__ if isinstance(error, UserFailed) and error.__cause__ else error
-    frames = traceback.extract_tb(source.__traceback__)
-    files = [frame for frame in frames if not frame.filename.startswith("<")]  # <string> is generated code
-    foreign = [frame for frame in files if not Path(frame.filename).is_relative_to(_PACKAGE)]
-    return [f"{Path(foreign[-1].filename).name}, line {foreign[-1].lineno}"] if foreign else []
+    place = raised_at(source)
+    details = ", ".join([*getattr(error, "__notes__", ()), *([place] if place else [])])
+    return _EpisodeFailed(outcome, f"{name}: {text}" + (f" ({details})" if details else ""))
 
 
 def _environment(name: str, problem: str) -> _EpisodeFailed:

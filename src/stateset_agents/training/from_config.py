@@ -15,14 +15,14 @@ from typing import Any
 
 from ..agents.base import Agent
 from ..agents.config import AgentConfig
-from ..agents.multi_turn import MultiTurnAgent
+from ..agents.multi_turn import MultiTurnAgent, require_begun
 from ..agents.tool_agent import ToolAgent
 from ..agents.toolbox import ToolLimits
 from ..config import RunConfig
 from ..config.training import TrainingConfig
 from ..core.dotted import import_dotted
 from ..core.environment import ConversationEnvironment, Environment, EnvironmentState
-from ..core.errors import ConfigError, DataError, StatesetError
+from ..core.errors import ConfigError, DataError, StatesetError, raised_at
 from ..core.records import Record, read_records
 from ..core.reward import CompositeReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
@@ -79,6 +79,11 @@ def build_agent(config: RunConfig) -> Agent:
     by_name = parameters[:1] == ["model_name"]
     given = () if not parameters else (config.agent.model_name,) if by_name else (AgentConfig(**settings),)
     agent: Agent = _made(config, "agent.class", found, Agent, *given)
+    if isinstance(agent, MultiTurnAgent):
+        try:
+            require_begun(agent)
+        except ConfigError as error:
+            raise ConfigError(config.located("agent.class", f"agent.class: {error}")) from None
     if by_name and isinstance(agent, MultiTurnAgent):
         stated = {name: value for name, value in settings.items() if f"agent.{name}" in config.origins}
         agent.config = replace(agent.config, **stated)
@@ -260,7 +265,8 @@ def _made(
         raise
     except Exception as error:  # the user's own code may raise anything; the config that named it is what to look at
         call = ", ".join([*(type(argument).__name__ for argument in arguments), *keywords])
-        message = f"{key}: {name}({call}) raised {type(error).__name__}: {error}"
+        place = raised_at(error)
+        message = f"{key}: {name}({call}) raised {type(error).__name__}: {error}" + (f" ({place})" if place else "")
         raise ConfigError(config.located(key, message)) from error
     if not isinstance(made, base):
         raise ConfigError(config.located(key, f"{key}: {name} made {made!r}, which is no {base.__name__}"))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..agents.multi_turn import MultiTurnAgent
+from ..agents.multi_turn import MultiTurnAgent, require_begun
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, RunFolderError
@@ -81,6 +81,7 @@ async def train(
     """
     if not isinstance(agent, MultiTurnAgent):
         raise ConfigError(f"train(agent, ...) got {agent!r}; pass a MultiTurnAgent or a subclass of it")
+    require_begun(agent)
     if not isinstance(environment, Environment):
         raise ConfigError(f"train(agent, environment) got {environment!r}; pass an Environment")
     for name, path in (("output_dir", output_dir), ("save_path", save_path), ("resume_from", resume_from)):

@@ -48,6 +48,11 @@ class Broken(MultiTurnAgent):
         raise KeyError("oops")
 
 
+class Forgetful(MultiTurnAgent):
+    def __init__(self, model_name):
+        self.name = model_name
+
+
 class World(Environment):
     def __init__(self):
         self.made = True
@@ -185,7 +190,8 @@ ENVIRONMENT = "environment: {scenarios_file: plain.json}\n"
         ("agent: {type: custom, class: mine.stranger}\n" + ENVIRONMENT, "no Agent class"),
         ("agent: {type: custom, class: mine.World}\n" + ENVIRONMENT, "no Agent class"),
         ("agent: {type: custom, class: os.system}\n" + ENVIRONMENT, "no Agent class"),
-        ("agent: {type: custom, class: mine.Broken}\n" + ENVIRONMENT, "raised KeyError: 'oops'"),
+        ("agent: {type: custom, class: mine.Broken}\n" + ENVIRONMENT, "raised KeyError: 'oops' (mine"),
+        ("agent: {type: custom, class: mine.Forgetful}\n" + ENVIRONMENT, "does not call super().__init__(config)"),
     ],
 )
 def test_an_agent_that_cannot_be_made_is_placed_in_the_config(build, text, words):

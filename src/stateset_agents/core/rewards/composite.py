@@ -8,10 +8,11 @@ with one that has it.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StatesetError, raised_at
 from .base import Context, RewardFunction, RewardResult, Turns
 from .function import FunctionReward
 from .group import GroupReward
@@ -147,12 +148,7 @@ def as_reward(candidate: object) -> RewardFunction:
     if isinstance(candidate, RewardFunction):
         return candidate
     if isinstance(candidate, type) and issubclass(candidate, RewardFunction):
-        try:
-            return candidate()
-        except TypeError as error:
-            raise ConfigError(
-                f"the reward class {candidate.__name__} cannot be made without arguments ({error}); pass an instance"
-            ) from None
+        return _instance_of(candidate)
     if isinstance(candidate, (list, tuple)):
         return CompositeReward(candidate)
     if not isinstance(candidate, type):
@@ -165,6 +161,30 @@ def as_reward(candidate: object) -> RewardFunction:
         f"{candidate!r} is not a reward. Pass a RewardFunction such as HelpfulnessReward(), a function "
         "`async def my_reward(turns, context=None) -> float`, or a list of these"
     )
+
+
+def _instance_of(kind: type[RewardFunction]) -> RewardFunction:
+    if inspect.isabstract(kind):
+        missing = ", ".join(sorted(kind.__abstractmethods__))
+        raise ConfigError(f"the reward class {kind.__name__} does not define {missing}, so it is not a reward yet")
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise ConfigError(
+            f"the reward class {kind.__name__} cannot be made without arguments ({error}); pass an instance, or name "
+            "one in a config: my_module.my_reward"
+        ) from None
+    try:
+        return kind()
+    except StatesetError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        place = raised_at(error)
+        raise ConfigError(
+            f"making the reward {kind.__name__}() raised {type(error).__name__}: {error}"
+            + (f" ({place})" if place else "")
+            + "; mend its __init__, or give an instance that is made already"
+        ) from error
 
 
 def _turn_rewards(results: Mapping[str, RewardResult], shares: Mapping[str, float]) -> list[float] | None:

@@ -6,7 +6,7 @@ import copy
 import sys
 from typing import TypeVar
 
-from ...agents.multi_turn import MultiTurnAgent
+from ...agents.multi_turn import MultiTurnAgent, require_begun
 from ...core.environment import Environment
 from ...core.errors import ConfigError, is_out_of_memory
 from ...core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_reward
@@ -65,6 +65,7 @@ async def train_with_trl_grpo(
         raise ConfigError(f"train_with_trl_grpo(config=...) got {config!r}; pass a TRLGRPOConfig")
     if not isinstance(agent, MultiTurnAgent):
         raise ConfigError(f"train_with_trl_grpo(agent=...) got {agent!r}; pass a MultiTurnAgent or a subclass of it")
+    require_begun(agent)
     if not isinstance(environment, Environment):
         raise ConfigError(f"train_with_trl_grpo(environment=...) got {environment!r}; pass an Environment")
     reward = default_reward() if reward_model is None else as_reward(reward_model)
