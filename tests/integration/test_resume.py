@@ -237,6 +237,77 @@ def test_changed_settings_are_refused_with_both_values_and_nothing_is_touched(wo
     assert work.snapshot() == before
 
 
+HELD_OUT = [
+    {"id": "held", "user_responses": ["Do you ship abroad?"]},
+    {"id": "late", "user_responses": ["It is late."]},
+]
+ANSWERS = {"price": "$49", "order": "on its way", "refund": ["30 days", "a month"]}
+FILES = {
+    "training__eval_every": 8,
+    "training__eval_samples": 1,
+    "training__eval_scenarios_file": "held.json",
+    "rewards": [
+        {"type": "custom", "module": "my_rewards.vowels"},
+        {"type": "correctness", "ground_truth_file": "truth.json", "weight": 0.1},
+    ],
+}
+
+
+def write_files(folder: Path, held: object = HELD_OUT, answers: object = ANSWERS) -> None:
+    (folder / "held.json").write_text(json.dumps(held))
+    (folder / "truth.json").write_text(json.dumps({"ground_truth": answers}))
+
+
+def test_a_project_that_moved_goes_on_and_ends_the_same(work):
+    """Mutation: either file is compared by its path."""
+    write_files(work.path)
+    undisturbed(work, **FILES)
+    assert work.train(before=stop_at(3, signal.SIGINT)).code == 75
+    moved = work.path / "moved"
+    moved.mkdir()
+    for name in ("run.json", "scenarios.json", "my_rewards.py", "held.json", "truth.json"):
+        (work.path / name).rename(moved / name)
+    ended = work.train("--resume", config="moved/run.json")
+    assert ended.code == 0, ended.err
+    assert_same(work)
+
+
+@pytest.mark.parametrize(
+    ("held", "answers", "key", "words"),
+    [
+        ([HELD_OUT[0]], ANSWERS, "evaluations would", 'those of the run play: 1 missing (first: "late").'),
+        (HELD_OUT[::-1], ANSWERS, "evaluations would", "those of the run play: the order has changed."),
+        (
+            HELD_OUT,
+            {**ANSWERS, "price": "$59", "new": "yes"},
+            "rewards[1].ground_truth_file",
+            'the answers that the run learns from: 1 added (first: "new"), 1 changed (first: "price").',
+        ),
+    ],
+)
+def test_changed_content_of_a_file_is_refused_by_its_key(work, held, answers, key, words):
+    write_files(work.path)
+    work.write(**FILES)
+    assert work.train(before=stop_at(2, signal.SIGINT)).code == 75
+    before = work.snapshot()
+    write_files(work.path, held, answers)
+    ended = work.train("--resume")
+    assert ended.code == 2, ended.err
+    assert re.search(rf"config error in run.json, line \d+: {re.escape(key)}.*{re.escape(words)}", ended.err), ended.err
+    assert ended.err.count("config error") == 1
+    assert work.snapshot() == before
+
+
+def test_evaluations_on_scenarios_of_their_own_are_not_begun_in_the_middle(work):
+    write_files(work.path)
+    work.write(training__eval_every=8, training__eval_samples=1)
+    assert work.train(before=stop_at(2, signal.SIGINT)).code == 75
+    work.write(training__eval_every=8, training__eval_samples=1, training__eval_scenarios_file="held.json")
+    ended = work.train("--resume")
+    assert ended.code == 2
+    assert "the run play those that it trains on, and this one's would play scenarios of their own" in ended.err
+
+
 def test_a_folder_without_a_run_cannot_be_resumed(work):
     (work.path / "empty").mkdir()
     for folder, words in (("nowhere", "nowhere does not exist"), ("empty", "empty holds no run")):

@@ -150,7 +150,7 @@ class TrainingConfig(AlgorithmSettings):
         """
         skipped = {"profile", "save_every", "keep_checkpoints", "threads", "max_concurrent"}
         skipped |= {"environment_timeout", "reward_timeout"}
-        skipped |= {"data_file"}  # compared by what it holds, not by how it is named
+        skipped |= {"data_file", "eval_scenarios_file"}  # compared by what they hold, not by how they are named
         values = self.model_dump(mode="json", exclude=skipped)
         return values | {"conversations_per_step": self.plan.conversations_per_step}
 

@@ -29,6 +29,7 @@ from ..tracking.run_folder import CONFIG, LOCK, OWN_NAMES, REPORT, RunFolder
 from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
 from .announce import announce
 from .callbacks import Callback
+from .changes import evaluation_record
 from .closing import closing_report, finish
 from .ending import failed, interrupted
 from .exclusive import only_run_of, out_of_memory
@@ -78,7 +79,7 @@ async def _execute(run: Run) -> RunReport:
         if folder is not None:
             clean_stale_temporaries(folder.checkpoints_dir)
             if run.resume:
-                last = last_state(folder, run.settings, run.config, run.environment, say, run.located, data)
+                last = last_state(folder, run, say, data)
                 start = remembered_start(folder) if last is None else None
                 folder.write_text(CONFIG, _as_yaml(run))
             elif start is not None:
@@ -90,7 +91,7 @@ async def _execute(run: Run) -> RunReport:
             watchers,
             None if run.quiet else progress,
             Sinks(_sinks(run.source, folder)),
-            {"run": run.settings},
+            {"run": run.settings, "evaluation": evaluation_record(run)},
             data,
         )
         trainer = Trainer(run.agent, run.environment, run.reward, run.config, parts)

@@ -6,55 +6,30 @@ folder is touched. What was logged after the checkpoint is forgotten, so that th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint, latest_checkpoint, read_checkpoint, resolve_checkpoint
 from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
-from ..config.algorithms import OFF
-from ..config.training import TrainingConfig
-from ..core.environment import Environment
 from ..core.errors import CheckpointError, ConfigError, ModelError
-from ..core.records import Record, digest
+from ..core.records import Record
 from ..tracking.run_folder import STARTED_FROM, RunFolder, read_metrics
-from .run import Say
+from .changes import changes
+from .run import Run, Say
 from .saving import load_run_state, load_weights
 from .trainer import Trainer
-
-_FREE = {
-    "agent.device",
-    "environment.scenarios",  # compared by what they hold, not by how they are named
-    "environment.scenarios_file",
-    "environment.tasks_file",
-    "training.num_episodes",
-    *(f"training.{name}" for name in ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing")),
-}
-"""Settings that a resumed run may change. The last three cut the same update into other pieces: a run that ran out of
-memory needs them."""
 
 _CUT = ("batch_size", "gradient_checkpointing")
 
 
-def last_state(
-    folder: RunFolder,
-    settings: Mapping[str, Any],
-    config: TrainingConfig,
-    environment: Environment,
-    say: Say,
-    located: Callable[[str, str], str],
-    data: Sequence[Record] | None = None,
-) -> Checkpoint | None:
+def last_state(folder: RunFolder, run: Run, say: Say, data: Sequence[Record] | None = None) -> Checkpoint | None:
     """The newest good checkpoint of a run, if the settings are still those of the run.
 
     Args:
         folder: of the run.
-        settings: what the run is told now, as JSON.
-        config: its hyperparameters.
-        environment: whose scenarios it trains on.
+        run: what it is told now.
         say: tells what was passed over.
-        located: adds to a problem with a key where that key was written.
         data: what it learns from, if that is a file.
 
     Returns:
@@ -69,17 +44,13 @@ def last_state(
     if path is None:
         return None
     checkpoint = read_checkpoint(path, verify=False)
-    changed = _changed_settings(checkpoint, settings, config)
-    problems = [
-        *(located(key, f"{key} is {now}, but the run in {folder.path} has {then}.") for key, now, then in changed),
-        *(_changed_scenarios(checkpoint, environment) if data is None else ()),
-        *(located("training.data_file", problem) for problem in _changed_data(checkpoint, data)),
-    ]
+    config = run.config
+    problems = list(changes(checkpoint, run, data))
     record = checkpoint.record("trainer")
     if record["step"] > config.plan.total_steps:
         held = f"the run in {folder.path} has held {record['episodes']} already: ask for at least as many"
         problems.append(
-            located("training.num_episodes", f"training.num_episodes is {config.num_episodes}, but {held}.")
+            run.located("training.num_episodes", f"training.num_episodes is {config.num_episodes}, but {held}.")
         )
     if problems:
         problems[-1] += f"\n  a resumed run keeps its settings: change them back, or {_anew(folder)}"
@@ -207,66 +178,3 @@ def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
         say(f"started from {checkpoint.path}: its weights, with a fresh optimizer, at step 0")
     trainer.publish()
     trainer.save()
-
-
-def _changed_settings(
-    checkpoint: Checkpoint, settings: Mapping[str, Any], config: TrainingConfig
-) -> Iterator[tuple[str, str, str]]:
-    """Key, present value and the run's value of each setting that differs."""
-    if "trainer" not in checkpoint.manifest.records:
-        raise CheckpointError(f"{checkpoint.path} holds no state of a run, so no run can be resumed from it")
-    # A run that was made before there was such a setting has what the setting is without it.
-    before: dict[str, Any] = {"training": {**OFF, **checkpoint.record("trainer")["config"]}}
-    before["training"].pop("data_file", None)
-    after: dict[str, Any] = {"training": config.fingerprint_fields()}
-    if "run" in checkpoint.manifest.records:
-        run = checkpoint.record("run")
-        for section in ("agent", "environment", "rewards", "combination_method"):
-            before[section], after[section] = run.get(section), settings.get(section)
-    then, now = dict(_flat("", before)), dict(_flat("", _as_json(after)))
-    for key in dict.fromkeys([*then, *now]):
-        if then.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}[") for free in _FREE):
-            yield key, _shown(now.get(key)), _shown(then.get(key))
-
-
-def _changed_scenarios(checkpoint: Checkpoint, environment: Environment) -> Iterator[str]:
-    then = {scenario["id"]: scenario for scenario in checkpoint.record("scenarios")["scenarios"]}
-    now = {scenario.id: _as_json(scenario.to_dict()) for scenario in environment.episode_scenarios()}
-    changes = {
-        "added": [name for name in now if name not in then],
-        "missing": [name for name in then if name not in now],
-        "changed": [name for name in now if name in then and now[name] != then[name]],
-    }
-    told = [f'{len(names)} {how} (first: "{names[0]}")' for how, names in changes.items() if names]
-    if told:
-        yield f"config error: the scenarios are not those that the run trains on: {', '.join(told)}."
-    elif list(then) != list(now):
-        yield "config error: the scenarios are in another order than the run trains on them."
-
-
-def _changed_data(checkpoint: Checkpoint, data: Sequence[Record] | None) -> Iterator[str]:
-    then, now = checkpoint.record("trainer").get("data"), None if data is None else digest(data)
-    if then != now:
-        kinds = [("conversations that it plays" if one is None else "a data file") for one in (then, now)]
-        change = "it has changed" if None not in (then, now) else f"the run learns from {kinds[0]}, not from {kinds[1]}"
-        yield f"training.data_file does not hold what the run learns from: {change}."
-
-
-def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and plain values."""
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from _flat(f"{key}.{name}" if key else str(name), item)
-    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
-        for place, item in enumerate(value):
-            yield from _flat(f"{key}[{place}]", item)
-    else:
-        yield key, value
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value, ensure_ascii=False)

@@ -3,14 +3,14 @@
 from types import SimpleNamespace
 
 from stateset_agents.config.training import TrainingConfig
-from stateset_agents.training.resume import _changed_settings
+from stateset_agents.training.changes import changed_settings
 
 
 def changed(record, config):
     checkpoint = SimpleNamespace(
         manifest=SimpleNamespace(records=["trainer"]), record=lambda name: {"config": record}, path="step-1"
     )
-    return list(_changed_settings(checkpoint, {}, config))
+    return list(changed_settings(checkpoint, {}, config))
 
 
 def test_a_run_from_before_a_setting_was_there_goes_on():
