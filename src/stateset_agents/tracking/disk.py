@@ -52,6 +52,23 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+def require_makeable(path: Path) -> None:
+    """Look, without making anything, whether a file or folder can be at `path`, with the folders that it lies in.
+
+    Raises:
+        OSError: it is known that there cannot.
+    """
+    place = path.absolute()
+    while True:
+        try:
+            place.stat()
+            break
+        except FileNotFoundError:
+            place = place.parent
+    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn an `OSError` about the run folder `path` into a `RunFolderError` that says what to do."""

@@ -1,6 +1,7 @@
 """The run folder: the truth about one training run, on disk.
 
-Invariant: nothing that is there is overwritten. Logs only grow (a resumed run cuts what lies after its checkpoint),
+Invariant: nothing that is there is overwritten, and a run that ended before it recorded anything leaves no trace. Logs
+only grow (a resumed run cuts what lies after its checkpoint),
 every other file is replaced in one step, and one process writes at a time. So a reader, or a run that continues after
 `kill -9`, always finds whole lines and whole files.
 
@@ -17,18 +18,19 @@ Reading needs no lock and changes nothing. The first write takes the lock and cu
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ..checkpoints.locate import CHECKPOINTS, FINAL_MODEL
 from ..core.errors import RunFolderError
 from ..core.trajectory import TrajectoryGroup
-from .disk import explained, replace_text, sync_folder
+from .disk import explained, replace_text, require_makeable, sync_folder
 from .jsonl import JsonlLog, Row, read_jsonl
 from .lock import FolderLock
 from .status import STATUS, RunStatus, State, read_status, timestamp, write_status
@@ -43,6 +45,11 @@ STARTED_FROM = "started_from.txt"
 
 OWN_NAMES = (STATUS, CONFIG, METRICS, TRAJECTORIES, CHECKPOINTS, FINAL_MODEL, REPORT, STARTED_FROM)
 HEARTBEAT_SECONDS = 5.0
+GO_ON = (
+    "continue it with --resume (in Python: resume=True), or choose another folder with --output-dir (in Python: "
+    "output_dir)"
+)
+"""What to do about a folder that holds a run."""
 
 
 class RunFolder:
@@ -57,14 +64,33 @@ class RunFolder:
         self._step = 0
         self._started = timestamp()
         self._last_beat = float("-inf")
+        self._begun: Literal["", "in a folder", "with its folder"] = ""
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], *, config_yaml: str) -> RunFolder:
+    def require_free(cls, path: str | os.PathLike[str], *, go_on: str = GO_ON) -> None:
+        """Look, without making anything, whether `create` may begin a run there.
+
+        Args:
+            path: of the folder.
+            go_on: what to do where there is a run already.
+
+        Raises:
+            RunFolderError: as `create`.
+        """
+        with explained(Path(path)):
+            _refuse_used(Path(path), go_on)
+            require_makeable(Path(path))
+            if Path(path).exists() and not Path(path).is_dir():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, config_yaml: str, go_on: str = GO_ON) -> RunFolder:
         """Begin a run in a folder that holds none. Unrelated files in it are left alone.
 
         Args:
             path: made with mode 0700 if it does not exist.
             config_yaml: the resolved configuration, without secrets.
+            go_on: what to do where there is a run already.
 
         Raises:
             RunFolderError: the folder holds a run or files that a run would overwrite, is being written by another
@@ -72,14 +98,16 @@ class RunFolder:
         """
         folder = cls(Path(path))
         with explained(folder.path):
-            _refuse_used(folder.path)
-            if not folder.path.is_dir():
+            _refuse_used(folder.path, go_on)
+            made = not folder.path.is_dir()
+            if made:
                 folder.path.mkdir(mode=0o700, parents=True)
             folder.lock()
             try:
                 # Again, as another process may have begun a run since the first look.
-                _refuse_used(folder.path)
+                _refuse_used(folder.path, go_on)
                 folder._begin(config_yaml)
+                folder._begun = "with its folder" if made else "in a folder"
             except BaseException:
                 folder.close()
                 raise
@@ -257,9 +285,15 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; a run of this process that an error ends, and that nobody has said so of, did not go on."""
+        """Close it; a run of this process that an error ends, and that nobody has said so of, did not go on.
+
+        If it began here and recorded nothing, it is taken away: there is nothing to read in it or to go on with.
+        """
         status = self.status if error is not None and self._last_beat > float("-inf") else None
-        if status is not None and status.state == "running":
+        if status is not None and status.state == "running" and self._begun and not self._recorded:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                self._take_away()
+        elif status is not None and status.state == "running":
             with contextlib.suppress(RunFolderError):  # the first error is the one to tell
                 self.set_status(
                     "failed" if isinstance(error, Exception) else "interrupted", f"{type(error).__name__}: {error}"
@@ -279,6 +313,20 @@ class RunFolder:
             if self.checkpoints_dir.is_dir():
                 self.checkpoints_dir.rmdir()
             raise
+
+    @property
+    def _recorded(self) -> bool:
+        logs = [self.path / name for name in (METRICS, TRAJECTORIES)]
+        return any(file.exists() and file.stat().st_size for file in logs) or any(self.checkpoints_dir.iterdir())
+
+    def _take_away(self) -> None:
+        """Remove what `_begin` wrote, and the folder if it was made for it and nothing else is in it."""
+        for name in (STATUS, STARTED_FROM, CONFIG, METRICS, TRAJECTORIES):
+            (self.path / name).unlink(missing_ok=True)
+        self.checkpoints_dir.rmdir()
+        if self._begun == "with its folder" and [file.name for file in self.path.iterdir()] == [LOCK]:
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
 
     def _open_logs(self) -> tuple[JsonlLog, JsonlLog]:
         self.lock()
@@ -313,14 +361,10 @@ def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Row]:
     return read_jsonl(Path(path) / TRAJECTORIES)
 
 
-def _refuse_used(path: Path) -> None:
+def _refuse_used(path: Path, go_on: str) -> None:
     used = [name for name in OWN_NAMES if (path / name).exists()]
     if STATUS in used or METRICS in used:
-        raise RunFolderError(
-            f"{path} already holds a run, and a run is never overwritten.\n"
-            "  continue it with --resume (in Python: resume=True), or choose another folder with --output-dir (in "
-            "Python: output_dir)"
-        )
+        raise RunFolderError(f"{path} already holds a run, and a run is never overwritten.\n  {go_on}")
     if used:
         raise RunFolderError(
             f"{path} holds {', '.join(used)}, which this run would overwrite.\n"

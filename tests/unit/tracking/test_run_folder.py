@@ -151,15 +151,55 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint_and_goes_on(tmp_pa
     assert (read_status(tmp_path).state, read_status(tmp_path).step) == ("finished", 3)
 
 
+def broken_off(folder, error, before):
+    """A run that an error ends after what `before` does with it."""
+    with RunFolder.create(folder, config_yaml=CONFIG) as run:
+        before(run)
+        raise error
+
+
 @pytest.mark.parametrize(("error", "state"), [(OSError("gone"), "failed"), (KeyboardInterrupt(), "interrupted")])
 def test_an_error_that_leaves_a_running_run_is_its_status(tmp_path, error, state):
-    with pytest.raises(type(error)), RunFolder.create(tmp_path, config_yaml=CONFIG):
-        raise error
+    with pytest.raises(type(error)):
+        broken_off(tmp_path, error, lambda run: run.log_metrics({"step": 1}))
     assert (read_status(tmp_path).state, read_status(tmp_path).message) == (state, f"{type(error).__name__}: {error}")
     before = (tmp_path / "status.json").read_bytes()
     with pytest.raises(ValueError, match="elsewhere"), RunFolder.open(tmp_path):
         raise ValueError("elsewhere")
     assert (tmp_path / "status.json").read_bytes() == before
+
+
+def test_a_run_that_ends_before_it_recorded_anything_leaves_no_trace(tmp_path):
+    """Mutation: it stays, and the same command is refused for a folder that holds a run."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for folder, left in (("new/run", None), ("mine", {"notes.txt", "run.lock"})):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="early"):
+                broken_off(
+                    tmp_path / folder, ValueError("early"), lambda run: run.write_text("started_from.txt", "x\n")
+                )
+        path = tmp_path / folder
+        assert (left is None and not path.exists()) or {file.name for file in path.iterdir()} == left
+
+
+def test_a_run_that_is_said_to_have_failed_stays_though_it_recorded_nothing(tmp_path):
+    with pytest.raises(ValueError, match="early"):
+        broken_off(tmp_path, ValueError("early"), lambda run: run.set_status("failed", "the model is broken"))
+    assert read_status(tmp_path).message == "the model is broken"
+
+
+def test_a_folder_is_looked_at_before_a_run_begins_there_and_nothing_is_made(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    RunFolder.require_free(tmp_path / "new" / "run")
+    RunFolder.require_free(tmp_path)
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(RunFolderError, match="--output-dir"):
+            RunFolder.require_free(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    RunFolder.create(tmp_path / "run", config_yaml=CONFIG).close()
+    with pytest.raises(RunFolderError, match=r"(?s)already holds a run.*  do as you like"):
+        RunFolder.require_free(tmp_path / "run", go_on="do as you like")
 
 
 def test_a_step_whose_evaluation_was_given_up_keeps_its_conversations_and_loses_its_metrics(tmp_path):

@@ -1,8 +1,8 @@
 """One run under TRL's trainer, from its first line to the trained agent.
 
 Invariant: whatever can be refused is refused before a model is loaded and before a file is written; the run folder is
-never overwritten. An error or a cancelled task leaves the folder marked, the model without adapters or patches, and the
-engine knowing which weights it has.
+never overwritten. An error or a cancelled task leaves the folder marked (or free, if nothing was recorded in it), the
+model without adapters or patches, and the engine knowing which weights it has.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ from .weights import ModelUnderTraining
 
 log = logging.getLogger(__name__)
 
+_GO_ON = (
+    "a run under TRL cannot be continued: choose another output_dir (OUTPUT_DIR for the script). To train on from what "
+    "a run has reached, take its agent: await load_agent_from_checkpoint(its folder)"
+)
+
 
 @dataclass(frozen=True)
 class TRLRun:
@@ -90,9 +95,10 @@ class TRLRun:
         scenarios = self.environment.episode_scenarios()
         self.reward.require([scenario.to_dict() for scenario in scenarios])
         self._require_trainable()
+        RunFolder.require_free(self.config.output_dir, go_on=_GO_ON)
         trl = await asyncio.to_thread(import_trl)
         sinks = _sinks(self.config)
-        folder = RunFolder.create(self.config.output_dir, config_yaml=self._as_yaml())
+        folder = RunFolder.create(self.config.output_dir, config_yaml=self._as_yaml(), go_on=_GO_ON)
         stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
         with folder, also_log_to(folder.path / f"training_{stamp}.log"), Progress() as progress:
 
