@@ -401,6 +401,129 @@ def test_the_log_is_no_file_that_the_run_writes(work, name):
     assert not (work.path / "outputs").exists()
 
 
+GROUP_REWARD = """
+from stateset_agents.core.reward import GroupReward
+class Longest(GroupReward):
+    async def compare(self, conversations, context=None):
+        return [float(len(turns[-1].content)) for turns in conversations]
+"""
+NO_WANDB = "import sys; sys.modules['wandb'] = None"
+
+
+def refused_dry_or_not(work, *arguments: str, code: int, **more):
+    """The dry run and the run itself must end with the same words, and make nothing. Mutation: either does not ask."""
+    before = sorted(work.path.rglob("*"))
+    dry, real = work.train(*arguments, "--dry-run", **more), work.train(*arguments, **more)
+    assert (dry.code, real.code) == (code, code), dry.err + real.err
+    assert real.err.endswith(dry.err)
+    assert dry.err
+    assert "Traceback" not in dry.err
+    assert sorted(path for path in work.path.rglob("*") if "__pycache__" not in path.parts) == before
+    return dry.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--resume", "--seed", "7")])
+def test_a_used_folder_is_refused_dry_or_not(work, arguments):
+    assert work.train("--num-episodes", "4").code == 0
+    before = work.snapshot()
+    dry, real = work.train(*arguments, "--dry-run"), work.train(*arguments)
+    assert dry.code == real.code == (2 if arguments else 3)
+    words = "training.seed is 7, but the run in outputs has 0" if arguments else "outputs already holds a run"
+    assert words in dry.err
+    assert words in real.err
+    assert work.snapshot() == before
+
+
+def test_a_dry_run_tells_where_a_run_would_go_on_and_touches_nothing(work):
+    assert work.train("--num-episodes", "8").code == 0
+    before = work.snapshot()
+    dry = work.train("--resume", "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "resumes: outputs from step-2\n" in dry.out
+    assert work.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "code", "words"),
+    [
+        (("--resume",), {}, 3, "outputs does not exist, so there is no run to read or resume there"),
+        (("--resume-from", "nowhere"), {}, 3, "there is no checkpoint nowhere"),
+        (("--output-dir", "run.json"), {}, 3, "run.json cannot be a run folder: part of that path is a file"),
+        (("--output-dir", "run.json/below"), {}, 3, "part of that path is a file"),
+        (("--wandb-project", "mine"), {}, 2, "logging.wandb needs the package wandb, which is not installed"),
+        ((), {"logging": {"log_file": "../run.json/log.txt"}}, 2, "which cannot be written (Not a directory)"),
+        ((), {"logging": {"log_file": "x" * 300}}, 2, "which cannot be written (File name too long)"),
+        ((), {"logging": {"log_file": ".."}}, 2, "which cannot be written (Is a directory)"),
+        ((), {"logging": {"tensorboard": {"log_dir": "run.json"}}}, 2, 'run.json", which cannot be written (Not a'),
+        (
+            ("--model-name", "stub://Hello"),
+            {"training": {"algorithm": "sft", "data_file": "data.jsonl", "eval_every": 0}, "rewards": None},
+            3,
+            "a model without weights learns nothing from a file: take one with weights",
+        ),
+        (
+            (),
+            {"rewards": [{"type": "custom", "module": "group.Longest"}], "training__early_stopping": True}
+            | {"training__eval_every": 8},
+            2,
+            "early_stopping watches the mean reward, but longest compares conversations with each other",
+        ),
+        (
+            (),
+            {"agent": {"type": "custom", "class": "group.Silent", "model_name": "tiny"}},
+            2,
+            "Silent has no model that could be trained",
+        ),
+    ],
+)
+def test_what_can_be_known_is_refused_before_anything_is_made_dry_or_not(work, arguments, changes, code, words):
+    silent = "class Silent(Agent):\n    async def process_turn(self, history, user_input, context=None): ...\n"
+    (work.path / "group.py").write_text(f"{GROUP_REWARD}\nfrom stateset_agents.agents import Agent\n{silent}")
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    (work.path / "data.jsonl").write_text(json.dumps({"messages": messages}))
+    work.write(**changes)
+    assert words in refused_dry_or_not(work, *arguments, code=code, before=NO_WANDB)
+
+
+def test_adapters_on_merged_weights_are_refused_dry_or_not(work):
+    assert work.train("--num-episodes", "4").code == 0
+    work.write(training__lora={"r": 4})
+    err = refused_dry_or_not(work, "--resume-from", "outputs", "--output-dir", "next", code=2)
+    assert "holds merged weights" in err
+
+
+@pytest.mark.parametrize(
+    ("rewards", "told"),
+    [
+        (
+            [{"type": "custom", "module": "group.Longest", "weight": 0.5}],
+            [
+                "rewards[0].weight has no effect: longest compares conversations and is no part of a sum",
+                "combination_method has no effect: there is one reward, and nothing to combine it with",
+            ],
+        ),
+        (
+            [{"type": "safety"}],
+            ["combination_method has no effect: there is one reward, and nothing to combine it with"],
+        ),
+        (None, ["combination_method has no effect: there are no rewards, and the default one has its own"]),
+        (
+            [{"type": "safety"}, {"type": "helpfulness", "weight": 0.5}],
+            ["rewards[1].weight has no effect: combination_method max takes the scores as they are"],
+        ),
+        ([{"type": "safety"}, {"type": "helpfulness"}], []),
+    ],
+)
+def test_what_rewards_have_no_use_for_is_told_dry_or_not(work, rewards, told):
+    (work.path / "group.py").write_text(GROUP_REWARD)
+    work.write(rewards=rewards, combination_method="max", agent__model_name="stub://Hello|Good day", training=None)
+    dry, real = work.train("--num-episodes", "4", "--dry-run"), work.train("--num-episodes", "4")
+    assert (dry.code, real.code) == (0, 0), dry.err + real.err
+    assert [line for line in real.err.splitlines() if "no effect" in line] == [f"WARNING {line}." for line in told]
+    shown = [line.replace(" has no effect: ", " (") + ")" for line in told]
+    assert [line for line in dry.out.splitlines() if "no effect" in line] == [f"no effect: {line}" for line in shown]
+
+
 @pytest.mark.parametrize("name", ["report.txt", "started_from.txt"])
 def test_what_a_run_would_write_over_is_refused(work, name):
     (work.path / "outputs").mkdir()

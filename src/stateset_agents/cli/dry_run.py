@@ -9,42 +9,45 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
 from ..core.environment import ConversationEnvironment, Environment
 from ..core.users import ScriptedUser
-from ..models.preflight import preflight
-from ..training.from_config import (
-    build_agent,
-    build_environment,
-    build_eval_environment,
-    build_records,
-    build_reward,
-    with_weights,
-)
+from ..tracking.run_folder import RunFolder
+from ..training.beforehand import require_memory, require_possible
+from ..training.command import run_of
+from ..training.from_config import build_records, idle_reward_keys
+from ..training.resume import last_state
 
 Row = tuple[str, str, str]
 """Key, value and origin."""
 
 
-def print_dry_run(config: RunConfig) -> None:
-    """Print the resolved config and its consequences to stdout.
+def print_dry_run(config: RunConfig, *, resume: bool = False, resume_from: Path | None = None) -> None:
+    """Print the resolved config and its consequences to stdout, then refuse what the run itself would refuse.
 
     Everything but the model is really made: modules are imported, scenarios and ground truth are read.
+
+    Args:
+        config: resolved.
+        resume: whether the run in `config.output_dir` is to be continued.
+        resume_from: the checkpoint that a new run is to start from.
 
     Raises:
         ConfigError: a class or reward that the config names cannot be made.
         DataError: a data file does not hold what it should.
         ModelError: the model does not exist or does not fit; everything else has been printed by then.
+        RunFolderError, CheckpointError: the run cannot begin or go on there; everything has been printed by then.
     """
-    build_agent(config)
+    run = replace(run_of(config), resume=resume, resume_from=resume_from)
+    environment, evaluated, reward = run.environment, run.evaluation, run.reward
+    idle = idle_reward_keys(config, reward)
+    config = run.source or config
     read = build_records(config.training)
     records = None if read is None else len(read)
-    environment = build_environment(config)
-    evaluated = build_eval_environment(config)
-    reward = build_reward(config, environment)
-    config = with_weights(config, reward)
     values, amounts = list(value_rows(config)), list(amount_rows(config, environment, evaluated, records))
     if stdout_is_terminal():
         _print_tables(values, amounts)
@@ -59,17 +62,15 @@ def print_dry_run(config: RunConfig) -> None:
     played = (*environment.notices(), *reward.notices(scenarios)) if plays else ()
     for note in (*config.notes, *played):
         print(f"note: {note}")
-    for key, reason in (*config.unused, *(environment.unused() if plays else ())):
+    for key, reason in (*config.unused, *idle, *(environment.unused() if plays else ())):
         print(f"no effect: {key} ({reason})")
-    needed = preflight(
-        config.agent.model_name,
-        training=True,
-        lora_r=config.training.lora.r if config.training.lora else None,
-        dtype=config.agent.dtype,
-        device=config.agent.device,
-        trust_remote_code=config.agent.trust_remote_code,
-    )
+    needed = require_memory(run)
     print(f"memory: {needed if needed is not None else 'none for a model without weights'}")
+    require_possible(run, read)
+    if resume:
+        folder = RunFolder.open(config.output_dir)
+        last = last_state(folder, run, lambda text: print(f"note: {text}"), read)
+        print(f"resumes: {config.output_dir} {'from its beginning' if last is None else f'from {last.path.name}'}")
 
 
 def stdout_is_terminal() -> bool:

@@ -120,7 +120,9 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print every value with its origin and what it amounts to in steps, tokens and memory."
+            "--dry-run",
+            help="Print every value with its origin and what it amounts to in steps, tokens and memory; refuse what "
+            "the run would refuse, short of loading the model.",
         ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Log at DEBUG and print tracebacks.")] = False,
@@ -166,7 +168,7 @@ def train(
         if dry_run:
             from .dry_run import print_dry_run
 
-            print_dry_run(config)
+            print_dry_run(config, resume=resume, resume_from=resume_from)
         else:
             print(str(run(config, resume=resume, resume_from=resume_from)).rstrip("\n"))
 

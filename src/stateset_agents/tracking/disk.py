@@ -5,6 +5,7 @@ Invariant: `replace_text` leaves either the old file or the new one under the na
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -59,13 +60,18 @@ def require_makeable(path: Path) -> None:
         OSError: it is known that there cannot.
     """
     place = path.absolute()
+    missing: list[str] = []
     while True:
         try:
             place.stat()
             break
         except FileNotFoundError:
+            missing.append(place.name)
             place = place.parent
-    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+    for name in missing:
+        with contextlib.suppress(FileNotFoundError):
+            (place / name).stat()  # a name may be too long
+    if not os.access(place, os.W_OK | os.X_OK if place.is_dir() else os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 

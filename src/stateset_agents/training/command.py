@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 import sys
 from dataclasses import replace
@@ -12,8 +13,17 @@ from ..agents.multi_turn import MultiTurnAgent
 from ..config import RunConfig
 from ..core.errors import ConfigError
 from .execution import execute
-from .from_config import build_agent, build_environment, build_eval_environment, build_reward, with_weights
+from .from_config import (
+    build_agent,
+    build_environment,
+    build_eval_environment,
+    build_reward,
+    idle_reward_keys,
+    with_weights,
+)
 from .run import Run, RunReport
+
+log = logging.getLogger(__name__)
 
 
 def run_training(config: RunConfig, *, resume: bool = False, resume_from: Path | None = None) -> RunReport:
@@ -35,6 +45,8 @@ def run_training(config: RunConfig, *, resume: bool = False, resume_from: Path |
 
 async def _train(config: RunConfig, resume: bool, resume_from: Path | None) -> RunReport:
     run = run_of(config)
+    for key, reason in idle_reward_keys(config, run.reward):
+        log.warning("%s has no effect: %s.", key, reason)
     again = resume_command()
     return await execute(replace(run, resume=resume, resume_from=resume_from, again=again, catch_signals=True))
 

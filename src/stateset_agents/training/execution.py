@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,19 +21,19 @@ import yaml
 from ..checkpoints import clean_stale_temporaries
 from ..config import RunConfig
 from ..core.errors import ConfigError, Interrupted, is_out_of_memory
-from ..models import preflight
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
-from ..tracking.run_folder import CONFIG, LOCK, OWN_NAMES, REPORT, RunFolder
+from ..tracking.run_folder import CONFIG, REPORT, RunFolder
 from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
 from .announce import announce
+from .beforehand import require_memory, require_possible
 from .callbacks import Callback
 from .changes import evaluation_record
 from .closing import closing_report, finish
 from .ending import failed, interrupted
 from .exclusive import only_run_of, out_of_memory
 from .from_config import build_records
-from .resume import begin_from, computed_in, find_start, last_state, remember_start, remembered_start, take_up
+from .resume import begin_from, computed_in, last_state, remember_start, remembered_start, take_up
 from .run import Run, RunReport, Say
 from .signals import StopSignals
 from .trainer import RunParts, StopRequested, Trainer
@@ -63,15 +62,9 @@ async def execute(run: Run) -> RunReport:
 
 
 async def _execute(run: Run) -> RunReport:
-    if run.resume and run.resume_from is not None:
-        raise ConfigError("resume continues the run in output_dir, resume_from starts a new one: give one of them")
-    if run.resume and run.folder is None:
-        raise ConfigError("resume continues the run in output_dir: give it")
-    start = None if run.resume_from is None else find_start(run.resume_from)
-    data = build_records(run.config)  # before anything is made
-    _require_a_log_file_of_its_own(run)
-    _preflight(run)
-    _require_packages(run.source)
+    data = build_records(run.config)
+    start = require_possible(run, data)
+    require_memory(run)
     with _folder(run) as folder, Progress() as progress:
         say = _journal(run, folder, progress)
         announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say, data)
@@ -132,20 +125,6 @@ async def _execute(run: Run) -> RunReport:
         return RunReport(text, run.folder, trainer.rows)
 
 
-def _preflight(run: Run) -> None:
-    """Refuse a model that cannot fit before anything is made."""
-    if run.agent.initialized:
-        return
-    preflight(
-        run.agent.config.model_name,
-        training=True,
-        lora_r=None if run.config.lora is None else run.config.lora.r,
-        dtype=run.agent.config.dtype,
-        device=run.agent.config.device,
-        trust_remote_code=run.agent.config.trust_remote_code,
-    )
-
-
 @contextmanager
 def _folder(run: Run) -> Iterator[RunFolder | None]:
     """The run folder, locked for this process; None for a run in memory."""
@@ -161,19 +140,6 @@ def _folder(run: Run) -> Iterator[RunFolder | None]:
         yield folder
 
 
-def _require_a_log_file_of_its_own(run: Run) -> None:
-    """Lines of the log among the metrics would be read as metrics, and complained about in the log."""
-    if run.log_file is None or run.folder is None:
-        return
-    folder = run.folder.resolve()
-    file = (folder / Path(run.log_file).expanduser()).resolve()
-    first = file.relative_to(folder).parts[:1] if file.is_relative_to(folder) else ("elsewhere",)
-    if not first or first[0] in (*OWN_NAMES, LOCK):
-        taken = first[0] if first else "the run folder itself"
-        message = f'logging.log_file is "{run.log_file}", but {taken} is written by the run: give another name.'
-        raise ConfigError(run.located("logging.log_file", message))
-
-
 def _as_yaml(run: Run) -> str:
     if run.source is not None:
         return run.source.to_yaml()
@@ -182,16 +148,6 @@ def _as_yaml(run: Run) -> str:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the settings of the agent, environment or reward are no JSON: {error}") from error
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def _require_packages(source: RunConfig | None) -> None:
-    """What a sink needs must be there before anything is made."""
-    if source is None:
-        return
-    if source.logging.wandb is not None and source.logging.wandb.project is not None:
-        WandbSink.check()
-    if source.logging.tensorboard is not None:
-        TensorBoardSink.check()
 
 
 def _sinks(source: RunConfig | None, folder: RunFolder | None) -> list[MetricsSink]:

@@ -19,12 +19,13 @@ from ..agents.multi_turn import MultiTurnAgent, require_begun
 from ..agents.tool_agent import ToolAgent
 from ..agents.toolbox import ToolLimits
 from ..config import RunConfig
+from ..config.resolve import DEFAULT_COMBINATION
 from ..config.training import TrainingConfig
 from ..core.dotted import import_dotted
 from ..core.environment import ConversationEnvironment, Environment, EnvironmentState
 from ..core.errors import ConfigError, DataError, StatesetError, raised_at
 from ..core.records import Record, read_records
-from ..core.reward import CompositeReward, RewardFunction, build_rewards, default_reward
+from ..core.reward import CompositeReward, GroupReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
 from ..core.tasks import TaskEnvironment, load_tasks, task_completion_function
 from ..core.tools import Tool, load_tool
@@ -189,6 +190,34 @@ def with_weights(config: RunConfig, reward: RewardFunction) -> RunConfig:
         return config
     pairs = zip(config.rewards, reward.rewards.values(), strict=True)
     return replace(config, rewards=tuple(spec.model_copy(update={"weight": part.weight}) for spec, part in pairs))
+
+
+def idle_reward_keys(config: RunConfig, reward: RewardFunction) -> list[tuple[str, str]]:
+    """(key, reason) of what the config says about rewards and this one, alone as it is, has no use for.
+
+    Args:
+        config: the run.
+        reward: what `build_reward` made of it.
+    """
+    lone = len(config.rewards) == 1
+    compares = lone and isinstance(reward, GroupReward)
+    found = []
+    if compares and config.rewards[0].weight not in (None, 1.0):
+        found.append(("rewards[0].weight", f"{reward.label} compares conversations and is no part of a sum"))
+    if config.combination_method in ("min", "max"):
+        why = f"combination_method {config.combination_method} takes the scores as they are"
+        weighed = (place for place, spec in enumerate(config.rewards) if spec.weight not in (None, 1.0))
+        found += [(f"rewards[{place}].weight", why) for place in weighed if not compares]
+    if "combination_method" in config.origins and config.combination_method != DEFAULT_COMBINATION:
+        if not config.rewards:
+            found.append(("combination_method", "there are no rewards, and the default one has its own"))
+        elif compares or (isinstance(reward, CompositeReward) and lone and _weights(reward) == [1.0]):
+            found.append(("combination_method", "there is one reward, and nothing to combine it with"))
+    return [(key, reason) for key, reason in found if key not in dict(config.unused)]
+
+
+def _weights(reward: CompositeReward) -> list[float]:
+    return [part.weight for part in reward.rewards.values()]
 
 
 def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:

@@ -151,6 +151,22 @@ def find_start(path: Path) -> Checkpoint:
     return read_checkpoint(newest or resolve_checkpoint(path), verify=False)
 
 
+def has_state(checkpoint: Checkpoint, *, adapters: bool) -> bool:
+    """Whether a new run takes the optimizer's state from a checkpoint too, and not its weights alone.
+
+    Raises:
+        ConfigError: it holds merged weights, and adapters are to be trained.
+    """
+    if "trainer" in checkpoint.manifest.records and adapters == ("adapter" in checkpoint.manifest.tensors):
+        return True
+    if adapters:
+        raise ConfigError(
+            f"{checkpoint.path} holds merged weights; to train new adapters on top of them, give the folder as the "
+            "model's name"
+        )
+    return False
+
+
 def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     """Give a new run the weights of a checkpoint, and its optimizer state where it has one.
 
@@ -164,15 +180,10 @@ def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     if trainer.learner is None:
         raise ModelError("a run can only begin from a checkpoint with a model that has weights, and a stub has none")
     adapters = trainer.config.lora is not None
-    if "trainer" in checkpoint.manifest.records and adapters == ("adapter" in checkpoint.manifest.tensors):
+    if has_state(checkpoint, adapters=adapters):
         load_run_state(checkpoint, trainer.learner, adapters=adapters)
         trainer.learner.steps = 0
         say(f"started from {checkpoint.path}: its weights and optimizer state, at step 0")
-    elif adapters:
-        raise ConfigError(
-            f"{checkpoint.path} holds merged weights; to train new adapters on top of them, give the folder as the "
-            "model's name"
-        )
     else:
         load_weights(checkpoint, trainer.learner)
         say(f"started from {checkpoint.path}: its weights, with a fresh optimizer, at step 0")

@@ -11,8 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.errors import TrainingStopped
+from ..config.training import TrainingConfig
+from ..core.errors import ConfigError, TrainingStopped
 from ..core.outcome import Outcome
+from ..core.reward import GroupReward, RewardFunction
 from ..core.trajectory import TrajectoryGroup
 
 FLAT_STEPS_WARN = 3
@@ -133,6 +135,19 @@ class Judge:
         """Inverse of `state_dict`."""
         self.early.load_state_dict(state["early"])
         self.flat.count = int(state["flat_steps"])
+
+
+def require_a_mean_to_watch(config: TrainingConfig, reward: RewardFunction) -> None:
+    """Refuse early stopping where the mean reward says nothing.
+
+    Raises:
+        ConfigError: the reward compares conversations with each other.
+    """
+    if config.early_stopping and isinstance(reward, GroupReward):
+        raise ConfigError(
+            f"early_stopping watches the mean reward, but {reward.label} compares conversations with each other: "
+            "its mean stays where it is; set early_stopping to false"
+        )
 
 
 def require_something_to_learn(groups: Sequence[TrajectoryGroup], *, trains: bool) -> None:

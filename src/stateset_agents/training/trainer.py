@@ -22,7 +22,7 @@ from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, ModelError, StatesetError, TrainingStopped
 from ..core.records import Record
-from ..core.reward import GroupReward, RewardFunction
+from ..core.reward import RewardFunction
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..engines.local import LocalEngine
@@ -41,7 +41,7 @@ from .recorded import render_records
 from .room import require_room
 from .saving import Subject, save_run_state
 from .sources import RecordedConversations, Rollouts, Source
-from .stopping import Judge, require_something_to_learn
+from .stopping import Judge, require_a_mean_to_watch, require_something_to_learn
 
 T = TypeVar("T")
 
@@ -119,11 +119,7 @@ class Trainer:
         self._criterion = SuccessCriterion(reward.attainable)
         self._stated: set[bool] = set()
         self._source = self._make_source()
-        if config.early_stopping and isinstance(reward, GroupReward):
-            raise ConfigError(
-                f"early_stopping watches the mean reward, but {reward.label} compares conversations with each other: "
-                "its mean stays where it is; set early_stopping to false"
-            )
+        require_a_mean_to_watch(config, reward)
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=None if reward.attainable is None else NEAR_MAXIMUM * reward.attainable)
         self.saved_step = 0
