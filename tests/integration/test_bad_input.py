@@ -156,7 +156,7 @@ def test_a_custom_reward_that_is_no_reward(work, source, words):
 def test_a_custom_reward_that_raises_or_gives_no_number_stops_the_run_at_its_first_step(work, body, words):
     (work.path / "my_rewards.py").write_text(f"async def vowels(turns, context=None):\n    {body}\n")
     ended = work.train()
-    assert ended.code == 70
+    assert ended.code == 4
     assert (
         "training stopped: no conversation of the first step could be scored.\n  4 of 4 failed in the reward"
         in ended.err
@@ -174,7 +174,7 @@ def test_a_custom_reward_that_raises_or_gives_no_number_stops_the_run_at_its_fir
 def test_after_the_reward_is_mended_the_same_run_begins_again(work):
     good = (work.path / "my_rewards.py").read_text()
     (work.path / "my_rewards.py").write_text("async def vowels(turns, context=None):\n    return 1 / 0\n")
-    assert work.train().code == 70
+    assert work.train().code == 4
     (work.path / "my_rewards.py").write_text(good)
     ended = work.train("--resume")
     assert ended.code == 0, ended.err
@@ -184,7 +184,7 @@ def test_after_the_reward_is_mended_the_same_run_begins_again(work):
 def test_a_reward_that_always_says_the_same_stops_the_run_with_what_to_do(work):
     (work.path / "my_rewards.py").write_text("async def vowels(turns, context=None):\n    return 0.5\n")
     ended = work.train("--num-episodes", "64")
-    assert ended.code == 70
+    assert ended.code == 4
     assert (
         "10 steps in a row had nothing to learn from: all conversations of each group got the same reward" in ended.err
     )
@@ -389,6 +389,24 @@ def test_a_fault_of_the_program_is_called_one(work):
     assert "run again with --debug" in ended.err
     assert "Traceback" not in ended.err
     assert work.status()["message"] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize(
+    "method", ["def notices(self): return [self.word]", "def episode_scenarios(self): return int('x')"]
+)
+def test_a_fault_of_code_that_the_config_names_is_called_one(work, method):
+    """Mutation: it is called a fault of the program."""
+    (work.path / "my_world.py").write_text(
+        f"from stateset_agents import ConversationEnvironment\nclass World(ConversationEnvironment):\n    {method}\n"
+    )
+    work.write(environment={"type": "custom", "class": "my_world.World", "scenarios_file": "scenarios.json"})
+    for arguments in ((), ("--dry-run",)):
+        ended = work.train(*arguments)
+        assert ended.code == 4, ended.err
+        assert "error in your own code: " in ended.err
+        assert "(my_world.py, line 3)\n  run again with --debug for the traceback" in ended.err
+        assert "Traceback" not in ended.err
+        assert not (work.path / "outputs").exists()
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "status.json", "checkpoints/x.log", "run.lock", "."])

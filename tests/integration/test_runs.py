@@ -116,7 +116,7 @@ def test_the_log_file_tells_how_a_run_failed_and_goes_on_when_it_is_resumed(work
     work.write(logging__log_file="training.log")
     good = (work.path / "my_rewards.py").read_text()
     (work.path / "my_rewards.py").write_text("async def vowels(turns, context=None):\n    return 1 / 0\n")
-    assert work.train().code == 70
+    assert work.train().code == 4
     (work.path / "my_rewards.py").write_text(good)
     assert work.train("--resume").code == 0
     log = (work.path / "outputs" / "training.log").read_text()
@@ -249,7 +249,7 @@ def test_an_agent_whose_every_reply_is_edited_cannot_be_trained(work):
     )
     work.write(agent={"type": "custom", "class": "my_classes.Polite", "model_name": "tiny", "max_new_tokens": 6})
     ended = work.train()
-    assert ended.code == 70
+    assert ended.code == 4
     assert "training stopped: nothing can be trained" in ended.err
     assert "process_turn returns a text of its own" in ended.err
 

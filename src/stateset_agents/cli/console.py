@@ -1,7 +1,8 @@
 """What a command prints when it cannot go on, and the exit code it ends with.
 
 Invariant: results go to stdout, everything else to stderr; a user meets a traceback only with `--debug`. Exit codes:
-0 done, 2 config or usage, 3 data, model or disk, 70 internal error, 75 interrupted and saved.
+0 done, 2 config or usage, 3 data, model or disk, 4 training stopped or the user's own code failed, 70 internal error,
+75 interrupted and saved.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 import typer
 import typer.core
 
+from ..core.dotted import named_code_that_raised
 from ..core.errors import (
     EXIT_DATA,
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
+    EXIT_STOPPED,
     CheckpointError,
     ConfigError,
     DataError,
@@ -42,8 +45,9 @@ _TITLES: dict[type[StatesetError], str] = {
 }
 
 EXIT_CODES_HELP = (
-    "Exit codes: 0 done; 2 config or usage error; 3 data, model or disk error; 70 internal error; "
-    "75 interrupted, and saved where training had begun."
+    "Exit codes: 0 done; 2 config or usage error; 3 data, model or disk error; 4 training stopped: a reward, "
+    "environment or agent of yours fails, or there is nothing to learn; 70 internal error; 75 interrupted, and saved "
+    "where training had begun."
 )
 
 
@@ -83,7 +87,7 @@ def exit_code(error: BaseException) -> int:
         return error.exit_code
     if is_out_of_memory(error) or _is_disk(error) or _is_name(error):
         return EXIT_DATA
-    return EXIT_INTERNAL
+    return EXIT_STOPPED if named_code_that_raised(error) else EXIT_INTERNAL
 
 
 def describe(error: BaseException) -> str:
@@ -108,6 +112,11 @@ def _what_happened(error: BaseException) -> str:
         return f"cannot write {error.filename or 'to the disk'}: {error.strerror}\n  choose another --output-dir"
     if isinstance(error, OSError) and _is_name(error):
         return f"{str(error.filename)[:80]}... is no name of a file: it has more characters than the file system takes"
+    if place := named_code_that_raised(error):
+        return (
+            f"error in your own code: {type(error).__name__}: {error} ({place})\n"
+            "  run again with --debug for the traceback"
+        )
     return (
         f"internal error: {type(error).__name__}: {error}\n"
         "  this is a fault of the program; run again with --debug for the traceback"

@@ -13,13 +13,15 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, is_installed
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
+_PACKAGE = Path(__file__).parents[1]
 _local: dict[str, Path] = {}
 """Top-level modules that were imported from a config's folder, and that folder."""
 
@@ -51,6 +53,19 @@ def import_dotted(dotted: str, base_dir: str | Path | None = None, *, what: str 
     if folder is not None and str(folder) not in sys.path:
         sys.path.append(str(folder))
     return found
+
+
+def named_code_that_raised(error: BaseException) -> str | None:
+    """File and line in code beside a config that raised, or that made an installed package raise; None if no such did.
+
+    Where this package's own code raised on behalf of that code, nobody can tell whose fault it is: None.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith("<") and not is_installed(frame.filename):
+            beside = any(Path(frame.filename).is_relative_to(folder) for folder in _local.values())
+            own = Path(frame.filename).is_relative_to(_PACKAGE)
+            return f"{Path(frame.filename).name}, line {frame.lineno}" if beside and not own else None
+    return None
 
 
 def _make_way(top: str, folder: Path, what: str) -> None:

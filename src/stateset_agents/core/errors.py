@@ -12,6 +12,7 @@ from pathlib import Path
 
 EXIT_USAGE = 2
 EXIT_DATA = 3
+EXIT_STOPPED = 4
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 75
 
@@ -68,9 +69,9 @@ class RunFolderError(StatesetError, RuntimeError):
 
 
 class TrainingStopped(StatesetError):
-    """A run that cannot go on (no gradient, non-finite loss, nothing scored) and says why."""
+    """A run that cannot go on (no gradient, non-finite loss, a reward that fails) and says why."""
 
-    exit_code = EXIT_INTERNAL
+    exit_code = EXIT_STOPPED
 
 
 class Interrupted(StatesetError):
@@ -95,13 +96,17 @@ def raised_at(error: BaseException) -> str | None:
 
     Where that code called an installed package that raised, it is the call that is named.
     """
-    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     frames = traceback.extract_tb(error.__traceback__)
     files = [frame for frame in frames if not frame.filename.startswith("<")]  # <string> is generated code
     foreign = [frame for frame in files if not Path(frame.filename).is_relative_to(_PACKAGE)]
-    own = [frame for frame in foreign if not any(Path(frame.filename).is_relative_to(place) for place in installed)]
-    last = (own or foreign)[-1:]
+    last = ([frame for frame in foreign if not is_installed(frame.filename)] or foreign)[-1:]
     return f"{Path(last[0].filename).name}, line {last[0].lineno}" if last else None
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file is Python's own or an installed package's."""
+    installed = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return any(Path(file).is_relative_to(place) for place in installed)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

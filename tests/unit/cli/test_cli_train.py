@@ -81,6 +81,9 @@ def test_help_teaches_every_documented_flag_units_and_exit_codes(folder):
     ):
         assert expected in words
     assert "Exit codes: 0 done; 2 config" in words
+    assert (
+        "4 training stopped: a reward, environment or agent of yours fails, or there is nothing to learn; 70" in words
+    )
 
 
 def test_version_is_printed(folder):
@@ -327,7 +330,7 @@ def test_the_report_goes_to_stdout_and_notes_to_stderr(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (TrainingStopped("no gradient"), 70, "no gradient"),
+        (TrainingStopped("no gradient"), 4, "no gradient"),
         (Interrupted("resume with: grpo-train run.yaml --resume"), 75, "resume with"),
         (KeyboardInterrupt(), 75, "nothing was saved"),
         (MemoryError(), 3, "--profile conservative"),
