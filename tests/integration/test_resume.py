@@ -331,7 +331,12 @@ def test_a_second_run_in_the_same_folder_is_refused_and_nothing_is_overwritten(w
 def test_two_processes_cannot_write_one_run(work):
     first = work.start("run.json", before=WAIT_IN_STEP_2)
     work.until(lambda: (work.path / "in-step-2").exists())
-    for arguments, words in (([], "already holds a run"), (["--resume"], f"is being written by process {first.pid}")):
+    written = f"is being written by process {first.pid}"
+    for arguments, words in (
+        ([], "already holds a run"),
+        (["--resume"], written),
+        (["--resume", "--dry-run"], written),
+    ):
         ended = work.train(*arguments)
         assert ended.code == 3
         assert words in ended.err

@@ -44,13 +44,7 @@ class FolderLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            holder = "this very process" if pid == str(os.getpid()) else f"process {pid or '(unknown)'}"
-            raise RunFolderError(
-                f"{path.parent} is being written by {holder}.\n"
-                "  wait for that run to end, stop it, or choose another folder with --output-dir (in Python: "
-                "output_dir)"
-            ) from None
+            raise _held(self._fd, path) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
@@ -61,3 +55,31 @@ class FolderLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def require_unlocked(path: Path) -> None:
+    """Look whether a lock could be taken on `path`, without leaving a trace.
+
+    Raises:
+        RunFolderError: another writer holds it.
+    """
+    if sys.platform == "win32" or not path.exists():
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _held(fd, path) from None
+    except OSError:
+        return  # whoever takes it says why it cannot be taken
+    finally:
+        os.close(fd)
+
+
+def _held(fd: int, path: Path) -> RunFolderError:
+    pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+    holder = "this very process" if pid == str(os.getpid()) else f"process {pid or '(unknown)'}"
+    return RunFolderError(
+        f"{path.parent} is being written by {holder}.\n"
+        "  wait for that run to end, stop it, or choose another folder with --output-dir (in Python: output_dir)"
+    )
