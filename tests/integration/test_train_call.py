@@ -499,6 +499,13 @@ async def test_agents_and_environments_of_other_kinds_are_refused(wrong):
         await train(**given)
 
 
+async def test_a_refusal_after_the_folder_was_made_takes_it_away_again(tmp_path):
+    """Mutation: it stays, and the mended call is refused for a folder that holds a run."""
+    with pytest.raises(ConfigError, match="it must be an instance of a subclass of Callback"):
+        await train(tiny(), environment(), 4, callbacks=[5], output_dir=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 async def test_an_agent_whose_class_left_out_the_beginning_is_refused_by_its_line():
     class Forgetful(MultiTurnAgent):
         def __init__(self, name):

@@ -54,7 +54,7 @@ class AgentConfig:
         """
         known = list(cls.__dataclass_fields__)
         unknown = [name for name in given if name not in known]
-        if unknown:
+        if unknown and cls is AgentConfig:  # a class that derives from it may have an __init__ of its own
             near = {name: did_you_mean(name, known) for name in unknown}
             hints = {name: f'; did you mean "{word}"?' if word else "." for name, word in near.items()}
             raise ConfigError(

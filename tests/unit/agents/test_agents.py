@@ -66,6 +66,12 @@ def test_what_is_no_config_is_refused_with_the_way_to_do_it():
         with pytest.raises(ConfigError, match=re.escape(known)):
             make("tiny", temprature=1)
 
+    class Mine(AgentConfig):
+        def __init__(self, mood):
+            super().__init__("tiny", system_prompt=mood)
+
+    assert Mine(mood="good").system_prompt == "good"
+
 
 async def test_initialize_is_optional_and_twice_is_once():
     agent = MultiTurnAgent.from_model(STUB)
