@@ -139,10 +139,10 @@ def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_still_be_resumed(work)
 
 def test_ctrl_c_before_there_is_a_run_leaves_nothing_behind(work):
     block = """
-from stateset_agents.training import execution
+from stateset_agents.training import beforehand
 def waiting(*arguments, **more):
     wait()
-execution.preflight = waiting
+beforehand.preflight = waiting
 """
     run = work.start("run.json", before=BLOCK + block)
     work.until((work.path / "under-way").exists)
