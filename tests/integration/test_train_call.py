@@ -151,6 +151,36 @@ async def test_the_documented_overrides_are_accepted_and_unknown_ones_refused_wi
         await train(tiny(), environment(), profile="fast")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"callbacks": DiagnosticsMonitor()}, r"callbacks is <.*>; it must be a list, for example callbacks=\[Diag"),
+        ({"callbacks": "monitor"}, "callbacks is 'monitor'; it must be a list"),
+        ({"config_overrides": [1]}, r"config_overrides is \[1\]; it must be a dict of hyperparameters by name"),
+        ({"config_overrides": "seed"}, "config_overrides is 'seed'; it must be a dict"),
+        ({"config_overrides": {1: 2}}, "config_overrides has the key 1; its keys must be names of hyperparameters"),
+    ],
+)
+async def test_an_argument_of_the_wrong_kind_is_refused_with_what_it_must_be(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        await train(tiny(), environment(), reward_fn=vowels, quiet=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "override"),
+    [
+        ("num_episodes", 8, 16),
+        ("num_episodes", 8, 8),
+        ("profile", "balanced", "aggressive"),
+        ("auto_adjust", False, True),
+    ],
+)
+async def test_what_is_given_as_an_argument_and_in_config_overrides_is_refused(name, argument, override):
+    words = f"{name} is {argument!r} as an argument and {override!r} in config_overrides: give it once"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        await train(tiny(), environment(), config_overrides={name: override}, quiet=True, **{name: argument})
+
+
 async def test_auto_adjust_is_accepted_and_said_to_have_no_effect(capsys):
     await train(
         agent=tiny(),

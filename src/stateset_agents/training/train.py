@@ -30,7 +30,7 @@ async def train(
     agent: AgentT,
     environment: Environment,
     num_episodes: int | None = None,
-    profile: str = "balanced",
+    profile: str | None = None,
     *,
     reward_fn: RewardFunction | object | None = None,
     config_overrides: Mapping[str, Any] | None = None,
@@ -49,13 +49,13 @@ async def train(
         agent: trained in place; initialized if it is not yet.
         environment: its scenarios are played, a group of conversations each.
         num_episodes: conversations to train on, rounded up to whole steps (default 1000).
-        profile: conservative, balanced, aggressive or experimental.
+        profile: conservative, balanced (the default), aggressive or experimental.
         reward_fn: a reward, an async function of (turns, context), or a list of rewards. Without one a stated default
             is used.
         config_overrides: hyperparameters by name, such as `{"learning_rate": 1e-5}`; see `TrainingConfig`. With
             `{"algorithm": "sft", "data_file": "answers.jsonl"}` the agent learns from recorded conversations, and the
-            environment is where it is evaluated.
-        callbacks: watchers such as `DiagnosticsMonitor()`.
+            environment is where it is evaluated. What has an argument of its own here is given once.
+        callbacks: a list of watchers such as `DiagnosticsMonitor()`.
         save_path: folder for the trained agent; an existing one is never overwritten.
         output_dir: run folder with metrics, conversations and checkpoints; without it nothing but `save_path` is
             written.
@@ -87,12 +87,13 @@ async def train(
     for name, path in (("output_dir", output_dir), ("save_path", save_path), ("resume_from", resume_from)):
         if path is not None and not (isinstance(path, str | os.PathLike) and str(path).strip()):
             raise ConfigError(f"{name} is {path!r}; it must be the path of a folder")
-    overrides = dict(config_overrides or {})
-    if num_episodes is not None:
-        overrides["num_episodes"] = num_episodes
-    if auto_adjust is not None:
-        overrides["auto_adjust"] = auto_adjust
-    config = TrainingConfig.from_profile(overrides.pop("profile", profile), **overrides)
+    if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+        raise ConfigError(
+            f"callbacks is {callbacks!r}; it must be a list, for example callbacks=[DiagnosticsMonitor()]"
+        )
+    arguments = {"num_episodes": num_episodes, "profile": profile, "auto_adjust": auto_adjust}
+    overrides = _settings(config_overrides, {name: value for name, value in arguments.items() if value is not None})
+    config = TrainingConfig.from_profile(overrides.pop("profile", "balanced"), **overrides)
     reward = default_reward() if reward_fn is None else as_reward(reward_fn)
     if save_path is not None:
         _require_free(Path(save_path))
@@ -125,6 +126,30 @@ async def train(
     if not quiet:
         sys.stdout.write(report.text)
     return agent
+
+
+def _settings(overrides: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that a call gives, each of them once."""
+    overrides = {} if overrides is None else overrides
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(
+            f"config_overrides is {overrides!r}; it must be a dict of hyperparameters by name, for example "
+            '{"learning_rate": 1e-5}'
+        )
+    for name in overrides:
+        if not isinstance(name, str):
+            raise ConfigError(
+                f"config_overrides has the key {name!r}; its keys must be names of hyperparameters, for example "
+                '"learning_rate"'
+            )
+    twice = [
+        f"{name} is {value!r} as an argument and {overrides[name]!r} in config_overrides: give it once"
+        for name, value in arguments.items()
+        if name in overrides
+    ]
+    if twice:
+        raise ConfigError(*twice)
+    return {**overrides, **arguments}
 
 
 def _require_free(path: Path) -> None:
