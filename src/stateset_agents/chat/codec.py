@@ -204,7 +204,7 @@ class ChatCodec:
 
         Control strings in it become control tokens, as if a model had sampled them. Never for messages.
         """
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     def record_reply(self, text: str) -> tuple[int, ...]:
         """Ids of a reply that is to be learned from its text: what a model samples that says it and ends its turn.

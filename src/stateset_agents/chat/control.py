@@ -143,7 +143,7 @@ class ControlTokens:
     def _filtered(self, text: str, expected: list[tuple[int, bool]]) -> tuple[int, ...]:
         kept: list[int] = []
         met = 0
-        for token_id in self._tokenizer.encode(text, add_special_tokens=False):
+        for token_id in self._tokenizer.encode(text, add_special_tokens=False, verbose=False):
             if token_id not in self._counted:
                 kept.append(token_id)
                 continue

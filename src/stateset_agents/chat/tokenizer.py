@@ -25,7 +25,10 @@ class ChatTokenizer(Protocol):
         ...
 
     def encode(self, text: str, **kwargs: Any) -> Sequence[int]:
-        """Text to ids; strings that equal an added token become that token."""
+        """Text to ids; strings that equal an added token become that token.
+
+        `verbose=False` keeps a warning off the terminal: what a model's context holds is checked where it matters.
+        """
         ...
 
     def decode(self, token_ids: Sequence[int], **kwargs: Any) -> Any:

@@ -73,7 +73,7 @@ class StubEngine:
         self._faults = dict(faults or {})
         self._closed = False
         self._replies = [
-            tuple(tokenizer.encode(reply, add_special_tokens=False, split_special_tokens=True))
+            tuple(tokenizer.encode(reply, add_special_tokens=False, split_special_tokens=True, verbose=False))
             for reply in replies or ()
         ]
         self._stop = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else codec.stop_ids[0]

@@ -21,7 +21,6 @@ from ..core.records import Message, Record
 from ..core.tool_calls import ToolCall
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from ..engines.recorded import NOT_SAMPLED, RecordedEngine
-from ..models.quiet import quiet_transformers
 
 
 @dataclass(frozen=True)
@@ -69,24 +68,23 @@ async def render_records(
     """
     rendered: list[RecordedGroup] = []
     problems: list[str] = []
-    longest_context = agent.runtime.max_context
-    with quiet_transformers():  # it warns of rows that are too long, which are refused here
-        for done, record in enumerate(records, start=1):
-            try:
-                answers = [await render(record.prompt, answer, agent) for answer in record.answers]
-            except (DataError, ModelError) as error:
-                problems.append(f"{record.place}: {error}")
-                continue
-            for name, rows in zip(_names(record), answers, strict=True):
-                longest = max(len(row) for row in rows)
-                if longest > longest_context:
-                    problems.append(
-                        f"{record.place}: {name} has {longest} tokens, but the model's context is "
-                        f"{longest_context}; shorten it or leave it out"
-                    )
-            rendered.append(RecordedGroup(record, tuple(tuple(map(_packed, rows)) for rows in answers)))
-            on_record(done)
-            await asyncio.sleep(0)  # a signal may want to be heard
+    room = agent.runtime.max_context
+    for done, record in enumerate(records, start=1):
+        try:
+            answers = [await render(record.prompt, answer, agent) for answer in record.answers]
+        except (DataError, ModelError) as error:
+            problems.append(f"{record.place}: {error}")
+            continue
+        for name, rows in zip(_names(record), answers, strict=True):
+            longest = max(len(row) for row in rows)
+            if longest > room:
+                problems.append(
+                    f"{record.place}: {name} has {longest} tokens, but the model's context is {room}; "
+                    "shorten it or leave it out"
+                )
+        rendered.append(RecordedGroup(record, tuple(tuple(map(_packed, rows)) for rows in answers)))
+        on_record(done)
+        await asyncio.sleep(0)  # a signal may want to be heard
     refuse(problems)
     return rendered
 

@@ -13,7 +13,6 @@ from ..core.environment import ConversationEnvironment, Environment
 from ..core.errors import DataError
 from ..core.scenario import Scenario
 from ..core.users import ScriptedUser
-from ..models.quiet import quiet_transformers
 
 _TEMPLATE_TOKENS = 1024
 """More than any chat template adds by itself."""
@@ -36,8 +35,7 @@ def require_room(
         return
     limit = agent.runtime.max_context if max_prompt_length is None else max_prompt_length + 1
     scenarios = [scenario for environment in environments for scenario in _scripted(environment)]
-    with quiet_transformers():  # it warns of what this looks for
-        lengths = [(scenario, _length(agent, scenario, limit)) for scenario in scenarios]
+    lengths = [(scenario, _length(agent, scenario, limit)) for scenario in scenarios]
     long = [(scenario, length) for scenario, length in lengths if length >= limit]
     if long:
         scenario, length = long[0]

@@ -133,3 +133,15 @@ def test_a_template_with_a_bug_is_an_error_of_the_model(build):
 def test_the_room_loads_neither_torch_nor_transformers():
     check = "import sys, stateset_agents.chat; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_texts_beyond_the_context_are_measured_and_transformers_does_not_warn_of_them(capfd):
+    from stateset_agents.models import load_tokenizer
+
+    tokenizer = load_tokenizer("tiny")
+    tokenizer.model_max_length = 20
+    codec = ChatCodec(tokenizer)
+    asked = [{"role": "user", "content": "What does it cost? " * 20}]
+    assert len(codec.open(asked)) > 20
+    assert len(codec.encode_reply("It costs $49. " * 20)) > 20
+    assert capfd.readouterr().err == ""
