@@ -145,7 +145,10 @@ def test_a_custom_reward_that_is_no_reward(work, source, words):
     ("body", "words"),
     [
         ("return 1 / 0", "ZeroDivisionError: division by zero (reward 'vowels', my_rewards.py, line 2)"),
-        ("return float('nan')", "score is nan; a reward must be a finite number (reward 'vowels'"),
+        (
+            "return float('nan')",
+            "score is nan; a reward must be a finite number, of size 1e+12 at most (reward 'vowels'",
+        ),
         (
             "return None",
             "reward 'vowels' returned None; it must return a number or a RewardResult; a `return` is missing?",

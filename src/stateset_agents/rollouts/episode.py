@@ -25,6 +25,7 @@ from ..core.environment import Environment, EnvironmentState, EpisodeStatus
 from ..core.errors import ContextFull, DataError, EnvironmentFailed, StatesetError, is_out_of_memory, raised_at
 from ..core.outcome import Outcome, StopReason
 from ..core.reward import GroupReward, RewardFunction, RewardResult, as_reward
+from ..core.rewards.base import LARGEST_SCORE, is_score
 from ..core.scenario import Scenario
 from ..core.tool_calls import TOOL
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
@@ -348,8 +349,10 @@ def _checked_step(result: Any) -> tuple[EnvironmentState, ConversationTurn | Non
     state, response, reward, done = result
     if response is not None and not _is_turn(response, "user"):
         raise _environment("step", f"its response is {response!r}; it must be ConversationTurn(role='user', ...)")
-    if not _is_finite(reward):
-        raise _environment("step", f"its reward is {reward!r}; it must be a finite number")
+    if not _is_score(reward):
+        raise _environment(
+            "step", f"its reward is {reward!r}; it must be a finite number, of size {LARGEST_SCORE:g} at most"
+        )
     return state, response, float(reward), bool(done)
 
 
@@ -357,8 +360,8 @@ def _is_turn(value: Any, role: str) -> bool:
     return isinstance(value, ConversationTurn) and value.role == role and isinstance(value.content, str)
 
 
-def _is_finite(value: Any) -> bool:
+def _is_score(value: Any) -> bool:
     try:
-        return math.isfinite(value)
+        return is_score(value)
     except (TypeError, ValueError, OverflowError):
         return False

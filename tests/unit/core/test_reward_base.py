@@ -112,8 +112,8 @@ async def test_what_is_no_score_is_refused(value, hint):
         await reward.evaluate(TALK)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-async def test_a_score_that_is_not_finite_is_refused(value):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e308, -1.1e12])
+async def test_a_score_that_is_not_finite_or_too_large_to_compute_with_is_refused(value):
     reward, _ = recorder(RewardType.SPARSE, [value])
     with pytest.raises(ValueError, match="finite"):
         await reward.evaluate(TALK)

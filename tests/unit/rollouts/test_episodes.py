@@ -245,6 +245,7 @@ FAILURES = [
     (stub, Steps(lambda s, a: (s, None)), None, "environment", "it must return (state, response, reward, done)"),
     (stub, Steps(lambda s, a: ({}, None, 0.0, True)), None, "environment", "it must return (state, response,"),
     (stub, Steps(lambda s, a: (s, None, float("nan"), True)), None, "environment", "its reward is nan; it must be"),
+    (stub, Steps(lambda s, a: (s, None, -1e308, True)), None, "environment", "its reward is -1e+308; it must be"),
     (stub, Steps(lambda s, a: (s, None, "1", True)), None, "environment", "its reward is '1'; it must be a finite"),
     (stub, Steps(lambda s, a: (s, "hi", 0.0, False)), None, "environment", "step: its response is 'hi'; it must be"),
     (stub, Steps(lambda s, a: (s, None, 0.0, False)), None, "environment", "neither a response nor done=True"),

@@ -25,6 +25,9 @@ from ..tool_calls import replies_at
 from ..trajectory import ConversationTurn
 from .kinds import KINDS, kind_of
 
+LARGEST_SCORE = 1e12
+"""Beyond this size, squares and sums of many scores or of the gradients made from them leave what float32 holds."""
+
 Turns = Sequence[ConversationTurn]
 Context = Mapping[str, Any]
 
@@ -48,7 +51,8 @@ class RewardResult:
     """What a reward says about a conversation.
 
     Attributes:
-        score: finite; None when there is nothing to judge by (the episode is then not trained on).
+        score: finite, of size `LARGEST_SCORE` at most; None when there is nothing to judge by (the episode is then not
+            trained on).
         breakdown: parts of the score, for logs and reports.
         metadata: anything else, JSON-serialisable; `metadata["unscored"]` says why a score is None.
         turn_rewards: the share of each reply in the score, adding up to it, or of each assistant turn where tools were
@@ -235,7 +239,7 @@ def as_result(value: object, label: str) -> RewardResult:
 
     Raises:
         TypeError: it is neither.
-        ValueError: it is not finite.
+        ValueError: it is not finite, or larger than any score may be.
     """
     if isinstance(value, RewardResult):
         return value
@@ -245,6 +249,11 @@ def as_result(value: object, label: str) -> RewardResult:
             + ("; a `return` is missing?" if value is None else "")
         )
     return RewardResult(value)  # type: ignore[arg-type]
+
+
+def is_score(number: float) -> bool:
+    """Whether a run can compute with this number as a reward: NaN, infinities and huge numbers are none."""
+    return math.isfinite(number) and abs(number) <= LARGEST_SCORE
 
 
 def checked_number(value: object, what: str, label: str) -> float:
@@ -273,6 +282,6 @@ def checked_reward_type(value: RewardType | str, label: str) -> RewardType:
 
 def _finite(value: object, what: str) -> float:
     number = float(value)  # type: ignore[arg-type]
-    if not math.isfinite(number):
-        raise ValueError(f"{what} is {number}; a reward must be a finite number")
+    if not is_score(number):
+        raise ValueError(f"{what} is {number}; a reward must be a finite number, of size {LARGEST_SCORE:g} at most")
     return number
