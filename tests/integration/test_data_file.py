@@ -95,7 +95,7 @@ def test_a_cold_start_is_judged_by_held_out_scenarios_and_training_goes_on_from_
     ended = work.train()
     assert ended.code == 0, ended.err
     assert ["eval_reward_mean" in row for row in work.metrics()] == [False, False, True] * 2
-    assert "2 evaluations of 1 conversations (1 held-out scenarios x 1)" in ended.err
+    assert "2 evaluations of 1 conversation (1 held-out scenario x 1)" in ended.err
     assert "\nEvaluated Reward: " in ended.out
     played = [json.loads(line) for line in (work.path / "outputs" / "trajectories.jsonl").read_text().splitlines()]
     assert {(episode["phase"], episode["scenario_id"]) for episode in played} == {("eval", "held-1")}

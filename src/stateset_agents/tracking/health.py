@@ -21,6 +21,8 @@ NORM_FACTOR = 3.0
 """A gradient norm further than this factor from the run's median is an outlier."""
 STABLE_SHARE = 0.75
 """Share of steps that may not be outliers."""
+FEWEST_STEPS = 10
+"""Before that many steps nothing is said of a trend or of outliers: it would be the luck of a few conversations."""
 FELL = 0.05
 """Share of the attainable reward by which it must have fallen at least; less is the luck of a few conversations."""
 SAME_REWARD_SHARE = 0.5
@@ -57,7 +59,7 @@ class Health:
         diversity_word: "good" or "low".
         gradient_stability: share of steps whose gradient norm is within a factor 3 of the run's median; steps without
             any gradient are left out; None if no step had one.
-        stability_word: "stable" or "unstable".
+        stability_word: "stable", "unstable", or "too few steps to judge" where it would be the latter.
         issues: one line each: what is wrong and what helps.
     """
 
@@ -95,7 +97,8 @@ def assess(rows: Sequence[Mapping[str, Any]], attainable: float | None = None) -
     # Where answers are read and not sampled, the gradient falls with the loss: that is no instability.
     if rows and all(row.get("sampled_tokens") == 0 for row in rows):
         stability = None
-    unstable = stability is not None and stability < STABLE_SHARE
+    restless = stability is not None and stability < STABLE_SHARE
+    unstable = restless and len(rows) >= FEWEST_STEPS
     if broken:
         critical.append(f"{broken} of {len(rows)} steps had a gradient that is not finite: lower the learning rate")
     elif unstable:
@@ -111,7 +114,14 @@ def assess(rows: Sequence[Mapping[str, Any]], attainable: float | None = None) -
             "not what was sampled"
         )
     spread = _end_means(rows, "reward_std")[1]
-    if start is not None and end is not None and spread is not None and end < start - max(spread / 2, FELL * scale):
+    enough = len(rows) >= FEWEST_STEPS
+    if (
+        enough
+        and start is not None
+        and end is not None
+        and spread is not None
+        and end < start - max(spread / 2, FELL * scale)
+    ):
         warnings.append(f"The reward fell from {start:.3f} to {end:.3f}: lower the learning rate or raise beta")
 
     status = HealthStatus.CRITICAL if critical else HealthStatus.WARNING if warnings else HealthStatus.HEALTHY
@@ -123,7 +133,7 @@ def assess(rows: Sequence[Mapping[str, Any]], attainable: float | None = None) -
         diversity,
         ("low" if low else "good") + near,
         stability,
-        "unstable" if unstable or broken else "stable",
+        "unstable" if unstable or broken else "too few steps to judge" if restless else "stable",
         (*critical, *warnings),
     )
 
@@ -165,8 +175,8 @@ def _judge_episodes(rows: Sequence[Mapping[str, Any]], critical: list[str], warn
 
 
 def _end_means(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float | None, float | None]:
-    count = len(end_window(rows))
-    return _mean(_numbers(rows[:count], key)), _mean(_numbers(end_window(rows), key))
+    size = len(end_window(rows))
+    return _mean(_numbers(rows[:size], key)), _mean(_numbers(end_window(rows), key))
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:

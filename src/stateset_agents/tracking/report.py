@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.training import count
 from .health import NORM_FACTOR, Health, assess, end_window
 
 TITLE = "GRPO Agent Framework - Training Complete"
@@ -149,16 +150,15 @@ def _of_losses(summary: RunSummary, losses: tuple[float, float]) -> list[str]:
 def _notes(summary: RunSummary) -> list[str]:
     notes = []
     if summary.losses is not None:
-        window = f"the first and the last {summary.final_steps} of {summary.steps} steps"
         return [
             "The run learned from a file: an episode is one of its records, and none was played.",
-            f"The loss is over {window}.",
+            f"The loss is over {_window(summary, 'the first and the last')}.",
             *summary.notes,
         ]
     if summary.final_steps:
         notes.append(
-            f"Reward, success and length are over the last {summary.final_steps} of {summary.steps} steps "
-            f"({summary.final_episodes} episodes)."
+            f"Reward, success and length are over {_window(summary, 'the last')} "
+            f"({count(summary.final_episodes, 'episode')})."
         )
     if summary.attainable is not None:
         notes.append(f"The attainable reward is {summary.attainable:.3g}.")
@@ -170,6 +170,13 @@ def _notes(summary: RunSummary) -> list[str]:
             "of the run's median."
         )
     return [*notes, *summary.notes]
+
+
+def _window(summary: RunSummary, which: str) -> str:
+    """The steps that the final numbers are over: "the last 2 of 20 steps"."""
+    if summary.steps == 1:
+        return "the only step"
+    return which + (f" {summary.final_steps}" if summary.final_steps > 1 else "") + f" of {summary.steps} steps"
 
 
 def _with_spread(summary: RunSummary) -> str:

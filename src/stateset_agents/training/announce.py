@@ -28,8 +28,9 @@ def announce(
     plan = config.plan
     if data is not None:
         say(
-            f"{count(plan.total_steps, 'step')} of {plan.conversations_per_step} records from {config.data_file}: "
-            f"{count(len(data), 'record')}, each read about {plan.total_episodes / len(data):.1f} times"
+            f"{count(plan.total_steps, 'step')} of {count(plan.conversations_per_step, 'record')} from "
+            f"{config.data_file}: {count(len(data), 'record')}, each read about "
+            f"{plan.total_episodes / len(data):.1f} times"
         )
         if _overrides(type(agent), "process_turn"):
             say(f"{type(agent).__name__}.process_turn is called in evaluations only: records are read as they are")
@@ -46,8 +47,9 @@ def announce(
         evaluated = len((evaluation or environment).episode_scenarios())
         where = "training" if evaluation is None and data is None else "held-out"
         say(
-            f"{count(plan.total_steps // every, 'evaluation')} of {evaluated * config.eval_samples} conversations "
-            f"({evaluated} {where} scenarios x {config.eval_samples}); eval_every: 0 leaves them out"
+            f"{count(plan.total_steps // every, 'evaluation')} of "
+            f"{count(evaluated * config.eval_samples, 'conversation')} "
+            f"({count(evaluated, f'{where} scenario')} x {config.eval_samples}); eval_every: 0 leaves them out"
         )
     announce_parts(agent, environment, reward, say)
 

@@ -58,7 +58,7 @@ Training Health: HEALTHY
 Agent saved to: ./checkpoints/my_trained_agent
 """)
     assert text.endswith("""
-Reward, success and length are over the last 1 of 10 steps (16 episodes).
+Reward, success and length are over the last of 10 steps (16 episodes).
 The attainable reward is 1.
 Success is judged by a reward of at least 0.5, half of the attainable 1.
 Gradient stability is the share of steps whose gradient norm is within a factor of 3 of the run's median.
@@ -130,12 +130,32 @@ def test_a_run_without_a_step_and_one_without_weights_have_a_report_too():
 
 
 def test_stability_is_the_share_of_gradients_within_a_factor_3_of_their_median():
-    # Median of the six norms above zero is 1.0; 0.2 and 3.5 lie outside, 3.0 and 1/3 on the border; 0 is left out.
-    norms = [1.0, 1.0, 3.0, 3.5, 0.2, 0.0, 1.0]
+    # Median of the nine norms above zero is 1.0; 0.2, 0.3 and 3.5 lie outside, 3.0 on the border; 0 is left out.
+    norms = [1.0, 1.0, 3.0, 3.5, 0.2, 0.0, 1.0, 0.3, 1.0, 1.0]
     health = assess([row(i, grad_norm=norm) for i, norm in enumerate(norms, 1)])
-    assert health.gradient_stability == pytest.approx(4 / 6)
+    assert health.gradient_stability == pytest.approx(6 / 9)
     assert (health.status, health.stability_word) == (HealthStatus.WARNING, "unstable")
     assert "Unstable gradients" in health.issues[0]
+
+
+def test_a_few_steps_show_neither_a_fall_nor_unstable_gradients():
+    for few in (2, 9):
+        falling = [row(step, reward_mean=0.9 - step / 20, grad_norm=10.0 ** (step % 3)) for step in range(1, few + 1)]
+        health = assess(falling, 1.0)
+        assert (health.status, health.issues) == (HealthStatus.HEALTHY, ())
+        assert health.stability_word == "too few steps to judge"
+    assert len(assess([*falling, row(10, reward_mean=0.4, grad_norm=10.0)], 1.0).issues) == 2
+
+
+def test_one_is_one_step_and_one_episode():
+    one = report([row(1, step_episodes=1)])
+    assert "\nReward, success and length are over the only step (1 episode).\n" in one
+    assert "over the last of 3 steps (16 episodes)." in report(rows(3))
+    assert "over the last 2 of 20 steps (32 episodes)." in report(rows(20))
+    read = {"success_criterion": "x", "attainable": 1.0, "saved_to": None, "read": True}
+    assert "The loss is over the only step." in training_report(RunSummary.of([row(1, loss=1.0)], **read))
+    learned = RunSummary.of(rows(3, loss=1.0), **read)
+    assert "The loss is over the first and the last of 3 steps." in training_report(learned)
 
 
 @pytest.mark.parametrize("broken", [None, float("nan"), float("inf")])
@@ -182,17 +202,19 @@ def test_a_sampler_that_is_not_the_learner_is_critical():
 
 
 def test_a_reward_that_fell_by_more_than_half_its_spread_is_a_warning():
-    assert assess([row(1, reward_mean=0.5), row(2, reward_mean=0.39)], 1.0).issues == (
+    assert assess([*rows(9), row(10, reward_mean=0.39)], 1.0).issues == (
         "The reward fell from 0.500 to 0.390: lower the learning rate or raise beta",
     )
-    assert assess([row(1, reward_mean=0.5), row(2, reward_mean=0.41)], 1.0).issues == ()
+    assert assess([*rows(9), row(10, reward_mean=0.41)], 1.0).issues == ()
 
 
 def test_a_small_fall_is_the_luck_of_a_few_conversations():
-    rows = [{"step": 1, "reward_mean": 0.439, "reward_std": 0.02}, {"step": 2, "reward_mean": 0.43, "reward_std": 0.0}]
-    assert assess(rows, 1.0).issues == ()
-    rows[-1]["reward_mean"] = 0.38
-    assert assess(rows, 1.0).issues == ("The reward fell from 0.439 to 0.380: lower the learning rate or raise beta",)
+    run = [{"step": n, "reward_mean": 0.439, "reward_std": 0.02} for n in range(1, 10)]
+    last = {"step": 10, "reward_mean": 0.43, "reward_std": 0.0}
+    assert assess([*run, last], 1.0).issues == ()
+    assert assess([*run, last | {"reward_mean": 0.38}], 1.0).issues == (
+        "The reward fell from 0.439 to 0.380: lower the learning rate or raise beta",
+    )
 
 
 def test_diversity_is_measured_against_the_attainable_reward():
@@ -231,7 +253,7 @@ def test_a_run_that_learned_from_a_file_reports_its_loss_and_no_rewards():
 
 def test_a_gradient_that_falls_with_the_loss_of_recorded_answers_is_no_instability():
     """Mutation: stability judged where nothing was sampled."""
-    norms = [8.0, 4.0, 1.0, 0.2, 0.05, 0.02]
+    norms = [16.0, 8.0, 8.0, 4.0, 4.0, 1.0, 0.5, 0.2, 0.05, 0.02]
     read = assess([{"grad_norm": norm, "sampled_tokens": 0} for norm in norms])
     played = assess([{"grad_norm": norm, "sampled_tokens": 9} for norm in norms])
     assert (read.status, read.gradient_stability) == (HealthStatus.HEALTHY, None)
