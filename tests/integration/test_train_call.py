@@ -5,6 +5,8 @@ import json
 import math
 import random
 import re
+import signal
+import traceback
 import uuid
 
 import pytest
@@ -621,6 +623,24 @@ async def test_a_cancelled_call_saves_and_resumes_to_the_same_bytes(tmp_path, ca
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert written["agent"]["model_name"] == "tiny"
     assert written["training"]["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_ctrl_c_under_asyncio_run_saves_and_the_error_says_how_to_continue(tmp_path, capsys, quiet):
+    class CtrlC(Callback):
+        def on_step_end(self, metrics):
+            if metrics["step"] == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    settings = {"num_episodes": 16, "reward_fn": vowels, "config_overrides": SMALL, "output_dir": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        asyncio.run(train(tiny(), environment(), callbacks=[CtrlC()], quiet=quiet, **settings))
+    said = f"stopped and saved at step 2 in {tmp_path / 'run'}. To continue:"
+    assert said in "".join(traceback.format_exception(caught.value))
+    assert (said in capsys.readouterr().err) is not quiet
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
+    asyncio.run(train(tiny(), environment(), resume=True, quiet=True, **settings))
+    assert len(metrics_of(tmp_path / "run")) == 4
 
 
 async def test_a_save_that_fails_while_a_call_is_cancelled_leaves_a_usable_agent_and_a_failed_run(

@@ -108,10 +108,11 @@ async def _execute(run: Run) -> RunReport:
                 await trainer.run()
                 more = "" if run.after is None else await run.after(trainer, say)
                 saved = finish(trainer, run.save_path)
-            except (StopRequested, asyncio.CancelledError):
+            except (StopRequested, asyncio.CancelledError) as error:
                 message = interrupted(run, trainer)
                 if not run.catch_signals:
                     say(message)
+                    error.add_note(message)  # where the traceback is all that is printed, or far above it
                     raise
                 raise Interrupted(message) from None
             except BaseException as error:

@@ -77,7 +77,7 @@ async def train(
         CheckpointError: there is nothing to resume, or it is of another model.
         TrainingStopped: the run cannot go on; the message says why.
         asyncio.CancelledError: the task was cancelled, as by Ctrl-C under `asyncio.run`. With `output_dir` what was
-            done is saved, and (unless `quiet`) the terminal says how to continue.
+            done is saved; a note of the error, and (unless `quiet`) the terminal, say how to continue.
     """
     if not isinstance(agent, MultiTurnAgent):
         raise ConfigError(f"train(agent, ...) got {agent!r}; pass a MultiTurnAgent or a subclass of it")
