@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
-from ..core.environment import ConversationEnvironment, Environment
-from ..core.users import ScriptedUser
+from ..core.environment import Environment
 from ..tracking.run_folder import RunFolder
 from ..training.beforehand import require_memory, require_possible
 from ..training.command import run_of
 from ..training.from_config import build_records, idle_reward_keys
 from ..training.resume import last_state
+from ..training.step_size import longest
 
 Row = tuple[str, str, str]
 """Key, value and origin."""
@@ -64,7 +64,7 @@ def print_dry_run(config: RunConfig, *, resume: bool = False, resume_from: Path 
         print(f"note: {note}")
     for key, reason in (*config.unused, *idle, *(environment.unused() if plays else ())):
         print(f"no effect: {key} ({reason})")
-    needed = require_memory(run)
+    needed = require_memory(run, read)
     print(f"memory: {needed if needed is not None else 'none for a model without weights'}")
     require_possible(run, read)
     if resume:
@@ -124,7 +124,7 @@ def amount_rows(
 
 def _played(config: RunConfig, environment: Environment) -> Iterator[Row]:
     plan, training = config.training.plan, config.training
-    tokens = plan.conversations_per_step * _longest(environment) * config.agent.max_new_tokens
+    tokens = plan.conversations_per_step * longest(environment) * config.agent.max_new_tokens
     scenarios = len(environment.scenarios)
     yield (
         "steps",
@@ -137,14 +137,6 @@ def _played(config: RunConfig, environment: Environment) -> Iterator[Row]:
         rounds = plan.total_steps * plan.groups_per_step / scenarios
         yield "scenarios", f"{scenarios}, each visited about {rounds:.1f} times", ""
     yield "sampled tokens per step", f"at most {tokens:,}", ""
-
-
-def _longest(environment: Environment) -> int:
-    """Assistant turns of the longest conversation that can be: a scripted user does not go beyond its script."""
-    if not isinstance(environment, ConversationEnvironment) or not isinstance(environment.user, ScriptedUser):
-        return environment.max_turns
-    script = max(len(scenario.user_responses) for scenario in environment.scenarios)
-    return min(environment.max_turns, script)
 
 
 def _evaluation(config: RunConfig, environment: Environment, evaluated: Environment | None) -> str:

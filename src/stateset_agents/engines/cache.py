@@ -31,10 +31,18 @@ class Pool:
         self.slots = 0
         self._free: list[int] = []
 
+    @staticmethod
+    def slots_for(rows: int) -> int:
+        """Slots of a pool in which that many rows are at once: they are doubled as they run out."""
+        slots = 8 if rows else 0
+        while slots < rows:
+            slots *= 2
+        return slots
+
     def take(self) -> int:
         """A free slot, the lowest first, so that rows admitted together lie side by side."""
         if not self._free:
-            grown = max(8, self.slots * 2)
+            grown = self.slots_for(self.slots + 1)
             self._free = list(range(self.slots, grown))
             for store in (self.keys, self.values):
                 for layer, old in store.items():

@@ -9,7 +9,7 @@ from .loaded import LoadedModel
 from .loading import load_model, load_tokenizer
 from .lora import attach_lora, base_policy, detach_lora, has_lora, trainable_parameters
 from .names import EMBEDDED, TINY, is_stub
-from .preflight import MemoryEstimate, cache_budget, preflight
+from .preflight import MemoryEstimate, StepMemory, cache_budget, preflight
 from .saving import merged_state_dict, save_model_folder
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "TINY",
     "LoadedModel",
     "MemoryEstimate",
+    "StepMemory",
     "attach_lora",
     "base_policy",
     "cache_budget",

@@ -16,6 +16,8 @@ from typing import Any
 from .names import EMBEDDED, TINY
 
 _DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+"""Where configs say how long a sequence may be."""
 _HEADER_LIMIT = 100_000_000
 
 
@@ -30,6 +32,8 @@ class ModelFacts:
         layers: number of transformer layers.
         kv_elements_per_token: numbers that the key-value cache keeps for one token, over all layers.
         model_type: transformers' name of the architecture.
+        vocabulary: number of logits; 0 if the config does not say.
+        context: longest sequence that the config names, in tokens; 0 if it names none.
     """
 
     parameters: int
@@ -38,6 +42,8 @@ class ModelFacts:
     layers: int = 0
     kv_elements_per_token: int = 0
     model_type: str = ""
+    vocabulary: int = 0
+    context: int = 0
 
     @classmethod
     def of(cls, config: Mapping[str, Any], parameters: int, dtype: str) -> ModelFacts:
@@ -49,12 +55,14 @@ class ModelFacts:
         kv_heads = _number(text, "num_key_value_heads") or heads
         head_dim = _number(text, "head_dim") or hidden // heads
         model_type = str(config.get("model_type") or "")
-        return cls(parameters, dtype, hidden, layers, 2 * layers * kv_heads * head_dim, model_type)
+        kv_elements = 2 * layers * kv_heads * head_dim
+        vocabulary, context = _number(text, "vocab_size"), _number(text, *LENGTH_KEYS)
+        return cls(parameters, dtype, hidden, layers, kv_elements, model_type, vocabulary, context)
 
 
 KNOWN: Mapping[str, ModelFacts] = {
-    TINY: ModelFacts(106_816, "float32", 64, 2, 2 * 2 * 2 * 16, "llama"),
-    EMBEDDED: ModelFacts(134_515_008, "float32", 576, 30, 2 * 30 * 3 * 64, "llama"),
+    TINY: ModelFacts(106_816, "float32", 64, 2, 2 * 2 * 2 * 16, "llama", 512, 4096),
+    EMBEDDED: ModelFacts(134_515_008, "float32", 576, 30, 2 * 30 * 3 * 64, "llama", 49_152, 8192),
     # Published sizes of models that the documents name, so that the check needs no network.
     "openai/gpt-oss-120b": ModelFacts(116_829_156_672, "bfloat16", 2880, 36, 2 * 36 * 8 * 64, "gpt_oss"),
     "openai/gpt-oss-20b": ModelFacts(20_914_757_184, "bfloat16", 2880, 24, 2 * 24 * 8 * 64, "gpt_oss"),

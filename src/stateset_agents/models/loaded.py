@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .facts import LENGTH_KEYS
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 UNBOUNDED = 2**31 - 1
 """`max_context` of a model whose config states no bound, in tokens."""
 
-_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 _SANE_TOKENIZER_LENGTH = 10**9
 
 
@@ -74,7 +75,7 @@ class LoadedModel:
 
 def _max_context(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     text_config = config.get_text_config()
-    for key in _LENGTH_KEYS:
+    for key in LENGTH_KEYS:
         length = getattr(text_config, key, None)
         if isinstance(length, int) and length > 0:
             return min(length, _longrope_bound(text_config))

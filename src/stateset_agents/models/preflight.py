@@ -2,12 +2,13 @@
 
 Invariant: a model that cannot fit ends in one message that says what it needs, what there is and what would fit; the
 documented default model gets that message without a network too. The estimate is a rough one, from below: it counts
-weights, optimizer states and key-value cache, and a fixed sum for everything else.
+weights, optimizer states, key-value cache and what a step of training holds, and a fixed sum for everything else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from ..core.errors import ModelError
 from .facts import KNOWN, NOT_DRIVEN, ModelFacts
@@ -31,31 +32,61 @@ _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
+class StepMemory:
+    """Bytes that a step of training takes beside weights and optimizer states.
+
+    Attributes:
+        copies: more copies of the weights: a frozen reference, one that is laid out for the CPU, and the like.
+        cache: key-value cache of the conversations in flight.
+        activations: what one pass keeps for the gradient, its logits included. The cache is gone by then.
+        conversations: those of the step, as token ids and log-probs.
+    """
+
+    copies: int
+    cache: int
+    activations: int
+    conversations: int
+
+    @property
+    def total(self) -> int:
+        """The most that is there at once."""
+        return self.copies + max(self.cache, self.activations) + self.conversations
+
+
+StepSize = Callable[[ModelFacts, Memory], StepMemory]
+"""What a step takes, of a model and in a place."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """Bytes that a run with one model takes, by what takes them.
 
     Attributes:
         weights: the weights as the forward pass uses them.
         training: what training adds: masters, gradients and optimizer states of the trained parameters.
-        cache: key-value cache of all conversations in flight.
-        process: interpreter, libraries, activations; a fixed sum.
+        cache: key-value cache of all conversations in flight; 0 where a step is counted, which has its own.
+        step: what a step of training holds.
+        process: interpreter, libraries and what else there is; a fixed sum.
     """
 
     weights: int
     training: int
     cache: int
+    step: int = 0
     process: int = _PROCESS_BYTES
 
     @property
     def total(self) -> int:
         """All of it, in bytes."""
-        return self.weights + self.training + self.cache + self.process
+        return self.weights + self.training + self.cache + self.step + self.process
 
     def __str__(self) -> str:
         parts = [f"weights {size(self.weights)}"]
         if self.training:
             parts.append(f"training states {size(self.training)}")
-        parts.append(f"cache and the rest {size(self.cache + self.process)}")
+        if self.step:
+            parts.append(f"a step {size(self.step)}")
+        parts.append(f"{'cache and ' if self.cache else ''}the rest {size(self.cache + self.process)}")
         return f"{size(self.total)} ({', '.join(parts)})"
 
 
@@ -67,8 +98,10 @@ def preflight(
     dtype: str = "auto",
     device: str | None = None,
     context_tokens: int = CONTEXT_TOKENS,
+    step: StepSize | None = None,
     memory: Memory | None = None,
     trust_remote_code: bool = False,
+    loaded: LoadedModel | None = None,
 ) -> MemoryEstimate | None:
     """Compare what a model needs with what the engine can do and the machine has.
 
@@ -78,9 +111,11 @@ def preflight(
         lora_r: rank of the adapters if only those are trained; None means all weights.
         dtype: as in `load_model`.
         device: as in `load_model`.
-        context_tokens: tokens of all conversations that are in flight at once.
+        context_tokens: tokens of all conversations that are in flight at once, where no step says it.
+        step: what a step of training takes.
         memory: what there is; measured if None.
         trust_remote_code: as in `load_model`.
+        loaded: the model where it is loaded already; its weights are then no part of what is free.
 
     Returns:
         The estimate; None for `stub://...`, which needs nothing.
@@ -90,16 +125,37 @@ def preflight(
     """
     if is_stub(name):
         return None
-    facts = KNOWN.get(name) or find_source(name, trust_remote_code=trust_remote_code).facts
-    memory = memory or memory_of(device)
-    needed = estimate(
-        facts, training=training, lora_r=lora_r, dtype=dtype, memory=memory, context_tokens=context_tokens
-    )
+    if loaded is not None:
+        facts, memory = _as_it_is(loaded)
+    else:
+        facts = KNOWN.get(name) or find_source(name, trust_remote_code=trust_remote_code).facts
+        memory = memory or memory_of(device)
+
+    def of(some: ModelFacts, rank: int | None, kind: str, one: StepSize | None) -> MemoryEstimate:
+        return estimate(
+            some, training=training, lora_r=rank, dtype=kind, memory=memory, context_tokens=context_tokens, step=one
+        )
+
+    needed = of(facts, lora_r, dtype, step)
     if needed.total > memory.free:
-        raise ModelError(_does_not_fit(name, facts, needed, memory, training, lora_r, dtype, context_tokens))
+        alone = of(facts, lora_r, dtype, None)
+        if alone.total <= memory.free:
+            raise ModelError(_step_does_not_fit(name, needed, memory))
+        lora = of(facts, 16, dtype, None) if training and lora_r is None else None
+        others = {other: of(KNOWN[other], lora_r, "auto", None) for other in (EMBEDDED, TINY) if other != name}
+        raise ModelError(_does_not_fit(name, facts, alone, memory, training=training, lora=lora, others=others))
     if facts.model_type in NOT_DRIVEN:
         raise ModelError(f"{name} {_not_driven(facts)} Name another model with {_NAMED_WITH}.")
     return needed
+
+
+def _as_it_is(loaded: LoadedModel) -> tuple[ModelFacts, Memory]:
+    """A loaded model, and what its place had free before it and the libraries were loaded."""
+    parameters = list(loaded.model.parameters())
+    facts = ModelFacts.of(loaded.model.config.to_dict(), sum(one.numel() for one in parameters), "")
+    memory = memory_of(str(loaded.device))
+    held = sum(one.numel() * one.element_size() for one in parameters) + _PROCESS_BYTES
+    return facts, replace(memory, free=memory.free + held)
 
 
 def cache_budget(loaded: LoadedModel) -> int:
@@ -111,7 +167,14 @@ def cache_budget(loaded: LoadedModel) -> int:
 
 
 def estimate(
-    facts: ModelFacts, *, training: bool, lora_r: int | None, dtype: str, memory: Memory, context_tokens: int
+    facts: ModelFacts,
+    *,
+    training: bool,
+    lora_r: int | None,
+    dtype: str,
+    memory: Memory,
+    context_tokens: int,
+    step: StepSize | None = None,
 ) -> MemoryEstimate:
     """Bytes needed; see `preflight` for the arguments."""
     per_weight = _DTYPE_BYTES.get(choose_dtype(dtype, facts, on_gpu=memory.place != "RAM"), 2)
@@ -120,6 +183,8 @@ def estimate(
         states = lora_r * _LORA_WIDTHS_PER_LAYER * facts.hidden * facts.layers * _FULL_STATE_BYTES
     elif training:
         weights, states = facts.parameters * _COMPUTE_COPY_BYTES, facts.parameters * _FULL_STATE_BYTES
+    if step is not None:
+        return MemoryEstimate(weights, states, 0, step(facts, memory).total)
     return MemoryEstimate(weights, states, facts.kv_elements_per_token * per_weight * context_tokens)
 
 
@@ -138,34 +203,34 @@ def choose_dtype(dtype: str, facts: ModelFacts, *, on_gpu: bool) -> str:
     return dtype
 
 
+def _step_does_not_fit(name: str, needed: MemoryEstimate, memory: Memory) -> str:
+    return (
+        f"{name} fits here, but one step of training does not: it needs about {needed}; this machine has {memory}. "
+        "Lower batch_size, gradient_accumulation_steps, max_concurrent or max_new_tokens, or set "
+        "gradient_checkpointing: true."
+    )
+
+
 def _does_not_fit(
     name: str,
     facts: ModelFacts,
     needed: MemoryEstimate,
     memory: Memory,
+    *,
     training: bool,
-    lora_r: int | None,
-    dtype: str,
-    context_tokens: int,
+    lora: MemoryEstimate | None,
+    others: Mapping[str, MemoryEstimate],
 ) -> str:
-    what = "running it" if not training else "training all its weights" if lora_r is None else "training it with LoRA"
+    """The message; `lora` is what adapters would need where all weights were to be trained."""
+    full = "training all its weights" if lora is not None else "training it with LoRA"
     lines = [
-        f"{name} ({_count(facts.parameters)} parameters) does not fit here: {what} needs about {needed}; "
-        f"this machine has {memory}."
+        f"{name} ({_count(facts.parameters)} parameters) does not fit here: {full if training else 'running it'} needs "
+        f"about {needed}; this machine has {memory}."
     ]
-    if training and lora_r is None:
-        lora = estimate(facts, training=True, lora_r=16, dtype=dtype, memory=memory, context_tokens=context_tokens)
+    if lora is not None:
         verdict = "fits" if lora.total <= memory.free else "does not fit either"
         lines.append(f"With LoRA it needs about {size(lora.total)}, which {verdict}.")
-    fitting = [
-        other
-        for other in (EMBEDDED, TINY)
-        if other != name
-        and estimate(
-            KNOWN[other], training=training, lora_r=lora_r, dtype="auto", memory=memory, context_tokens=context_tokens
-        ).total
-        <= memory.free
-    ]
+    fitting = [other for other, small in others.items() if small.total <= memory.free]
     lines.append(f"What would fit: {', '.join([*fitting, 'stub://echo (no weights, nothing is trained)'])}.")
     if facts.model_type in NOT_DRIVEN:
         lines.append(f"On a larger machine it would be refused too: it {_not_driven(facts)}")

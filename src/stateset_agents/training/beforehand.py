@@ -23,6 +23,7 @@ from ..tracking.run_folder import LOCK, OWN_NAMES, RunFolder
 from ..tracking.sinks import TensorBoardSink, WandbSink
 from .resume import find_start, has_state
 from .run import Run
+from .step_size import StepSize
 from .stopping import require_a_mean_to_watch
 
 
@@ -64,16 +65,21 @@ def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | No
     return start
 
 
-def require_memory(run: Run) -> MemoryEstimate | None:
-    """Refuse a model that does not exist or cannot fit.
+def require_memory(run: Run, data: Sequence[Record] | None) -> MemoryEstimate | None:
+    """Refuse a model, or a step of it, that does not exist or cannot fit.
+
+    Args:
+        run: of which nothing is made yet.
+        data: what it learns from, if that is a file.
 
     Returns:
-        What it needs; None for one that is loaded already, or has no weights.
+        What it needs; None for a model without weights.
 
     Raises:
         ModelError: see `preflight`.
     """
-    if run.agent.initialized:
+    loaded = run.agent.runtime.model if run.agent.initialized else None
+    if run.agent.initialized and loaded is None:
         return None
     return preflight(
         run.agent.config.model_name,
@@ -81,7 +87,9 @@ def require_memory(run: Run) -> MemoryEstimate | None:
         lora_r=None if run.config.lora is None else run.config.lora.r,
         dtype=run.agent.config.dtype,
         device=run.agent.config.device,
+        step=StepSize.of(run.config, run.agent.config, run.environment, data),
         trust_remote_code=run.agent.config.trust_remote_code,
+        loaded=loaded,
     )
 
 

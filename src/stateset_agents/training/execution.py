@@ -64,7 +64,7 @@ async def execute(run: Run) -> RunReport:
 async def _execute(run: Run) -> RunReport:
     data = build_records(run.config)
     start = require_possible(run, data)
-    require_memory(run)
+    require_memory(run, data)
     with _folder(run) as folder, Progress() as progress:
         say = _journal(run, folder, progress)
         announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say, data)

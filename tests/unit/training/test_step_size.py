@@ -1,0 +1,126 @@
+"""What a step holds, worked out by hand, and a step that does not fit is refused before anything is loaded."""
+
+from dataclasses import replace
+
+import pytest
+
+from stateset_agents import ConversationEnvironment, MultiTurnAgent, train
+from stateset_agents.agents.config import AgentConfig
+from stateset_agents.config.training import TrainingConfig
+from stateset_agents.core.environment import Environment
+from stateset_agents.core.errors import ModelError
+from stateset_agents.core.records import Record
+from stateset_agents.models.facts import ModelFacts
+from stateset_agents.models.memory import GIB, Memory
+from stateset_agents.training import step_size
+from stateset_agents.training.step_size import StepSize
+
+GPU = Memory("a GPU", 80 * GIB, 80 * GIB)
+RAM = Memory("RAM", 12 * GIB, 16 * GIB)
+SIZE = StepSize(
+    opening=100,
+    rest=300,
+    in_flight=20,
+    group=8,
+    per_pass=16,
+    per_step=32,
+    half=True,
+    recomputes=False,
+    dtype="auto",
+    adapters=False,
+    reference=False,
+)
+FACTS = ModelFacts(1000, "float32", hidden=10, layers=4, kv_elements_per_token=6, vocabulary=50, context=4096)
+
+
+def agent(**more) -> AgentConfig:
+    return AgentConfig(model_name="tiny", max_new_tokens=40, **more)
+
+
+def test_what_a_step_holds_follows_the_engine_and_the_learner():
+    held = SIZE(FACTS, GPU)
+    assert held.cache == 32 * 512 * 6 * 2  # 20 slots become 32, 400 tokens 512, six bfloat16 numbers each
+    read = 2 * 100 + 16 * 300  # two openings, and what follows them sixteen times
+    assert held.activations == read * 4 * 20 * 10 * 2 + 50 * (512 * 2 + 3 * 64 * 4)
+    assert held.conversations == 32 * 400 * 200
+    assert held.copies == 0
+    assert held.total == max(held.cache, held.activations) + held.conversations
+
+
+def test_recomputed_layers_keep_their_input_and_one_of_them_all_of_it():
+    read = 2 * 100 + 16 * 300
+    held = replace(SIZE, recomputes=True)(FACTS, GPU)
+    assert held.activations == read * (4 + 20) * 10 * 2 + 50 * (512 * 2 + 3 * 64 * 4)
+
+
+def test_no_conversation_is_longer_than_the_context():
+    short = replace(FACTS, context=150)
+    assert SIZE(short, GPU).conversations == 32 * 150 * 200
+    assert SIZE(short, GPU).cache == 32 * 256 * 6 * 2
+    assert SIZE(replace(FACTS, context=0), GPU).conversations == 32 * 400 * 200
+
+
+def test_second_copies_of_the_weights_are_counted(monkeypatch):
+    monkeypatch.setattr(step_size, "available", lambda: True)
+    assert SIZE(FACTS, RAM).copies == 2000  # laid out for the CPU
+    assert SIZE(replace(FACTS, parameters=500_000_000), RAM).copies == 0  # a large model does without
+    assert replace(SIZE, half=False)(FACTS, RAM).copies == 0
+    assert replace(SIZE, reference=True)(FACTS, GPU).copies == 2000
+    assert replace(SIZE, reference=True, half=False)(FACTS, GPU).copies == 4000
+    adapted = replace(SIZE, adapters=True, reference=True)  # the reference is the model without its adapters
+    assert adapted(FACTS, GPU).copies == 2000  # loaded in float32, computed in bfloat16
+    assert adapted(replace(FACTS, dtype="bfloat16"), GPU).copies == 0
+    assert adapted(FACTS, RAM).copies == 4000
+    monkeypatch.setattr(step_size, "available", lambda: False)
+    assert SIZE(FACTS, RAM).copies == 0
+
+
+def test_the_size_of_a_step_is_that_of_the_settings_and_the_scenarios():
+    config = TrainingConfig.from_profile("balanced", max_concurrent=10, beta=0.1)
+    environment = ConversationEnvironment(
+        [{"user_responses": ["x" * 40, "y" * 80, "never said"]}, {"user_responses": ["z" * 40]}], max_turns=2
+    )
+    size = StepSize.of(config, agent(system_prompt="s" * 60), environment)
+    # Openings of 15 + 10 tokens; one and a half turns of 20 tokens each, and half a second line of 20.
+    assert (size.opening, size.rest) == (25, 40)
+    assert (size.in_flight, size.per_pass, size.per_step, size.group) == (10, 8, 16, 8)
+    assert (size.half, size.reference, size.adapters) == (True, True, False)
+
+
+def test_a_conversation_without_a_script_takes_half_its_turns():
+    class Own(Environment):
+        max_turns = 6
+
+        async def step(self, state, action):
+            return state, None, 0.0, True
+
+    size = StepSize.of(TrainingConfig.from_profile("balanced"), agent(system_prompt="s" * 60), Own())
+    assert (size.opening, size.rest) == (15, 3 * 20)
+
+
+def test_records_are_read_and_not_played():
+    def said(text):
+        return ({"role": "assistant", "content": text},)
+
+    config = TrainingConfig.from_profile("balanced", algorithm="dpo", data_file="pairs.jsonl")
+    asked = ({"role": "user", "content": "q" * 80},)
+    records = [Record("line 1", asked, (said("a" * 40), said("b" * 120)))]
+    size = StepSize.of(config, agent(), ConversationEnvironment([{"user_responses": ["Hi!"]}]), records)
+    assert (size.opening, size.rest, size.in_flight, size.group) == (20, 20, 0, 2)
+    assert (size.per_pass, size.per_step) == (8, 32)
+    assert size(FACTS, GPU).cache == 0
+
+
+@pytest.mark.parametrize("initialized", [False, True])
+@pytest.mark.parametrize("setting", ["batch_size", "gradient_accumulation_steps"])
+async def test_a_step_that_does_not_fit_is_refused_before_it_is_begun(setting, initialized):
+    one = MultiTurnAgent(agent())
+    if initialized:
+        await one.initialize()
+    environment = ConversationEnvironment([{"user_responses": ["Hi!"]}])
+    words = (
+        r"tiny fits here, but one step of training does not: it needs about .* \(weights .*a step .*Lower batch_size"
+    )
+    with pytest.raises(ModelError, match=words):
+        await train(one, environment, config_overrides={setting: 10**9}, quiet=True)
+    assert one.initialized is initialized
