@@ -9,11 +9,9 @@ import asyncio
 import inspect
 import json
 import sys
-import uuid
 from pathlib import Path
 
 import stateset_agents.training.train as training
-from stateset_agents import ConversationEnvironment, ConversationTurn, Environment, EnvironmentState, EpisodeStatus
 from stateset_agents.config.training import TrainingConfig
 
 blocks = json.loads(Path(sys.argv[1]).read_text())
@@ -38,23 +36,11 @@ async def train_two_groups(*arguments, **named):
 
 training.train = train_two_groups
 
-# What the guide's prose takes for granted.
-names = {
-    "__name__": "__main__",
-    "uuid": uuid,
-    "ConversationTurn": ConversationTurn,
-    "Environment": Environment,
-    "EnvironmentState": EnvironmentState,
-    "EpisodeStatus": EpisodeStatus,
-    "environment": ConversationEnvironment(scenarios=[{"user_responses": ["Hi!", "How are you?"]}], max_turns=3),
-}
+names = {"__name__": "__main__"}
 
 USE_OF_WHAT_THE_BLOCKS_DEFINE = """
 class Environment3(CustomEnvironment):
     max_turns = 2
-
-    def calculate_custom_reward(self, action):
-        return len(set(action.content)) / 100
 
 await train(CustomAgent(MODEL), Environment3(), reward_fn=[CustomReward(), creativity_reward, composite], quiet=True)
 await train(CustomAgent(MODEL), env, reward_fn=CustomReward, quiet=True)
