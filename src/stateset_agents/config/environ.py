@@ -27,8 +27,21 @@ class Override(NamedTuple):
     name: str
 
 
-HERE = ("GRPO_DEFAULT_MODEL", "GRPO_DATA_DIR", "GRPO_LOG_LEVEL", "GRPO_MIXED_PRECISION", "GRPO_USE_GPU")
-OTHER_ROOMS = ("GRPO_AUTH_TOKEN", "GRPO_CACHE_DIR", "GRPO_SERVER_HOST", "GRPO_SERVER_PORT")
+HERE = {
+    "GRPO_DEFAULT_MODEL": "the model where neither the command line nor the config names one",
+    "GRPO_DATA_DIR": "where relative data files are looked for last",
+    "GRPO_LOG_LEVEL": "logging.level; wins over the config",
+    "GRPO_MIXED_PRECISION": "training.mixed_precision, true or false; wins over the config",
+    "GRPO_USE_GPU": "false is --no-gpu: agent.device is cpu; wins over the config",
+}
+"""Variables that concern training, each with its meaning."""
+OTHER_ROOMS = {
+    "GRPO_CACHE_DIR": "where the embedded model is unpacked; ~/.cache/grpo if it is not set",
+    "GRPO_AUTH_TOKEN": "for serving; no effect on training",
+    "GRPO_SERVER_HOST": "for serving; no effect on training",
+    "GRPO_SERVER_PORT": "for serving; no effect on training",
+}
+"""Variables that are read elsewhere."""
 
 
 def environment_defaults(environ: Mapping[str, str]) -> list[Override]:

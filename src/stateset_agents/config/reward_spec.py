@@ -24,7 +24,7 @@ else:
 class RewardSpec(Section):
     """One reward function and its weight; what else it may say follows from its type (`core.reward.KINDS`)."""
 
-    type: RewardName
+    type: RewardName = Field(description="kind of reward")
     weight: Annotated[Real, Field(ge=0)] | None = Field(
         default=None,
         description="null: the reward's own; a penalty is a reward that is negative",

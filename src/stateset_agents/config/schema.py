@@ -37,8 +37,8 @@ def _device(value: str) -> str:
 class ToolSpec(Section):
     """A function that an agent may call."""
 
-    name: Name
-    description: str = ""
+    name: Name = Field(description="how the model calls it")
+    description: str = Field(default="", description="what the model is told about it")
     function: Name = Field(description="a built-in by its bare name, or a dotted Python name")
     parameters: dict[str, Any] | None = Field(
         default=None, description="JSON Schema of the arguments; null: read from the function's signature"
@@ -124,9 +124,9 @@ def _check_class(section_type: str, class_name: str | None) -> None:
 class WandbSection(Section):
     """Weights & Biases; used when the section is there."""
 
-    project: Name | None = None
-    entity: Name | None = None
-    tags: list[str] = Field(default=[])
+    project: Name | None = Field(default=None, description="project of the run; WANDB_PROJECT stands in for it")
+    entity: Name | None = Field(default=None, description="user or team; null: your own default")
+    tags: list[str] = Field(default=[], description="labels of the run")
 
 
 class TensorboardSection(Section):
@@ -138,10 +138,12 @@ class TensorboardSection(Section):
 class LoggingSection(Section):
     """What is written where while the run goes on."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="least important messages that are shown"
+    )
     log_file: Name | None = Field(default=None, description="relative to the run folder")
-    wandb: WandbSection | None = None
-    tensorboard: TensorboardSection | None = None
+    wandb: WandbSection | None = Field(default=None, description="metrics to Weights & Biases; null: none")
+    tensorboard: TensorboardSection | None = Field(default=None, description="metrics for TensorBoard; null: none")
 
     @field_validator("level", mode="before")
     @classmethod
@@ -164,9 +166,12 @@ OverridesSection: type[Section] = create_model("OverridesSection", __base__=Sect
 TrainingSection: type[Section] = create_model(
     "TrainingSection",
     __base__=Section,
-    profile=(ProfileName | None, None),
+    profile=(ProfileName | None, Field(default=None, description=TrainingConfig.model_fields["profile"].description)),
     **_optional_fields(),
-    overrides=(OverridesSection | None, None),
+    overrides=(
+        OverridesSection | None,
+        Field(default=None, description="what wins over the keys beside it"),
+    ),
 )
 """`training`: the profile, and hyperparameters that win over the profile's."""
 
@@ -179,10 +184,24 @@ def _nothing(value: object) -> object:
 class ConfigFile(Section):
     """The whole file. Every section may be left out; `resolve.py` fills in what is missing."""
 
-    agent: Annotated[AgentSection, BeforeValidator(_nothing)] = AgentSection()
-    environment: Annotated[EnvironmentSection, BeforeValidator(_nothing)] = EnvironmentSection()
-    rewards: list[SerializeAsAny[RewardSpec]] | None = None
-    combination_method: CombinationMethod | None = None
-    training: Annotated[TrainingSection, BeforeValidator(_nothing)] = TrainingSection()
-    logging: Annotated[LoggingSection, BeforeValidator(_nothing)] = LoggingSection()
-    environment_variables: Annotated[dict[str, str], BeforeValidator(_nothing)] = Field(default={})
+    agent: Annotated[AgentSection, BeforeValidator(_nothing)] = Field(
+        default=AgentSection(), description="the agent that is trained"
+    )
+    environment: Annotated[EnvironmentSection, BeforeValidator(_nothing)] = Field(
+        default=EnvironmentSection(), description="who the agent talks to, and about what"
+    )
+    rewards: list[SerializeAsAny[RewardSpec]] | None = Field(
+        default=None, description="reward functions with their weights; null: a stated default"
+    )
+    combination_method: CombinationMethod | None = Field(
+        default=None, description="how their scores become one; null: weighted_sum"
+    )
+    training: Annotated[TrainingSection, BeforeValidator(_nothing)] = Field(
+        default=TrainingSection(), description="the profile, and hyperparameters that win over the profile's"
+    )
+    logging: Annotated[LoggingSection, BeforeValidator(_nothing)] = Field(
+        default=LoggingSection(), description="what is written where while the run goes on"
+    )
+    environment_variables: Annotated[dict[str, str], BeforeValidator(_nothing)] = Field(
+        default={}, description="set before torch loads, where the shell has not set them"
+    )

@@ -11,15 +11,10 @@ and then learns from its own (`data/order_tasks.json`). Held-out customers have 
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.agent import AgentConfig, ToolAgent
-from ..core.errors import StatesetError
 from ..core.facts import provided_topics
 from ..core.reward import CompositeReward, CorrectnessReward, RewardFunction, RewardResult
 from ..core.rewards.task_completion import TaskCompletionReward

@@ -26,12 +26,13 @@ INVENTED_COST = 0.1
 
 
 class CorrectnessReward(RewardFunction):
-    """Share of the asked facts that the assistant states, minus what `UNASKED_COST`, `REPEATED_COST` and so on take.
+    """Share of the asked facts that the assistant states, less what unasked and repeated ones cost.
 
-    What is right comes from, in this order: `ground_truth` (or the file) under the scenario's id, the context's
-    `ground_truth`, the context's `facts`. With facts, those named in `information_provided` are asked for (all of them
-    if none is named). Credit for a fact shrinks with the fluency of the turn that states it, so that a heap of keywords
-    earns less than a sentence. An episode without any of these is unscored.
+    The costs are `UNASKED_COST`, `REPEATED_COST` and so on. What is right comes from, in this order: `ground_truth` (or
+    the file) under the scenario's id, the context's `ground_truth`, the context's `facts`. With facts, those named in
+    `information_provided` are asked for (all of them if none is named). Credit for a fact shrinks with the fluency of
+    the turn that states it, so that a heap of keywords earns less than a sentence. An episode without any of these is
+    unscored.
 
     Args:
         weight: see `RewardFunction`.
