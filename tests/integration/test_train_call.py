@@ -643,6 +643,25 @@ def test_ctrl_c_under_asyncio_run_saves_and_the_error_says_how_to_continue(tmp_p
     assert len(metrics_of(tmp_path / "run")) == 4
 
 
+def test_a_second_ctrl_c_under_asyncio_run_ends_at_once_and_says_from_where_to_continue(tmp_path):
+    class Twice(Callback):
+        def on_step_end(self, metrics):
+            if metrics["step"] == 3:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+    settings = {"num_episodes": 16, "reward_fn": vowels, "quiet": True, "output_dir": tmp_path / "run"}
+    settings["config_overrides"] = SMALL | {"save_every": 8}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        asyncio.run(train(tiny(), environment(), callbacks=[Twice()], **settings))
+    (note,) = caught.value.__notes__
+    assert "stopped at once: what was not saved by then is lost. To continue from step 2:\n  train(" in note
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["message"]) == ("interrupted", "KeyboardInterrupt")
+    asyncio.run(train(tiny(), environment(), resume=True, **settings))
+    assert len(metrics_of(tmp_path / "run")) == 4
+
+
 async def test_a_save_that_fails_while_a_call_is_cancelled_leaves_a_usable_agent_and_a_failed_run(
     tmp_path, monkeypatch
 ):

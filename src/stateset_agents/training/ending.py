@@ -48,7 +48,7 @@ def failed(run: Run, trainer: Trainer, error: BaseException) -> None:
     if folder is not None:
         state: State = "failed" if isinstance(error, Exception) else "interrupted"
         with contextlib.suppress(RunFolderError):  # the first error is the one to tell
-            folder.set_status(state, f"{type(error).__name__}: {error}")
+            folder.set_status(state, f"{type(error).__name__}: {error}".removesuffix(": "))
         error.add_note(_how_to_mend(run, trainer, error))
     if run.log_file:  # the command tells the terminal
         log.info("failed: %s", error)
@@ -80,6 +80,8 @@ def _how_to_mend(run: Run, trainer: Trainer, error: BaseException) -> str:
         if run.resume
         else "begin again"
     )
+    if not isinstance(error, Exception):  # a second Ctrl-C, which is nothing to mend
+        return f"  stopped at once: what was not saved by then is lost. To {again}:\n  {run.again}"
     return f"{place}  once that is mended, {again}:\n  {run.again}"
 
 
