@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
+from ..config.training import count
 from ..core.environment import Environment
 from ..tracking.run_folder import RunFolder
 from ..training.beforehand import require_memory, require_possible
@@ -129,7 +130,7 @@ def _played(config: RunConfig, environment: Environment) -> Iterator[Row]:
     yield (
         "steps",
         f"{plan.total_steps} of {plan.conversations_per_step} episodes "
-        f"({plan.groups_per_step} scenarios x {training.num_generations})",
+        f"({count(plan.groups_per_step, 'scenario')} x {training.num_generations})",
         "",
     )
     yield "episodes", f"{plan.total_episodes}", ""
@@ -142,10 +143,10 @@ def _played(config: RunConfig, environment: Environment) -> Iterator[Row]:
 def _evaluation(config: RunConfig, environment: Environment, evaluated: Environment | None) -> str:
     when = _every(config.training.plan.eval_every_steps, "never")
     held = "training" if evaluated is None and config.training.data_file is None else "held-out"
-    count = len((evaluated or environment).episode_scenarios())
-    return (
-        when if when == "never" else f"{when}: {count} {held} scenarios x {config.training.eval_samples} conversations"
-    )
+    if when == "never":
+        return when
+    scenarios = count(len((evaluated or environment).episode_scenarios()), f"{held} scenario")
+    return f"{when}: {scenarios} x {count(config.training.eval_samples, 'conversation')}"
 
 
 def _every(steps: int, otherwise: str) -> str:

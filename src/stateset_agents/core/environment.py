@@ -291,10 +291,11 @@ class ConversationEnvironment(Environment):
 
     def notices(self) -> list[str]:
         """Says so when success is judged by keywords."""
-        loose = [s.id for s in self.episode_scenarios() if s.topics and not s.facts]
+        scenarios = self.episode_scenarios()
+        loose = [s.id for s in scenarios if s.topics and not s.facts]
         if not loose:
             return []
         return [
-            f"{len(loose)} scenarios (first: {loose[0]!r}) ask for information_provided without facts: success is a "
-            "keyword check, which is easy to fool; add facts: {topic: what should be stated}"
+            f"{len(loose)} of {len(scenarios)} scenarios (first: {loose[0]!r}) ask for information_provided without "
+            "facts: success is a keyword check, which is easy to fool; add facts: {topic: what should be stated}"
         ]

@@ -224,6 +224,7 @@ def test_a_dry_run_in_a_pipe_prints_one_line_per_value_with_its_origin(folder):
         "steps: 4 of 16 episodes (2 scenarios x 8)",
         "scenarios: 1, each visited about 8.0 times",
         "sampled tokens per step: at most 768",
+        "evaluation: every 4 steps: 1 training scenario x 2 conversations",
         "checkpoint: every 7 steps",
         "memory: none for a model without weights",
     ):

@@ -187,7 +187,7 @@ def test_what_a_scripted_user_cannot_use_is_listed_with_the_reason():
 def test_a_keyword_criterion_is_announced_as_easy_to_fool():
     loose = {"id": "l", "success_criteria": {"information_provided": ["price"]}, "user_responses": ["Hi"]}
     (notice,) = ConversationEnvironment([loose]).notices()
-    assert notice.startswith("1 scenarios (first: 'l') ask for information_provided without facts")
+    assert notice.startswith("1 of 1 scenarios (first: 'l') ask for information_provided without facts")
     assert ConversationEnvironment([{**loose, "facts": {"price": "$49"}}]).notices() == []
 
 
