@@ -78,5 +78,5 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@touch $@
 
 $(VENV)/.slow: $(VENV)/.dev
-	$(INSTALL) --editable '.[dev,wandb]'
+	$(INSTALL) --editable '.[dev,quantization,wandb]'
 	@touch $@

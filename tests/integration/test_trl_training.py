@@ -392,8 +392,6 @@ async def test_an_opening_longer_than_the_limit_is_refused_with_its_length(tmp_p
     ("settings", "agent", "error", "words"),
     [
         ({"model_name": "smollm2-135m-instruct"}, {}, ConfigError, 'the agent is made of "tiny"'),
-        ({"use_8bit": True}, {}, ConfigError, "use_8bit"),
-        ({"use_4bit": True}, {}, ConfigError, "use_4bit"),
         ({"device_map": "balanced"}, {}, ConfigError, 'device_map is "balanced"'),
         ({"device_map": "cuda"}, {}, ModelError, 'device is "cuda"'),
         ({"temperature": None}, {"temperature": 0.0}, ConfigError, "temperature is 0"),

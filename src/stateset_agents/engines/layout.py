@@ -29,14 +29,15 @@ class WeightLayout:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        linear = [module for module in model.modules() if type(module) is nn.Linear]
-        on_cpu = all(module.weight.device.type == "cpu" for module in linear)
-        self._layers = [_Layer(module) for module in linear] if on_cpu and available() else []
+        self._model = model
+        self._layers: list[_Layer] = []
+        self.forget()
 
     def forget(self) -> None:
-        """Lay everything out again before the next pass: weights may have changed without a trace."""
-        for layer in self._layers:
-            layer.forget()
+        """Lay everything out again before the next pass: weights or layers may have changed without a trace."""
+        linear = [module for module in self._model.modules() if type(module) is nn.Linear]
+        on_cpu = all(module.weight.device.type == "cpu" for module in linear)
+        self._layers = [_Layer(module) for module in linear] if on_cpu and available() else []
 
     def __enter__(self) -> None:
         try:
@@ -84,9 +85,6 @@ class _Layer:
             self._known = state
         if self._forward is not None and "forward" not in vars(self._module):  # somebody else's stays
             self._module.forward = self._placed = self._forward  # type: ignore[method-assign, assignment]
-
-    def forget(self) -> None:
-        self._known, self._forward = (), None
 
     def leave(self) -> None:
         if self._placed is not None and vars(self._module).get("forward") is self._placed:

@@ -72,6 +72,7 @@ def merged_state_dict(loaded: LoadedModel, *, adapter: str = ADAPTER) -> dict[st
         layer = layers.get(name.removesuffix(".base_layer.weight"))
         if layer is not None:
             # Added in float32 and rounded once, so that merging costs a bf16 model no more than it must.
-            tensor = (tensor.float() + layer.get_delta_weight(adapter).float()).to(tensor.dtype)
+            delta = layer.get_delta_weight(adapter).float()
+            tensor = (tensor.float() + delta.to(tensor.device)).to(tensor.dtype)
         merged[name.replace(".base_layer.", ".")] = tensor.detach().cpu()
     return merged

@@ -66,6 +66,15 @@ def test_a_weight_that_changed_is_laid_out_again(pair, change):
     assert torch.equal(after, pair(given(8)))
 
 
+def test_a_layer_that_took_anothers_place_is_laid_out_when_that_is_announced(pair):
+    """Mutation: the layers of the first moment kept, which would also hold on to their memory."""
+    layout = WeightLayout(pair)
+    pair.first = nn.Linear(96, 160).to(torch.bfloat16).requires_grad_(False)
+    layout.forget()
+    with torch.inference_mode(), layout:
+        assert "forward" in vars(pair.first)
+
+
 def test_a_change_without_a_trace_is_seen_when_it_is_announced(pair):
     layout = WeightLayout(pair)
     with torch.inference_mode(), layout:

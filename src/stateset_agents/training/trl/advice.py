@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...core.errors import StatesetError
-from .machine import Precision, missing_for_quantized
+from .machine import Precision, why_not_quantized
 from .plan import make_plan
 
 if TYPE_CHECKING:
@@ -66,11 +66,17 @@ def _without_effect(config: TRLGRPOConfig) -> list[str]:
 
 
 def _machine(config: TRLGRPOConfig) -> list[str]:
-    notes: list[str] = []
     try:
-        notes += Precision.of(config, None).notes
+        precision = Precision.of(config, None)
+        reason = why_not_quantized(config, None)
     except StatesetError as error:
-        notes.append(str(error))
-    if config.quantized is not None:
-        notes.append(missing_for_quantized(config) or f"{config.quantized} is refused: see docs/trl.md")
+        return [str(error)]
+    notes = [*precision.notes]
+    if reason is not None:
+        notes.append(reason)
+    elif config.quantized and precision.use_cpu:
+        notes.append(
+            f"{config.quantized} on a CPU takes more memory, not less, and more time: the weights of before are kept "
+            "beside the rounded ones"
+        )
     return notes

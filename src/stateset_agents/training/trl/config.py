@@ -82,8 +82,8 @@ class TRLGRPOConfig(Section):
     gradient_checkpointing: bool = Field(default=True, description="recompute activations: slower, smaller")
     bf16: bool = Field(default=True, description="learn under bfloat16 autocast, on a GPU that has it")
     fp16: bool = Field(default=False, description="learn under float16 autocast, on a GPU")
-    use_8bit: bool = Field(default=False, description="8-bit base weights under adapters (bitsandbytes, GPU)")
-    use_4bit: bool = Field(default=False, description="4-bit base weights under adapters (bitsandbytes, GPU)")
+    use_8bit: bool = Field(default=False, description="adapters on weights rounded to 8 bits; needs bitsandbytes")
+    use_4bit: bool = Field(default=False, description="adapters on weights rounded to 4 bits; needs bitsandbytes")
     device_map: Name | None = Field(default=None, description="auto, cpu or cuda: where the whole model goes")
     offload_folder: Name | None = Field(default=None, description="has no effect: offloaded weights are not trained")
 
@@ -146,6 +146,11 @@ class TRLGRPOConfig(Section):
     def quantized(self) -> str | None:
         """Which of `use_8bit` and `use_4bit` is set."""
         return "use_8bit" if self.use_8bit else "use_4bit" if self.use_4bit else None
+
+    @property
+    def bits(self) -> Literal[4, 8] | None:
+        """In how many bits weights are kept under adapters; None: they are not rounded."""
+        return 8 if self.use_8bit else 4 if self.use_4bit else None
 
     @property
     def sampling(self) -> dict[str, Any]:

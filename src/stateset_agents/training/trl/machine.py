@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ...core.errors import ConfigError
@@ -70,36 +69,38 @@ def wanted_device(config: TRLGRPOConfig) -> str | None:
     )
 
 
-def missing_for_quantized(config: TRLGRPOConfig) -> str | None:
-    """What `use_8bit` or `use_4bit` lacks here; None if it is not asked for."""
-    if config.quantized is None:
-        return None
-    import torch
+def why_not_quantized(config: TRLGRPOConfig, device: str | None) -> str | None:
+    """Why `use_8bit` or `use_4bit` cannot be had; None if it can, or is not asked for.
 
-    lacks = []
-    if find_spec("bitsandbytes") is None:
-        lacks.append("the package bitsandbytes (pip install bitsandbytes)")
-    if not torch.cuda.is_available():
-        lacks.append("a CUDA GPU")
-    if lacks:
-        return f"{config.quantized} needs {' and '.join(lacks)}, which this machine does not have"
-    return None
-
-
-def require_machine(config: TRLGRPOConfig) -> None:
-    """Refuse what cannot work here, before any model is loaded.
+    Args:
+        config: of the run.
+        device: where the model is or will be; None chooses it as `device_map` says.
 
     Raises:
-        ConfigError: quantised weights, or several processes.
+        ConfigError, ModelError: `device_map` names no device of this machine.
     """
-    missing = missing_for_quantized(config)
-    if missing is not None:
-        raise ConfigError(f"{missing}; leave {config.quantized} out, or take a smaller model")
-    if config.quantized is not None:
-        raise ConfigError(
-            f"{config.quantized}: quantised base weights are not trained by this version; leave it out: adapters on "
-            "bfloat16 weights take 2 bytes for each parameter"
-        )
+    if config.bits is None:
+        return None
+    from ...models.quantized import why_not
+
+    reason = why_not(config.bits, device or choose_device(wanted_device(config)))
+    return None if reason is None else f"{config.quantized} {reason}"
+
+
+def require_machine(config: TRLGRPOConfig, device: str | None) -> None:
+    """Refuse what cannot work here, before any model is loaded.
+
+    Args:
+        config: of the run.
+        device: where the agent's model is or is asked to be; None if neither.
+
+    Raises:
+        ConfigError: rounded weights that this machine has no means for, or several processes.
+        ModelError: there is no such device.
+    """
+    reason = why_not_quantized(config, None if device is None else choose_device(device))
+    if reason is not None:
+        raise ConfigError(f"{reason}; or leave {config.quantized} out")
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
         raise ConfigError(
             "TRL training runs in one process here: each process would hold its own conversations; start it without "

@@ -15,7 +15,7 @@ from ..exclusive import only_run_of, out_of_memory
 from .config import TRLGRPOConfig
 from .data import TrainData, scenarios_of
 from .library import require_trl
-from .machine import require_machine
+from .machine import require_machine, wanted_device
 
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
@@ -74,7 +74,7 @@ async def train_with_trl_grpo(
         environment = copy.copy(environment)
         environment.scenarios = scenarios
     require_trl()
-    require_machine(config)
+    require_machine(config, _device_of(agent, config))
     if reward_model is None and not quiet:
         with Progress() as progress:
             progress.say(DEFAULT_NOTICE)
@@ -90,3 +90,9 @@ async def train_with_trl_grpo(
     if not quiet:
         sys.stdout.write(text)
     return agent
+
+
+def _device_of(agent: MultiTurnAgent, config: TRLGRPOConfig) -> str | None:
+    """Where the model is, or is asked to be."""
+    loaded = agent.runtime.model if agent.initialized else None
+    return str(loaded.device) if loaded is not None else wanted_device(config) or agent.config.device

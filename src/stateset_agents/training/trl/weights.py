@@ -4,6 +4,9 @@ Invariant: TRL trains the very modules that the agent speaks with. Afterwards th
 its weights: no adapters, no hooks, no patched forward, the same flags. Adapters are merged in float32 and rounded once,
 so that the agent in memory and the folder on disk have the same weights; a run that fails leaves the weights that
 adapters were put on as they were.
+
+With `use_4bit` or `use_8bit` adapters are put on rounded weights, and merged into those, unrounded: that is the policy
+that spoke, was scored and was trained. In the weights of before, which it never met, an adapter makes another policy.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.errors import TrainingStopped
 from ...models import LoadedModel, detach_lora, merged_state_dict
+from ...models.quantized import quantize, restore
 from ...models.tensors import first_non_finite
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class ModelUnderTraining:
         self._settings: list[tuple[Any, str, Any]] = []
         self._merged: Mapping[str, Tensor] | None = None
         self._hooks_before: set[int] = set()
+        self._plain: Mapping[str, nn.Linear] = {}
 
     def __enter__(self) -> Self:
         model = self.loaded.model
@@ -57,6 +62,8 @@ class ModelUnderTraining:
         self._hooks_before = set(self._hooks)
         if not self._config.use_lora:
             model.float()  # a small step is less than a half-precision weight's last bit
+        if self._config.bits is not None:
+            self._plain = quantize(self.loaded, self._config.bits)
         return self
 
     def __exit__(
@@ -69,6 +76,7 @@ class ModelUnderTraining:
         for name in _PATCHED:
             vars(model).pop(name, None)
         detach_lora(self.loaded)
+        restore(self.loaded, self._plain)
         if self._merged is not None:
             model.load_state_dict(self._merged)
         for name, parameter in model.named_parameters():

@@ -180,10 +180,12 @@ def test_a_precision_that_the_machine_lacks_is_off_and_said(monkeypatch):
     assert not any(" is off" in note for note in TRLGRPOConfig(bf16=False).validate())
 
 
-def test_quantised_weights_say_what_they_lack_here(monkeypatch):
+def test_rounded_weights_say_what_they_lack_or_cost_here(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    (note,) = [note for note in TRLGRPOConfig(use_8bit=True).validate() if "use_8bit" in note]
-    assert "a CUDA GPU" in note
+    for reason, words in ((None, "takes more memory, not less"), ("needs bitsandbytes", "use_8bit needs bitsandbytes")):
+        monkeypatch.setattr("stateset_agents.models.quantized.why_not", lambda bits, device, found=reason: found)
+        (note,) = [note for note in TRLGRPOConfig(use_8bit=True).validate() if "use_8bit" in note]
+        assert words in note
 
 
 def test_advice_stops_nothing():

@@ -4,7 +4,6 @@ import pytest
 
 from stateset_agents.core.errors import ConfigError
 from stateset_agents.training import TRLGRPOConfig
-from stateset_agents.training.trl import machine
 from stateset_agents.training.trl.machine import Precision, require_machine, require_one_gpu
 
 
@@ -12,31 +11,28 @@ from stateset_agents.training.trl.machine import Precision, require_machine, req
 def gpus(monkeypatch):
     """Says how many GPUs there are, and whether they compute in bfloat16."""
 
-    def set_to(count, *, bf16=True, bitsandbytes=True):
+    def set_to(count, *, bf16=True):
         monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
         monkeypatch.setattr("torch.cuda.device_count", lambda: count)
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: bf16)
-        monkeypatch.setattr(machine, "find_spec", lambda _: object() if bitsandbytes else None)
 
     return set_to
 
 
 @pytest.mark.parametrize("field", ["use_8bit", "use_4bit"])
-@pytest.mark.parametrize(
-    ("count", "bitsandbytes", "words"),
-    [
-        (0, True, "needs a CUDA GPU, which"),
-        (1, False, "needs the package bitsandbytes (pip install bitsandbytes), which"),
-        (0, False, "needs the package bitsandbytes (pip install bitsandbytes) and a CUDA GPU, which"),
-        (1, True, "quantised base weights are not trained by this version"),
-    ],
-)
-def test_quantised_weights_are_refused_with_what_is_missing(gpus, field, count, bitsandbytes, words):
-    gpus(count, bitsandbytes=bitsandbytes)
-    with pytest.raises(ConfigError) as caught:
-        require_machine(TRLGRPOConfig(**{field: True}))
-    assert f"{field}" in str(caught.value)
-    assert words in str(caught.value)
+def test_rounded_weights_are_refused_with_the_reason_and_the_field(monkeypatch, field):
+    asked = []
+
+    def cannot(bits, device):
+        asked.append((bits, device))
+        return "needs the package bitsandbytes"
+
+    monkeypatch.setattr("stateset_agents.models.quantized.why_not", cannot)
+    with pytest.raises(ConfigError, match=f"{field} needs the package bitsandbytes; or leave {field} out"):
+        require_machine(TRLGRPOConfig(**{field: True}), "cpu")
+    assert asked == [(int(field[4]), "cpu")]
+    require_machine(TRLGRPOConfig(), "cpu")
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
