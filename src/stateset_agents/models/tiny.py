@@ -118,6 +118,8 @@ def load_tiny(dtype: torch.dtype, device: torch.device) -> LoadedModel:
         digest.update(name.encode())
         digest.update(parameter.detach().numpy().tobytes())
     identity = {"name": TINY, "sha256": {"model": digest.hexdigest()}}
-    torch.nn.Module.to(model, device=device, dtype=dtype)
+    torch.nn.Module.to(model, device=device)
+    for parameter in model.parameters():  # and no buffers: rotation frequencies are float32 in a model that is read
+        parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
     return LoadedModel.of(TINY, model, tiny_tokenizer(), identity)

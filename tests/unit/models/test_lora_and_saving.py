@@ -53,6 +53,16 @@ def test_adapters_are_float32_on_a_bf16_base_and_move_under_a_small_step():
         assert not torch.equal(parameter, before[name]), name
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_saved_model_computes_what_the_one_in_memory_does_in_every_dtype(tmp_path, dtype):
+    """Mutation: the rotation frequencies rounded with the weights, which reading a folder never does."""
+    loaded = load_model("tiny", dtype=dtype)
+    ids = torch.arange(100)[None]
+    saved = AutoModelForCausalLM.from_pretrained(save_model_folder(loaded, tmp_path / "saved"), dtype="auto")
+    with torch.no_grad():
+        assert torch.equal(saved(ids).logits, loaded.model(ids).logits)
+
+
 def test_adapters_start_from_their_seed_and_leave_the_global_random_state_alone():
     torch.manual_seed(1)
     state = torch.get_rng_state()
