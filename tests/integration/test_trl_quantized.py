@@ -200,6 +200,33 @@ async def test_a_run_that_fails_leaves_the_weights_of_before(tmp_path, field):
     assert isinstance(await agent.generate_response(messages=[{"role": "user", "content": "Hi!"}]), str)
 
 
+@with_bitsandbytes
+async def test_an_agent_whose_weights_wait_in_main_memory_has_the_trained_ones_at_its_next_use(
+    tmp_path, monkeypatch, field
+):
+    """As on a GPU that need not hold the weights unrounded, with this CPU in its place."""
+    from stateset_agents.training.trl.run import TRLRun
+
+    monkeypatch.setattr(TRLRun, "_waits_in_main_memory", lambda self: True)
+    agent = tiny()
+    await run(tmp_path / "run", agent=agent, **{field: True})
+    assert not agent.initialized
+    assert isinstance(await agent.generate_response(messages=[{"role": "user", "content": "Hi!"}]), str)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "final_model")
+    assert torch.equal(logits(agent.runtime.model.model), logits(saved))
+
+    async def fails(turns, context=None):
+        raise ValueError("no score")
+
+    agent, fresh = tiny(), tiny()
+    await fresh.initialize()
+    with pytest.raises(TrainingStopped):
+        await run(tmp_path / "failed", agent=agent, reward=fails, **{field: True})
+    assert not agent.initialized
+    await agent.initialize()
+    assert torch.equal(logits(agent.runtime.model.model), logits(fresh.runtime.model.model))
+
+
 @pytest.mark.parametrize("field", ["use_4bit", "use_8bit"])
 @pytest.mark.parametrize("initialized", [False, True])
 async def test_without_bitsandbytes_the_run_is_refused_before_a_file_is_written(

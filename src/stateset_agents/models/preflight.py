@@ -95,6 +95,7 @@ def preflight(
     *,
     training: bool,
     lora_r: int | None = None,
+    bits: int | None = None,
     dtype: str = "auto",
     device: str | None = None,
     context_tokens: int = CONTEXT_TOKENS,
@@ -109,6 +110,7 @@ def preflight(
         name: any model name.
         training: whether it will be trained, and not only run.
         lora_r: rank of the adapters if only those are trained; None means all weights.
+        bits: 4 or 8 if the weights under adapters are rounded before they are put there.
         dtype: as in `load_model`.
         device: as in `load_model`.
         context_tokens: tokens of all conversations that are in flight at once, where no step says it.
@@ -133,7 +135,14 @@ def preflight(
 
     def of(some: ModelFacts, rank: int | None, kind: str, one: StepSize | None) -> MemoryEstimate:
         return estimate(
-            some, training=training, lora_r=rank, dtype=kind, memory=memory, context_tokens=context_tokens, step=one
+            some,
+            training=training,
+            lora_r=rank,
+            bits=bits,
+            dtype=kind,
+            memory=memory,
+            context_tokens=context_tokens,
+            step=one,
         )
 
     needed = of(facts, lora_r, dtype, step)
@@ -175,10 +184,11 @@ def estimate(
     memory: Memory,
     context_tokens: int,
     step: StepSize | None = None,
+    bits: int | None = None,
 ) -> MemoryEstimate:
     """Bytes needed; see `preflight` for the arguments."""
     per_weight = _DTYPE_BYTES.get(choose_dtype(dtype, facts, on_gpu=memory.place != "RAM"), 2)
-    weights, states = facts.parameters * per_weight, 0
+    weights, states = facts.parameters * (bits or 8 * per_weight) // 8, 0
     if training and lora_r is not None:
         states = lora_r * _LORA_WIDTHS_PER_LAYER * facts.hidden * facts.layers * _FULL_STATE_BYTES
     elif training:

@@ -95,12 +95,13 @@ class _Product(torch.autograd.Function):
         return gradient @ context.layer.weight.to(gradient.dtype), None
 
 
-def quantize(loaded: LoadedModel, bits: Bits) -> Mapping[str, nn.Linear]:
+def quantize(loaded: LoadedModel, bits: Bits, device: str | torch.device) -> Mapping[str, nn.Linear]:
     """Round the weights of all linear layers but the head. Embedding, norms and head stay as they are.
 
     Args:
         loaded: changed in place; without adapters.
         bits: 4 or 8.
+        device: where the model is afterwards. Never more than one layer is there unrounded.
 
     Returns:
         The layers as they were, by name, in the machine's main memory; `restore` takes them.
@@ -116,20 +117,24 @@ def quantize(loaded: LoadedModel, bits: Bits) -> Mapping[str, nn.Linear]:
             f"{loaded.name} cannot be kept in {bits} bits: {type(model).__name__} has no linear layers beside its head"
         )
     plain: dict[str, nn.Linear] = {}
+    home = loaded.device
     try:
         for name, layer in linear.items():
-            model.set_submodule(name, QuantizedLinear(layer, bits))
-            plain[name] = layer.cpu()
+            plain[name] = layer
+            model.set_submodule(name, QuantizedLinear(layer.to(device), bits))
+            layer.cpu()
+        nn.Module.to(model, device)
     except BaseException:
-        restore(loaded, plain)
+        restore(loaded, plain, home)
         raise
     return plain
 
 
-def restore(loaded: LoadedModel, plain: Mapping[str, nn.Linear]) -> None:
-    """Put back what `quantize` took out, on the model's device."""
+def restore(loaded: LoadedModel, plain: Mapping[str, nn.Linear], device: str | torch.device) -> None:
+    """Put back what `quantize` took out, and the model on this device."""
+    nn.Module.to(loaded.model, device)
     for name, layer in plain.items():
-        loaded.model.set_submodule(name, layer.to(loaded.device))
+        loaded.model.set_submodule(name, layer.to(device))
 
 
 def why_not(bits: Bits, device: str) -> str | None:

@@ -55,6 +55,16 @@ def test_memory_of_lora_training_is_the_weights_and_little_more():
     assert 60e6 < needed.training < 100e6
 
 
+def test_rounded_weights_need_room_for_their_bits_and_a_cache_as_before():
+    facts = ModelFacts(parameters=1_000_000, kv_elements_per_token=100)
+    plain, rounded = (
+        estimate(facts, training=True, lora_r=8, bits=bits, dtype="bfloat16", memory=LAPTOP, context_tokens=10)
+        for bits in (None, 4)
+    )
+    assert (plain.weights, rounded.weights) == (2_000_000, 500_000)
+    assert (plain.cache, plain.training) == (rounded.cache, rounded.training)
+
+
 def test_a_stub_needs_nothing():
     assert preflight("stub://echo", training=True) is None
 

@@ -90,7 +90,7 @@ def test_a_model_is_as_it_was_after_its_layers_were_rounded_and_put_back(bits):
     ids = torch.arange(40)[None]
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
     modules = dict(loaded.model.named_modules())
-    plain = quantize(loaded, bits)
+    plain = quantize(loaded, bits, "cpu")
     rounded = loaded.model.state_dict()
     assert len(plain) == 14  # two layers, seven each
     assert rounded.keys() == before.keys()
@@ -99,7 +99,7 @@ def test_a_model_is_as_it_was_after_its_layers_were_rounded_and_put_back(bits):
     assert not any("embed" in name or "norm" in name or "head" in name for name in plain)
     with torch.no_grad():
         logits = loaded.model(ids).logits
-    restore(loaded, plain)
+    restore(loaded, plain, "cpu")
     assert dict(loaded.model.named_modules()) == modules
     assert all(torch.equal(before[name], tensor) for name, tensor in loaded.model.state_dict().items())
     loaded.model.load_state_dict(rounded)
@@ -121,7 +121,7 @@ def test_a_model_whose_rounding_fails_half_way_is_as_it_was(bits, monkeypatch):
 
     monkeypatch.setattr(QuantizedLinear, "__init__", fails_at_the_third)
     with pytest.raises(MemoryError):
-        quantize(loaded, bits)
+        quantize(loaded, bits, "cpu")
     assert dict(loaded.model.named_modules()) == modules
 
 
@@ -136,7 +136,7 @@ def test_a_model_without_linear_layers_is_refused():
         if type(part) is nn.Linear and part is not loaded.model.get_output_embeddings():
             loaded.model.set_submodule(name, nn.Identity())
     with pytest.raises(ModelError, match="tiny cannot be kept in 4 bits: LlamaForCausalLM has no linear layers"):
-        quantize(loaded, 4)
+        quantize(loaded, 4, "cpu")
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -91,6 +91,17 @@ class TRLRun:
             TrainingStopped: the run cannot go on and says why.
             asyncio.CancelledError: the caller gave the run up.
         """
+        waits = self._waits_in_main_memory()
+        try:
+            text = await self._train(waits)
+        finally:
+            if waits:  # the model is not where the agent's config says: the next use loads it there
+                await self.agent.aclose()
+        if waits:
+            self.agent.load_from(str(RunFolder(Path(self.config.output_dir)).final_model_dir))
+        return text
+
+    async def _train(self, waits: bool) -> str:
         plan = make_plan(self.config)
         scenarios = self.environment.episode_scenarios()
         self.reward.require([scenario.to_dict() for scenario in scenarios])
@@ -107,8 +118,8 @@ class TRLRun:
                     progress.say(text)
                 log.info("%s", text)
 
-            loaded = await self._load()
-            precision = Precision.of(self.config, str(loaded.device))
+            loaded, device = await self._load(waits)
+            precision = Precision.of(self.config, device)
             player = speaking(self.agent, self.config)
             require_room(player, [self.environment], max_prompt_length=self.config.max_prompt_length)
             self._announce(plan, sinks, say)
@@ -132,7 +143,7 @@ class TRLRun:
             told = self.agent.config
             self.agent.config = replace(told, **self.config.sampling)
             try:
-                with _published(engine), ModelUnderTraining(loaded, self.config) as model:
+                with _published(engine), ModelUnderTraining(loaded, self.config, device) as model:
                     most = player.config.max_new_tokens * self.environment.max_turns
                     arguments = grpo_arguments(
                         self.config, plan, precision, folder.path,
@@ -196,13 +207,27 @@ class TRLRun:
             agent.config.model_name,
             training=True,
             lora_r=self.config.lora_r if self.config.use_lora else None,
+            bits=self.config.bits if self._waits_in_main_memory() else None,
             dtype=agent.config.dtype,
             device=agent.config.device,
             trust_remote_code=agent.config.trust_remote_code,
         )
 
-    async def _load(self) -> LoadedModel:
-        await self.agent.initialize()
+    def _waits_in_main_memory(self) -> bool:
+        """Whether the weights are loaded into main memory, because only rounded ones need to fit on the GPU."""
+        if self.config.bits is None or self.agent.initialized:
+            return False
+        return choose_device(wanted_device(self.config) or self.agent.config.device) != "cpu"
+
+    async def _load(self, waits: bool) -> tuple[LoadedModel, str]:
+        """The model, and the device on which it is trained."""
+        told = self.agent.config
+        if waits:
+            self.agent.config = replace(told, device="cpu")
+        try:
+            await self.agent.initialize()
+        finally:
+            self.agent.config = told
         loaded = self.agent.runtime.model
         if loaded is None:
             raise ModelError("the agent has no weights: nothing can be trained")
@@ -213,9 +238,11 @@ class TRLRun:
                 "are merged"
             )
         device = wanted_device(self.config)
+        if waits:
+            return loaded, choose_device(told.device)
         if device is not None and loaded.device.type != device.partition(":")[0]:
             raise ConfigError(f'device_map is "{device}", but the agent\'s model is on {loaded.device} already')
-        return loaded
+        return loaded, str(loaded.device)
 
     def _announce(self, plan: TRLPlan, sinks: Sinks, say: Say) -> None:
         scenarios = self.environment.episode_scenarios()

@@ -40,11 +40,12 @@ class ModelUnderTraining:
     Args:
         loaded: of the agent; without adapters.
         config: of the run.
+        device: where rounded weights are; before and after, the model is where it is now.
     """
 
-    def __init__(self, loaded: LoadedModel, config: TRLGRPOConfig) -> None:
+    def __init__(self, loaded: LoadedModel, config: TRLGRPOConfig, device: str) -> None:
         self.loaded = loaded
-        self._config = config
+        self._config, self._device, self._home = config, device, loaded.device
         self._trainable: dict[str, bool] = {}
         self._settings: list[tuple[Any, str, Any]] = []
         self._merged: Mapping[str, Tensor] | None = None
@@ -63,7 +64,7 @@ class ModelUnderTraining:
         if not self._config.use_lora:
             model.float()  # a small step is less than a half-precision weight's last bit
         if self._config.bits is not None:
-            self._plain = quantize(self.loaded, self._config.bits)
+            self._plain = quantize(self.loaded, self._config.bits, self._device)
         return self
 
     def __exit__(
@@ -76,7 +77,8 @@ class ModelUnderTraining:
         for name in _PATCHED:
             vars(model).pop(name, None)
         detach_lora(self.loaded)
-        restore(self.loaded, self._plain)
+        if self._plain:
+            restore(self.loaded, self._plain, self._home)
         if self._merged is not None:
             model.load_state_dict(self._merged)
         for name, parameter in model.named_parameters():

@@ -2,9 +2,13 @@
 
 import pytest
 
+from stateset_agents import ConversationEnvironment, MultiTurnAgent
+from stateset_agents.core.agent import AgentConfig
 from stateset_agents.core.errors import ConfigError
+from stateset_agents.core.reward import SafetyReward
 from stateset_agents.training import TRLGRPOConfig
 from stateset_agents.training.trl.machine import Precision, require_machine, require_one_gpu
+from stateset_agents.training.trl.run import TRLRun
 
 
 @pytest.fixture
@@ -33,6 +37,25 @@ def test_rounded_weights_are_refused_with_the_reason_and_the_field(monkeypatch, 
     assert asked == [(int(field[4]), "cpu")]
     require_machine(TRLGRPOConfig(), "cpu")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "count", "waits"),
+    [
+        ({"use_4bit": True}, 1, True),
+        ({"use_8bit": True, "device_map": "cuda"}, 1, True),
+        ({"use_4bit": True, "device_map": "cpu"}, 1, False),
+        ({"use_4bit": True}, 0, False),
+        ({}, 1, False),
+    ],
+)
+def test_weights_wait_in_main_memory_only_where_rounded_ones_go_to_a_gpu(gpus, fields, count, waits):
+    gpus(count)
+    agent = MultiTurnAgent(AgentConfig(model_name="tiny"))
+    run = TRLRun(
+        TRLGRPOConfig(**fields), agent, ConversationEnvironment(scenarios=[{"user_responses": ["Hi!"]}]), SafetyReward()
+    )
+    assert run._waits_in_main_memory() == waits
 
 
 @pytest.mark.parametrize(
