@@ -20,8 +20,9 @@ from .machine import require_machine, wanted_device
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
 MEMORY_ADVICE = (
-    "use per_device_train_batch_size=1, gradient_checkpointing=True, use_lora=True, a smaller max_prompt_length and\n"
-    '  max_completion_length, or device_map="cpu" to train in the machine\'s main memory'
+    "use per_device_train_batch_size=1, gradient_checkpointing=True, use_lora=True, on a GPU use_8bit=True or\n"
+    '  use_4bit=True, a smaller max_prompt_length and max_completion_length, or device_map="cpu" to train in the\n'
+    "  machine's main memory"
 )
 
 
@@ -50,7 +51,8 @@ async def train_with_trl_grpo(
         quiet: no progress and no report on the terminal.
 
     Returns:
-        The same agent, with trained weights. `<output_dir>/final_model` holds it.
+        The same agent, with trained weights. `<output_dir>/final_model` holds it. Where rounded weights were trained on
+        a GPU, an agent that was not initialized loads them at its next use.
 
     Raises:
         ConfigError: TRL is not installed, a setting is wrong, or this machine cannot do what is asked.
