@@ -4,6 +4,7 @@ from ..config.schema import DEFAULT_MODEL
 from .base import Agent
 from .config import AgentConfig
 from .loading import agent_from_record, agent_record, load_agent_from_checkpoint
+from .local_chat import LocalChat
 from .multi_turn import MultiTurnAgent
 from .runtime import AgentRuntime, load_runtime
 from .session import EngineFailed
@@ -16,6 +17,7 @@ __all__ = [
     "AgentConfig",
     "AgentRuntime",
     "EngineFailed",
+    "LocalChat",
     "MultiTurnAgent",
     "ToolAgent",
     "ToolLimits",

@@ -95,6 +95,11 @@ class MultiTurnAgent(Agent):
         """
         await self._runtime.get(self.config)
 
+    @property
+    def loads_from(self) -> str | None:
+        """Folder that its weights are taken from; None if the config's `model_name` says it."""
+        return self._runtime.weights
+
     def load_from(self, weights: str | None) -> None:
         """Take the weights from this folder (None: by the config's `model_name`) at the next use."""
         self._runtime = LazyRuntime(weights)

@@ -21,9 +21,9 @@ from typing import Any
 from .errors import DataError
 from .facts import provided_topics
 from .outcome import Outcome
-from .scenario import Scenario, as_scenarios, load_scenarios, require_user_turns
+from .scenario import Scenario, as_scenarios, load_scenarios
 from .trajectory import ConversationTurn
-from .users import ScriptedUser, User, UserFailed
+from .users import ScriptedUser, User, UserFailed, described
 
 
 class EpisodeStatus(StrEnum):
@@ -160,6 +160,14 @@ class Environment(ABC):
         """What a reader of the results should know about how they come about."""
         return []
 
+    def describe_user(self, scenario: Scenario | None = None) -> dict[str, Any] | None:
+        """Who answers the agent, as results record it; None where the environment's own code does.
+
+        Args:
+            scenario: who plays this one; None describes the user as a whole.
+        """
+        return None
+
     def _chosen(self, scenario: Scenario | Mapping[str, Any] | None) -> Scenario:
         if scenario is None:
             return self.episode_scenarios()[0]
@@ -199,8 +207,9 @@ class ConversationEnvironment(Environment):
         self.persona = persona
         if user is not None:
             self.user = user
-        if isinstance(self.user, ScriptedUser):
-            require_user_turns(self.scenarios)
+        require = getattr(self.user, "require", None)
+        if callable(require):
+            require(self.scenarios)
 
     async def reset(self, scenario: Scenario | Mapping[str, Any] | None = None) -> EnvironmentState:
         """Begin a conversation; its state's context holds what the user knows (topic, context, persona, ...)."""
@@ -227,6 +236,8 @@ class ConversationEnvironment(Environment):
         chosen = self._chosen(scenario)
         try:
             return await self.user.opening(chosen, self.persona)
+        except UserFailed:
+            raise
         except Exception as error:
             raise UserFailed(f"{type(error).__name__}: {error}") from error
 
@@ -253,6 +264,8 @@ class ConversationEnvironment(Environment):
             return after, None, 0.0, True
         try:
             answer = await self.user.reply(scenario, after.history, self.persona)
+        except UserFailed:
+            raise
         except Exception as error:
             raise UserFailed(f"{type(error).__name__}: {error}") from error
         if answer is None:
@@ -275,6 +288,10 @@ class ConversationEnvironment(Environment):
     async def _is_over(self, state: EnvironmentState) -> bool:
         """Whether the conversation is over without another word of the user; may note in `state` what was done."""
         return False
+
+    def describe_user(self, scenario: Scenario | None = None) -> dict[str, Any]:
+        """See `Environment.describe_user`."""
+        return described(self.user, scenario)
 
     def unused(self) -> list[tuple[str, str]]:
         """What a scripted user makes no use of."""

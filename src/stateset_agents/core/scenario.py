@@ -177,8 +177,12 @@ def require_user_turns(scenarios: Sequence[Scenario], *, where: str = "scenarios
         raise DataError("\n".join(silent))
 
 
-def load_scenarios(path: str | Path) -> list[Scenario]:
+def load_scenarios(path: str | Path, *, user_turns: bool = True) -> list[Scenario]:
     """Read a scenarios file: JSON or YAML, `{"scenarios": [...]}` or the list alone.
+
+    Args:
+        path: the file.
+        user_turns: whether each scenario must have `user_responses`; a user that a model plays needs none.
 
     Raises:
         DataError: the file is missing, unreadable, does not parse, or holds a scenario that is wrong. Names the file,
@@ -195,7 +199,8 @@ def load_scenarios(path: str | Path) -> list[Scenario]:
         raise DataError(f'{path} holds {_kind(data)}; it must be {{"scenarios": [...]}} or a list of scenarios')
     where = f"{path}: scenarios"
     scenarios = as_scenarios(data, where=where)
-    require_user_turns(scenarios, where=where)
+    if user_turns:
+        require_user_turns(scenarios, where=where)
     return scenarios
 
 

@@ -185,7 +185,9 @@ class MultiTurnTrajectory:
         success: the environment's or scenario's criterion, or None if neither states one.
         error: what went wrong, for an outcome that is not scored.
         edited_turns: assistant turns whose text code wrote or edited (mask 0).
-        metadata: free; under "reward" what the reward added, its `unscored` the reason for a reward of None.
+        metadata: free; under "reward" what the reward added, its `unscored` the reason for a reward of None; under
+            "user" who answered the agent, where that was no script: kind, model, temperature, seed, and as `unheard`
+            what it said that the agent did not get to hear.
     """
 
     scenario_id: str
@@ -231,6 +233,8 @@ class MultiTurnTrajectory:
         }
         if self.error:
             data["error"] = self.error
+        if "user" in self.metadata:
+            data["user"] = self.metadata["user"]
         unscored = (self.metadata.get("reward") or {}).get("unscored")
         if unscored:
             data["unscored"] = str(unscored)

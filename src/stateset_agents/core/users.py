@@ -5,15 +5,20 @@ calls, so that one user serves any number of conversations at once. The opening 
 samples of a group answer the same words.
 
 When a user fails, that is never the agent's fault: whatever it raises reaches the rollout as `UserFailed`.
+
+Two methods make a user. It may have two more: `describe(scenario=None)`, what results say of it, and
+`require(scenarios)`, which raises DataError where it could not play one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, runtime_checkable
 
 from .errors import DataError
-from .scenario import Scenario
+from .scenario import Scenario, require_user_turns
 from .trajectory import ConversationTurn
 
 
@@ -61,3 +66,47 @@ class ScriptedUser:
         """The next line of the script; None after the last."""
         said = sum(turn.role == "user" for turn in turns)
         return scenario.user_responses[said] if said < len(scenario.user_responses) else None
+
+    def describe(self, scenario: Scenario | None = None) -> dict[str, Any]:
+        """That it is scripted: there is nothing else to know about it."""
+        return {"type": "scripted"}
+
+    def require(self, scenarios: Sequence[Scenario], *, where: str = "scenarios") -> None:
+        """Check that there are lines to say.
+
+        Raises:
+            DataError: there is no scenario at all, or some have no `user_responses`.
+        """
+        require_user_turns(scenarios, where=where)
+
+
+def described(user: object, scenario: Scenario | None = None) -> dict[str, Any]:
+    """What results say of a user; the name of its class where it says nothing itself.
+
+    Args:
+        user: any user.
+        scenario: say who plays this one; None describes the user as a whole.
+    """
+    describe = getattr(user, "describe", None)
+    return dict(describe(scenario)) if callable(describe) else {"type": type(user).__name__}
+
+
+_unheard: ContextVar[list[str] | None] = ContextVar("unheard", default=None)
+
+
+@contextmanager
+def keep_unheard() -> Iterator[list[str]]:
+    """Collect what users say within this task that the agent does not get to hear (see `say_unheard`)."""
+    kept: list[str] = []
+    token = _unheard.set(kept)
+    try:
+        yield kept
+    finally:
+        _unheard.reset(token)
+
+
+def say_unheard(said: str) -> None:
+    """Note for the episode's record what the agent does not get to hear: a farewell, a line that was no line."""
+    kept = _unheard.get()
+    if kept is not None:
+        kept.append(said)

@@ -79,4 +79,5 @@ async def evaluate(
         samples,
         key,
         time.monotonic() - start,
+        environment.describe_user(),
     )

@@ -7,7 +7,7 @@ Means over scenarios carry their interval; failed episodes enter none, and are c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -63,6 +63,7 @@ class EvaluationResult:
         samples: episodes for each scenario.
         key: names the sampling noise; two evaluations with the same key differ by their weights alone.
         seconds: wall time.
+        user: who answered the agent (see `Environment.describe_user`).
     """
 
     scenarios: tuple[Scenario, ...]
@@ -71,6 +72,7 @@ class EvaluationResult:
     samples: int
     key: str
     seconds: float
+    user: Mapping[str, Any] | None = None
 
     @cached_property
     def episodes(self) -> list[MultiTurnTrajectory]:
@@ -200,6 +202,7 @@ class EvaluationResult:
             "samples": self.samples,
             "key": self.key,
             "seconds": self.seconds,
+            "user": dict(self.user) if self.user else None,
             "reward": self.reward.to_dict() if self.reward else None,
             "reward_std": self.reward_std,
             "attainable": self.criterion.attainable,

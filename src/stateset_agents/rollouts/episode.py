@@ -29,7 +29,7 @@ from ..core.rewards.base import LARGEST_SCORE, is_score
 from ..core.scenario import Scenario
 from ..core.tool_calls import TOOL
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
-from ..core.users import UserFailed
+from ..core.users import UserFailed, keep_unheard
 
 logger = logging.getLogger(__name__)
 
@@ -109,15 +109,20 @@ async def play_unjudged(
     context: dict[str, Any] | None = None
     episode = _Episode(fork, environment, scenario, MultiTurnTrajectory(scenario.id, key), environment_timeout)
     trajectory = episode.trajectory
-    try:
-        state = await episode.play()
-        context = await _finish(episode, state)
-    except _EpisodeFailed as failure:
-        _fail(trajectory, failure)
-    finally:
-        trajectory.edited_turns = fork.settle(trajectory.turns)
-        trajectory.rows = [row for row in fork.rows if row.trained_tokens]
-        fork.release()
+    about: dict[str, Any] = {}
+    with keep_unheard() as unheard:
+        try:
+            about = await _user_of(episode)
+            state = await episode.play()
+            context = await _finish(episode, state)
+        except _EpisodeFailed as failure:
+            _fail(trajectory, failure)
+        finally:
+            if about or unheard:
+                trajectory.metadata["user"] = {**about, **({"unheard": unheard} if unheard else {})}
+            trajectory.edited_turns = fork.settle(trajectory.turns)
+            trajectory.rows = [row for row in fork.rows if row.trained_tokens]
+            fork.release()
     return trajectory, context
 
 
@@ -254,6 +259,13 @@ class _Episode:
             f"model's context is {action.metadata['max_context']}; shorten system_prompt, agent_context or the first "
             "user turn, or take a model with a longer context"
         )
+
+
+async def _user_of(episode: _Episode) -> dict[str, Any]:
+    """Who answers the agent; nothing where that is the scenario's script."""
+    async with _blame(Outcome.ENVIRONMENT, "describe_user", None):
+        about = episode.environment.describe_user(episode.scenario)
+    return {} if about is None or about == {"type": "scripted"} else about
 
 
 async def _finish(episode: _Episode, state: EnvironmentState) -> dict[str, Any]:
