@@ -5,8 +5,10 @@ The environment is set here, at import, because torch and huggingface_hub read i
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +34,12 @@ def one_torch_thread() -> Iterator[None]:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def endpoint_server() -> Iterator[Callable[[Any], Any]]:
+    """Starts an `EndpointServer` for a behaviour; see `endpoint_server.py`."""
+    from endpoint_server import EndpointServer
+
+    with ExitStack() as servers:
+        yield lambda behaviour: servers.enter_context(EndpointServer(behaviour))
