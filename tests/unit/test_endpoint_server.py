@@ -4,6 +4,7 @@ import http.client
 import json
 
 import pytest
+
 from endpoint_server import BUSY, CUT, tiny_model
 
 

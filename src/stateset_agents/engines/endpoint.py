@@ -1,0 +1,268 @@
+"""A model behind an OpenAI-compatible server: vLLM, llama.cpp, Ollama, a hosted service.
+
+Invariant: what comes back is the text of a well-formed answer, or a `ChatFailed` that says why there is none. One call
+passes, in this order, a slot (so many calls at once), the circuit breaker, the retries, the limit of seconds for one
+request, the request. Tries inside one call count once for the breaker; being told to slow down (429) is no failure of
+the service.
+
+The API key is named by its environment variable and read where a request is made. It is in no attribute, `repr`, log,
+message or result, and it is sent to the operator's own `base_url` alone: redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from ..core.errors import ConfigError
+from .answers import BadAnswer, Refused, Transient, read_answer, retry_after
+from .breaker import Breaker, BreakerOpen
+from .chat_model import ChatFailed
+from .endpoint_address import api_key, checked_address, checked_variable, is_loopback
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 30.0
+_HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+
+
+@dataclass
+class _Line:
+    """What the calls of one event loop share while any of them is under way."""
+
+    client: httpx2.AsyncClient
+    slots: asyncio.Semaphore
+    calls: int = 0
+
+
+class Endpoint:
+    """Asks a chat model over HTTP; see `ChatModel`.
+
+    Args:
+        base_url: what stands before `/chat/completions`, such as "http://127.0.0.1:8000/v1". It must come from whoever
+            runs the program, never from data. Refused: other schemes than http and https, a user name, password, query
+            or fragment, hosts written as an unusual number, and link-local (a cloud's metadata), multicast and
+            unspecified addresses. Loopback and private addresses are allowed, and names are not resolved to look
+            behind them: judges on one's own machine are the normal case.
+        model: as the server calls it.
+        api_key_env: environment variable that holds the API key. It is sent over https, or over http to this machine.
+        seconds: for one request, from the first byte sent to the last one read.
+        retries: further tries of a request that failed in passing.
+        total_seconds: for a call with all its tries and the waits between them.
+        concurrency: requests in flight at once; further calls wait for their turn, which no limit of seconds counts.
+        max_bytes: of one answer.
+        first_wait: seconds before the first retry, half of it by chance; doubled for each further one, up to 30. A
+            server's Retry-After is honoured, if `total_seconds` allow it.
+        extra_body: keys that every request has beside those of `complete`; one that is None is left out of it, such
+            as `{"seed": None}` for a server that refuses to be told a seed.
+        breaker: shared by all calls; by default one of its own.
+
+    Raises:
+        ConfigError: the address, the variable or a number cannot be.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key_env: str | None = None,
+        seconds: float = 60.0,
+        retries: int = 4,
+        total_seconds: float = 180.0,
+        concurrency: int = 16,
+        max_bytes: int = 1_000_000,
+        first_wait: float = 0.5,
+        extra_body: Mapping[str, Any] | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self.base_url = checked_address(base_url, with_key=api_key_env is not None)
+        self.api_key_env = None if api_key_env is None else checked_variable(api_key_env)
+        if not isinstance(model, str) or not model.strip():
+            raise ConfigError(f"model is {model!r}; it must be the name by which the server knows it")
+        limits = {"seconds": seconds, "total_seconds": total_seconds, "concurrency": concurrency}
+        wrong = [f"{name} is {value!r}; it must be above 0" for name, value in limits.items() if not value > 0]
+        if retries < 0:
+            wrong.append(f"retries is {retries!r}; it must be at least 0")
+        if wrong:
+            raise ConfigError(*wrong)
+        self.model = model
+        self.seconds, self.retries, self.total_seconds = seconds, retries, total_seconds
+        self.concurrency, self.max_bytes, self.first_wait = concurrency, max_bytes, first_wait
+        self.extra_body = dict(extra_body or {})
+        self.breaker = breaker or Breaker()
+        self._told = 0
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+        self._chance = random.Random()  # a generator of its own: retries leave no trace in what a run draws
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.base_url!r}, {self.model!r})"
+
+    async def complete(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        key: str,
+        temperature: float,
+        max_tokens: int,
+    ) -> str:
+        """Answer the messages; see `ChatModel.complete`. The seed that the server is told follows from `key`.
+
+        Raises:
+            ChatFailed: there is no answer.
+        """
+        body = {
+            "model": self.model,
+            "messages": [dict(message) for message in messages],
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) >> 1,
+            **self.extra_body,
+        }
+        body = {name: value for name, value in body.items() if value is not None}
+        sent = json.dumps(body, allow_nan=False).encode()
+        async with self._line() as line, line.slots:
+            return await self._admitted(line.client, sent)
+
+    def describe(self) -> dict[str, Any]:
+        """Model and address. What it answers cannot be had again for certain: a seed is a wish, weights may change."""
+        return {"kind": "endpoint", "model": self.model, "base_url": self.base_url, "repeatable": False}
+
+    def check(self) -> None:
+        """Check before a run what can be checked without asking the server.
+
+        Raises:
+            ConfigError: the API key is not there.
+        """
+        try:
+            self._headers()
+        except Refused as error:
+            raise ConfigError(str(error)) from None
+
+    async def _admitted(self, client: httpx2.AsyncClient, body: bytes) -> str:
+        try:
+            admission = self.breaker.admit()
+        except BreakerOpen as error:
+            raise ChatFailed(f"{self.model} at {self.base_url}: {error}") from None
+        try:
+            with admission:
+                try:
+                    answer = await self._persistently(client, body)
+                except Transient as error:
+                    if error.fault:
+                        admission.failed()
+                    raise
+                admission.succeeded()
+                return answer
+        except (Transient, Refused) as error:
+            if self.breaker.openings > self._told:
+                self._told = self.breaker.openings
+                logger.warning("%s at %s keeps failing and is left alone for a while", self.model, self.base_url)
+            raise ChatFailed(f"{self.model} at {self.base_url}: {error}") from None
+
+    async def _persistently(self, client: httpx2.AsyncClient, body: bytes) -> str:
+        """Try again what failed in passing, until the tries or the seconds are used up."""
+        end = time.monotonic() + self.total_seconds
+        tried = 0
+        while True:
+            try:
+                return await self._within(min(self.seconds, end - time.monotonic()), client, body)
+            except Transient as error:
+                tried += 1
+                backoff = min(_LONGEST_WAIT, self.first_wait * 2 ** (tried - 1)) * self._chance.uniform(0.5, 1.0)
+                wait = max(backoff, error.retry_after or 0.0)
+                left = end - time.monotonic()
+                if tried > self.retries or wait >= left:
+                    spent = f"tried {tried} times" if tried > 1 else "tried once"
+                    if tried <= self.retries:
+                        spent += f", and to wait {wait:.3g} s is more than is left of {self.total_seconds:g} s"
+                    raise Transient(f"{error} ({spent})", fault=error.fault) from None
+                logger.debug("%s: %s; trying again in %.2f s", self, error, wait)
+                await asyncio.sleep(wait)
+
+    async def _within(self, seconds: float, client: httpx2.AsyncClient, body: bytes) -> str:
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await self._ask(client, body)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Transient(f"no answer in {seconds:.3g} s") from None
+
+    async def _ask(self, client: httpx2.AsyncClient, body: bytes) -> str:
+        url = f"{self.base_url}/chat/completions"
+        headers = self._headers()
+        try:
+            async with client.stream("POST", url, content=body, headers=headers) as response:
+                content = await self._content(response)
+        except httpx2.TransportError as error:
+            raise Transient(self._hidden(f"{type(error).__name__}: {error}")) from None
+        if response.status_code != 200:
+            said = self._hidden(content.decode(errors="replace"))
+            raise _refusal(response.status_code, said, response.headers.get("retry-after"))
+        try:
+            return read_answer(content)
+        except BadAnswer as error:
+            raise Transient(str(error), fault=error.fault) from None
+
+    async def _content(self, response: httpx2.Response) -> bytes:
+        """The bytes of an answer, and never many more than are allowed: packed ones could unfold to any number."""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise Transient("the answer is compressed, which it was asked not to be")
+        content = bytearray()
+        async for chunk in response.aiter_raw():
+            content += chunk
+            if len(content) > self.max_bytes:
+                raise Transient(f"the answer is longer than {self.max_bytes} bytes")
+        return bytes(content)
+
+    def _headers(self) -> dict[str, str]:
+        key = api_key(self.api_key_env)
+        return dict(_HEADERS) if key is None else {**_HEADERS, "authorization": f"Bearer {key}"}
+
+    def _hidden(self, text: str) -> str:
+        """Text of somebody else's, without the key that a server may repeat, short and on one line."""
+        key = api_key(self.api_key_env)
+        text = text.replace(key, "***") if key else text
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+
+    @asynccontextmanager
+    async def _line(self) -> AsyncIterator[_Line]:
+        """The connections of this event loop: kept while any call is under way, so that none outlives its loop."""
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(loop)
+        if line is None:
+            limits = httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+            # A proxy of the environment is for the world outside this machine.
+            outside = not is_loopback(self.base_url)
+            client = httpx2.AsyncClient(follow_redirects=False, timeout=None, limits=limits, trust_env=outside)
+            line = self._lines[loop] = _Line(client, asyncio.Semaphore(self.concurrency))
+        line.calls += 1
+        try:
+            yield line
+        finally:
+            line.calls -= 1
+            if not line.calls:
+                del self._lines[loop]
+                await line.client.aclose()
+
+
+def _refusal(status: int, said: str, wait: str | None) -> Transient | Refused:
+    """What an answer with another status than 200 means."""
+    text = f"the server answered {status}" + (f": {said}" if said else "")
+    if status in (408, 409, 429) or status >= 500:
+        return Transient(text, retry_after=retry_after(wait), fault=status != 429)
+    if 300 <= status < 400:
+        text = f"the server answered {status}, a redirect, which is not followed: name the address it leads to"
+    return Refused(text)
