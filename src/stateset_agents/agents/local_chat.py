@@ -68,6 +68,23 @@ class LocalChat:
             weights=agent.loads_from,
         )
 
+    def check(self) -> None:
+        """Check before a run that the model exists and fits, without loading it.
+
+        Raises:
+            ModelError: it does not.
+        """
+        from ..models import preflight
+
+        config = self._config
+        preflight(
+            self._runtime.weights or config.model_name,
+            training=False,
+            dtype=config.dtype,
+            device=config.device,
+            trust_remote_code=config.trust_remote_code,
+        )
+
     async def initialize(self) -> None:
         """Load the model. Optional: the first answer does it.
 
@@ -98,7 +115,7 @@ class LocalChat:
 
     def describe(self) -> dict[str, Any]:
         """See `ChatModel.describe`."""
-        return {"model": self._config.model_name, "where": "this process", "repeatable": True}
+        return {"kind": "local", "model": self._config.model_name, "repeatable": True}
 
     async def aclose(self) -> None:
         """Stop the engine and let the weights go, for everybody who names this model. The next use loads them again."""

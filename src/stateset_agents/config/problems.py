@@ -86,7 +86,7 @@ def problem(place: str, message: str, hint: str | None = None) -> str:
 
 def shown(value: object, name: str = "") -> str:
     """A value as messages repeat it: quoted if text, shortened, hidden if its key is secret."""
-    if is_secret(name):
+    if is_secret(name.removesuffix("_env")):  # the name of a variable is no secret; what stands there by mistake may be
         return "***"
     if isinstance(value, BaseModel):
         value = value.model_dump()

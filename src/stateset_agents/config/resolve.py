@@ -128,6 +128,8 @@ def _finish(
     _name_wandb_project(data, origins, environ)
     agent = AgentSection.model_validate(data.get("agent", {}))
     environment = EnvironmentSection.model_validate(data.get("environment", {}))
+    if environment.user is not None:
+        environment = environment.model_copy(update={"user": environment.user.filled()})
     logging = LoggingSection.model_validate(data.get("logging", {}))
     rewards = tuple(RewardSpec.model_validate(item) for item in data.get("rewards") or ())
     training = _training(data.get("training", {}), origins, layer, problems)

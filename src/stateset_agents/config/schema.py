@@ -22,6 +22,7 @@ from pydantic import (
 from .fields import Dotted, Name, NotNegative, Positive, ProfileName, Real, Section
 from .reward_spec import RewardSpec
 from .training import TrainingConfig
+from .users import UserSection
 
 DEFAULT_MODEL = "openai/gpt-oss-120b"
 
@@ -103,6 +104,7 @@ class EnvironmentSection(Section):
     scenarios: list[dict[str, Any]] | None = Field(default=None, min_length=1, description="scenarios written here")
     scenarios_file: Name | None = Field(default=None, description="JSON or YAML file of scenarios")
     persona: str | None = Field(default=None, description="who the simulated user is")
+    user: UserSection | None = Field(default=None, description="who answers the agent; null: each scenario's script")
     tasks_file: Name | None = Field(default=None, description="for type task: file of tasks")
     success_criteria: Name | None = Field(default=None, description="for type task: function that judges the end")
 

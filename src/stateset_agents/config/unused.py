@@ -107,5 +107,5 @@ def _beside_a_data_file(training: TrainingConfig) -> list[tuple[str, bool, str]]
     scenarios = "training reads data_file, and evaluations play eval_scenarios_file" if not never else why
     found = [(f"environment.{name}", never or elsewhere, scenarios) for name in ("scenarios", "scenarios_file")]
     evaluations = ("eval_scenarios_file", "eval_samples", "max_concurrent", "environment_timeout", "reward_timeout")
-    others = ("environment.max_turns", "environment.persona", "rewards", "combination_method")
+    others = ("environment.max_turns", "environment.persona", "environment.user.type", "rewards", "combination_method")
     return found + [(key, never, why) for key in (*others, *(f"training.{name}" for name in evaluations))]

@@ -23,7 +23,7 @@ from .facts import provided_topics
 from .outcome import Outcome
 from .scenario import Scenario, as_scenarios, load_scenarios
 from .trajectory import ConversationTurn
-from .users import ScriptedUser, User, UserFailed, described
+from .users import ScriptedUser, User, UserFailed, described, in_words
 
 
 class EpisodeStatus(StrEnum):
@@ -307,12 +307,15 @@ class ConversationEnvironment(Environment):
         return [(name, reason) for name, given in named.items() if given]
 
     def notices(self) -> list[str]:
-        """Says so when success is judged by keywords."""
+        """Says who plays the user, and so when success is judged by keywords."""
+        user = self.describe_user()
+        played = [f"The user is played: {in_words(user)}."] if user != {"type": "scripted"} else []
         scenarios = self.episode_scenarios()
         loose = [s.id for s in scenarios if s.topics and not s.facts]
         if not loose:
-            return []
+            return played
         return [
+            *played,
             f"{len(loose)} of {len(scenarios)} scenarios (first: {loose[0]!r}) ask for information_provided without "
-            "facts: success is a keyword check, which is easy to fool; add facts: {topic: what should be stated}"
+            "facts: success is a keyword check, which is easy to fool; add facts: {topic: what should be stated}",
         ]

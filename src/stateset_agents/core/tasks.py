@@ -120,8 +120,14 @@ class TaskEnvironment(ConversationEnvironment):
         """Whether the criterion held."""
         return bool(state.context.get("task_done"))
 
+    def unused(self) -> list[tuple[str, str]]:
+        """A persona, where nobody plays it."""
+        if not isinstance(self.user, ScriptedOrPatient):
+            return super().unused()
+        return [("persona", "a task's own user says its lines as they are written")] if self.persona else []
+
     def notices(self) -> list[str]:
-        """Says so when actions are judged by keywords."""
+        """Says so when actions are judged by keywords, and who plays the user."""
         loose = [
             f"{scenario.id}: {action['name']}"
             for scenario in self.episode_scenarios()
@@ -129,10 +135,11 @@ class TaskEnvironment(ConversationEnvironment):
             if not {"tool", "check"} & action.keys()
         ]
         if not loose:
-            return []
+            return super().notices()
         return [
+            *super().notices(),
             f"{len(loose)} required actions (first: {loose[0]!r}) are done as soon as a keyword is said, which is easy "
-            "to fool; name a tool or a check where there is one"
+            "to fool; name a tool or a check where there is one",
         ]
 
     async def _is_over(self, state: EnvironmentState) -> bool:
@@ -176,6 +183,10 @@ class ScriptedOrPatient:
     """Says the task's script; one without a script says what the task is, and then asks to go on."""
 
     _script = ScriptedUser()
+
+    def describe(self) -> dict[str, Any]:
+        """As results record it."""
+        return {"type": "scripted"}
 
     async def opening(self, scenario: Scenario, persona: str | None = None) -> str:
         """The first line of the script, or the task."""

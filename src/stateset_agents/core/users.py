@@ -12,7 +12,7 @@ Two methods make a user. It may have two more: `describe(scenario=None)`, what r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
@@ -89,6 +89,16 @@ def described(user: object, scenario: Scenario | None = None) -> dict[str, Any]:
     """
     describe = getattr(user, "describe", None)
     return dict(describe(scenario)) if callable(describe) else {"type": type(user).__name__}
+
+
+def in_words(about: Mapping[str, Any]) -> str:
+    """A user's description as part of a sentence: "tiny at temperature 0.7, seed 0"."""
+    if "users" in about:
+        members = " and ".join(f"{user['share']:.0%} {in_words(user)}" for user in about["users"])
+        return f"{members} (chosen by scenario, seed {about['seed']})"
+    named = str(about.get("model", about.get("type", "a user")))
+    more = [f"{word}{name} {about[name]}" for word, name in (("at ", "temperature"), ("", "seed")) if name in about]
+    return " ".join([named, ", ".join(more)]).strip()
 
 
 _unheard: ContextVar[list[str] | None] = ContextVar("unheard", default=None)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..core.outcome import StopReason
+from ..core.outcome import Outcome, StopReason
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..rollouts import RolloutCounts, with_baseline
 from .statistics import mean_and_std
@@ -61,8 +61,9 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
     Returns:
         `reward_mean`, `reward_std`, `reward_min`, `reward_max`, `success_rate`, `length_mean` (assistant turns) over
         all scored episodes; `reward_diversity` and `zero_variance_share` over the groups that have a baseline; the
-        counts `step_episodes`, `failed`, `unscored`, `truncated`, `edited_turns`, `replies` and `cut_replies` (by
-        `max_new_tokens`). None where there is nothing to take a mean of.
+        counts `step_episodes`, `failed` (and who did: `failed_agent`, `failed_user`, `failed_environment`,
+        `failed_reward`), `unscored`, `truncated`, `edited_turns`, `replies` and `cut_replies` (by `max_new_tokens`).
+        None where there is nothing to take a mean of.
     """
     episodes = [episode for group in groups for episode in group.trajectories]
     counts = RolloutCounts.of(groups)
@@ -82,6 +83,7 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
         "length_mean": _mean([float(episode.length) for episode in episodes]),
         "step_episodes": counts.episodes,
         "failed": counts.failed,
+        **{f"failed_{outcome.value}": counts.failures.get(outcome, 0) for outcome in Outcome if not outcome.scored},
         "unscored": counts.unscored,
         "truncated": counts.truncated,
         "edited_turns": counts.edited_turns,

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
+from ..core.users import in_words
 from ..rollouts import RolloutCounts
 from .metrics import SuccessCriterion, parts
 from .statistics import Estimate, mean_and_std, mean_interval, pass_at_k, pass_hat_k, share_interval
@@ -225,6 +226,8 @@ class EvaluationResult:
         """Some lines for a terminal."""
         counts = self.counts
         lines = [f"{len(self.scenarios)} scenarios x {self.samples} samples, {self.seconds:.0f} s"]
+        if self.user and self.user != {"type": "scripted"}:
+            lines.append(f"user     {in_words(self.user)}")
         if self.reward and self.length:
             attainable = self.criterion.attainable
             lines.append(f"reward   {self.reward.text()}" + (f" of {attainable:.3g}" if attainable is not None else ""))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,15 @@ from .health import NORM_FACTOR, Health, assess, end_window
 
 TITLE = "GRPO Agent Framework - Training Complete"
 RULE = "=" * 38
+
+_LEFT = {
+    "agent": "failed_agent",
+    "user": "failed_user",
+    "environment": "failed_environment",
+    "reward": "failed_reward",
+    "unscored": "unscored",
+}
+"""Why episodes leave their groups, and the key of `metrics.jsonl` that counts them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class RunSummary:
         attainable: the highest reward that an episode can get, if known.
         health: how the whole run went.
         saved_to: where the agent is; None if it was not saved.
+        failures: how many episodes left their groups, by reason: who failed, or "unscored".
         notes: more lines for the end.
         losses: mean loss over the first and over the final steps of a run that learned from a file; else None.
         preference_accuracy: share of its pairs that the policy agrees with, over the final steps; None without pairs.
@@ -54,6 +64,7 @@ class RunSummary:
     attainable: float | None
     health: Health
     saved_to: Path | str | None
+    failures: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     losses: tuple[float, float] | None = None
     preference_accuracy: float | None = None
@@ -95,6 +106,9 @@ class RunSummary:
             attainable=attainable,
             health=assess(rows, attainable),
             saved_to=saved_to,
+            failures={
+                kind: count for kind, key in _LEFT.items() if (count := int(sum(row.get(key) or 0 for row in rows)))
+            },
             notes=tuple(notes),
             losses=(losses[0], losses[1]) if read and losses[0] is not None and losses[1] is not None else None,
             preference_accuracy=_mean(final, "preference_accuracy"),
@@ -159,6 +173,12 @@ def _notes(summary: RunSummary) -> list[str]:
         notes.append(
             f"Reward, success and length are over {_window(summary, 'the last')} "
             f"({count(summary.final_episodes, 'episode')})."
+        )
+    if summary.failures:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())
+        notes.append(
+            f"{sum(summary.failures.values())} of {summary.episodes} episodes failed or could not be scored ({kinds}): "
+            "they are in no mean and taught nothing. trajectories.jsonl says why."
         )
     if summary.attainable is not None:
         notes.append(f"The attainable reward is {summary.attainable:.3g}.")

@@ -23,13 +23,15 @@ from ..config.resolve import DEFAULT_COMBINATION
 from ..config.training import TrainingConfig
 from ..core.dotted import import_dotted
 from ..core.environment import ConversationEnvironment, Environment, EnvironmentState
-from ..core.errors import ConfigError, DataError, StatesetError, raised_at
+from ..core.errors import ConfigError, DataError, ModelError, StatesetError, raised_at
 from ..core.records import Record, read_records
 from ..core.reward import CompositeReward, GroupReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
 from ..core.tasks import TaskEnvironment, load_tasks, task_completion_function
 from ..core.tools import Tool, load_tool
 from ..core.trajectory import ConversationTurn
+from ..core.users import User
+from ..environments.from_config import build_user
 
 _AGENT_FIELDS = (
     "model_name",
@@ -120,7 +122,7 @@ def build_environment(config: RunConfig) -> Environment:
         DataError: the scenarios are missing or wrong.
     """
     if config.environment.type == "task" and config.environment.tasks_file is not None:
-        return _environment(config, load_tasks(config.environment.tasks_file))
+        return _environment(config, _loaded(config, config.environment.tasks_file))
     scenarios = _scenarios(config, config.environment.scenarios_file)
     if config.training.data_file is not None and scenarios is None and config.environment.type != "custom":
         return build_eval_environment(config) or Unplayed()
@@ -134,9 +136,7 @@ def build_eval_environment(config: RunConfig) -> Environment | None:
         ConfigError, DataError: as `build_environment`.
     """
     file = config.training.eval_scenarios_file
-    if file is None:
-        return None
-    return _environment(config, load_tasks(file) if config.environment.type == "task" else load_scenarios(file))
+    return None if file is None else _environment(config, _loaded(config, file))
 
 
 def build_records(training: TrainingConfig) -> list[Record] | None:
@@ -222,7 +222,7 @@ def _weights(reward: CompositeReward) -> list[float]:
 
 def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:
     if file is not None:
-        return load_scenarios(file)
+        return _loaded(config, file)
     if config.environment.scenarios is None:
         return None
     try:
@@ -232,23 +232,44 @@ def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:
         raise DataError("\n".join(f"data error in {place}: {line}" for line in str(error).splitlines())) from None
 
 
+def _loaded(config: RunConfig, file: str) -> list[Scenario]:
+    """The scenarios of a file. Which of a mixture's need lines of a script, the environment knows."""
+    if config.environment.type == "task":
+        return load_tasks(file)
+    user = config.environment.user
+    return load_scenarios(file, user_turns=user is None or user.scripted)
+
+
+def _user(config: RunConfig) -> User:
+    settings = {name: getattr(config.agent, name) for name in ("model_name", "dtype", "device", "trust_remote_code")}
+    try:
+        return build_user(config.environment.user, AgentConfig(**settings))
+    except ConfigError as error:
+        place = "environment.user.type"
+        raise ConfigError(*(config.located(place, f"environment.user: {told}") for told in error.problems)) from error
+    except ModelError as error:
+        raise ModelError(f"environment.user: {error}") from error
+
+
 def _environment(config: RunConfig, scenarios: list[Scenario] | None) -> Environment:
     section = config.environment
     if section.type == "task":
         criterion = section.success_criteria or task_completion_function
         try:
+            user = None if section.user is None else _user(config)
             return TaskEnvironment(
-                scenarios or [], criterion, section.max_turns, section.persona, base_dir=config.base_dir
+                scenarios or [], criterion, section.max_turns, section.persona, user, base_dir=config.base_dir
             )
         except ConfigError as error:
             key = "environment.success_criteria"
             raise ConfigError(*(config.located(key, problem) for problem in error.problems)) from error
     if section.type != "custom":
-        return ConversationEnvironment(scenarios or [], section.max_turns, section.persona)
+        return ConversationEnvironment(scenarios or [], section.max_turns, section.persona, _user(config))
     found = _class_named(config, "environment.class", Environment)
     given: dict[str, Any] = {"scenarios": scenarios}
     for name in ("max_turns", "persona"):
         given[name] = getattr(section, name) if f"environment.{name}" in config.origins else None
+    given["user"] = None if section.user is None else _user(config)
     given = {name: value for name, value in given.items() if value is not None}
     accepted = inspect.signature(found).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
@@ -258,9 +279,10 @@ def _environment(config: RunConfig, scenarios: list[Scenario] | None) -> Environ
         left = {}
     environment: Environment = _made(config, "environment.class", found, Environment, **given)
     for name, value in left.items():
-        if name == "persona":
-            message = f"environment.persona is set, but {found.__name__} takes no persona"
-            raise ConfigError(config.located("environment.persona", message))
+        if name in ("persona", "user"):
+            place = "environment.user.type" if name == "user" else "environment.persona"
+            message = f"environment.{name} is set, but {found.__name__} takes no {name}"
+            raise ConfigError(config.located(place, message))
         # Every environment has these two, whether its own constructor knows them or not.
         setattr(environment, name, value)
     return environment

@@ -68,12 +68,16 @@ class Run:
         """What the run was told, as JSON."""
         if self.source is not None:
             return self.source.to_dict()
+        environment = {
+            "max_turns": self.environment.max_turns,
+            "persona": getattr(self.environment, "persona", None),
+        }
+        user = self.environment.describe_user()
+        if user is not None and user != {"type": "scripted"}:
+            environment["user"] = user
         return {
             "agent": asdict(self.agent.config),
-            "environment": {
-                "max_turns": self.environment.max_turns,
-                "persona": getattr(self.environment, "persona", None),
-            },
+            "environment": environment,
             "rewards": self.reward.to_config(),
             "training": self.config.model_dump(mode="json"),
         }

@@ -46,6 +46,7 @@ class Subject:
             "class": type(self.environment).__name__,
             "max_turns": self.environment.max_turns,
             "persona": getattr(self.environment, "persona", None),
+            "user": self.environment.describe_user(),
         }
         reward = {"config": self.reward.to_config(), "attainable": self.reward.attainable}
         return {

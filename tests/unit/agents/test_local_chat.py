@@ -85,4 +85,4 @@ async def test_an_engine_that_breaks_gives_no_answer_and_a_model_that_is_missing
 
 
 def test_results_say_which_model_it_is():
-    assert tiny().describe() == {"model": "tiny", "where": "this process", "repeatable": True}
+    assert tiny().describe() == {"kind": "local", "model": "tiny", "repeatable": True}

@@ -10,7 +10,7 @@ from stateset_agents.core.errors import DataError
 from stateset_agents.core.outcome import Outcome
 from stateset_agents.core.scenario import Scenario
 from stateset_agents.core.trajectory import ConversationTurn
-from stateset_agents.core.users import ScriptedUser, User, UserFailed
+from stateset_agents.core.users import ScriptedUser, User, UserFailed, in_words, keep_unheard, say_unheard
 
 SCRIPT = [{"id": "a", "user_responses": ["Hi!", "How are you?", "Thanks!"]}]
 
@@ -266,3 +266,39 @@ def test_scenarios_of_a_custom_environment_may_have_keys_of_their_own():
 def test_an_environment_without_step_cannot_be_made():
     with pytest.raises(TypeError, match="step"):
         type("Empty", (Environment,), {})()
+
+
+def test_results_name_the_user_whatever_it_is():
+    assert ConversationEnvironment(SCRIPT).describe_user() == {"type": "scripted"}
+    assert ConversationEnvironment([{"id": "a"}], user=Parrot()).describe_user(Scenario("a")) == {"type": "Parrot"}
+    assert ConversationEnvironment(SCRIPT).notices() == []
+    assert ConversationEnvironment([{"id": "a"}], user=Parrot()).notices() == ["The user is played: Parrot."]
+    played = {"type": "model", "model": "tiny", "temperature": 0.7, "seed": 0}
+    assert in_words(played) == "tiny at temperature 0.7, seed 0"
+    mixture = {"type": "mixture", "seed": 4, "users": [{"type": "scripted", "share": 0.7}, {**played, "share": 0.3}]}
+    assert in_words(mixture) == ("70% scripted and 30% tiny at temperature 0.7, seed 0 (chosen by scenario, seed 4)")
+
+
+def test_what_nobody_heard_is_kept_for_who_collects_it():
+    say_unheard("lost")
+    with keep_unheard() as outer:
+        say_unheard("one")
+        with keep_unheard() as inner:
+            say_unheard("two")
+        say_unheard("three")
+    assert (outer, inner) == (["one", "three"], ["two"])
+
+
+async def test_a_failure_that_the_user_names_itself_keeps_its_words():
+    class Hoarse(Silent):
+        async def opening(self, scenario, persona=None):
+            raise UserFailed("lost its voice")
+
+        async def reply(self, scenario, turns, persona=None):
+            raise UserFailed("lost its voice")
+
+    environment = ConversationEnvironment([{"id": "a"}], user=Hoarse())
+    with pytest.raises(UserFailed, match=r"^lost its voice$"):
+        await environment.get_initial_prompt()
+    with pytest.raises(UserFailed, match=r"^lost its voice$"):
+        await environment.step(EnvironmentState("e", scenario=Scenario("a")), "Hello")

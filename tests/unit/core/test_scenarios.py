@@ -187,3 +187,11 @@ def test_a_large_yaml_file_is_read_whole(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("".join(f"- {{id: s{i}, user_responses: [a, b, c, d]}}\n" for i in range(4000)))
     assert len(load_scenarios(path)) == 4000
+
+
+def test_a_file_for_users_that_a_model_plays_needs_no_lines(tmp_path):
+    file = tmp_path / "scenarios.json"
+    file.write_text('[{"id": "a", "topic": "returns"}]')
+    assert [scenario.id for scenario in load_scenarios(file, user_turns=False)] == ["a"]
+    with pytest.raises(DataError, match="has no user turns"):
+        load_scenarios(file)

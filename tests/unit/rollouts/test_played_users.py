@@ -70,7 +70,7 @@ async def test_each_result_says_who_the_user_was(agent, tmp_path):
     played = {
         "type": "model",
         "model": "tiny",
-        "where": "this process",
+        "kind": "local",
         "repeatable": True,
         "temperature": 1.0,
         "max_tokens": 6,

@@ -258,3 +258,13 @@ def test_a_gradient_that_falls_with_the_loss_of_recorded_answers_is_no_instabili
     played = assess([{"grad_norm": norm, "sampled_tokens": 9} for norm in norms])
     assert (read.status, read.gradient_stability) == (HealthStatus.HEALTHY, None)
     assert played.status is HealthStatus.WARNING
+
+
+def test_episodes_that_failed_are_counted_by_who_failed():
+    run = [
+        row(1, failed=3, failed_user=2, failed_environment=1),
+        row(2, failed=1, failed_user=1, failed_environment=0, unscored=2),
+    ]
+    line = "6 of 32 episodes failed or could not be scored (3 user, 1 environment, 2 unscored): they are in no mean"
+    assert line in report(run)
+    assert "could not be scored (" not in report(rows(2))
