@@ -149,14 +149,8 @@ class ModelUser:
         task = self._asking.get(name)
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._asking[name] = asyncio.create_task(self._first_line(scenario, persona))
-            task.add_done_callback(lambda done: self._forget(name, done))
+            task.add_done_callback(_heed)
         return await asyncio.shield(task)
-
-    def _forget(self, name: str, done: asyncio.Task[str]) -> None:
-        if self._asking.get(name) is done:
-            del self._asking[name]
-        if not done.cancelled():
-            done.exception()  # told to whoever waited; where nobody does any more, it is no news
 
     async def _first_line(self, scenario: Scenario, persona: str | None) -> str:
         line = await self._next_line(scenario, (), persona)
@@ -195,3 +189,9 @@ class ModelUser:
     def _key(self, scenario: Scenario, said: Sequence[Mapping[str, str]]) -> str:
         facts = [self._seed, scenario.id, [[message["role"], message["content"]] for message in said]]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def _heed(task: asyncio.Task[str]) -> None:
+    """Look at how a task ended: whoever waited for it is told, and where nobody does any more, it is no news."""
+    if not task.cancelled():
+        task.exception()

@@ -20,6 +20,13 @@ def test_shares_are_shares_of_many_scenarios_and_a_scenario_keeps_its_user(told)
     assert any(other.chosen(scenario) is not by_scenario[scenario.id] for scenario in MANY)
 
 
+def test_each_of_several_users_has_its_share():
+    users = [ScriptedUser(), ScriptedUser(), ScriptedUser()]
+    mixed = MixedUser(list(zip((5, 3, 2), users, strict=True)))
+    counts = [sum(mixed.chosen(scenario) is user for scenario in MANY) for user in users]
+    assert counts == pytest.approx([500, 300, 200], abs=60)
+
+
 def both(told):
     """A mixture, and a scenario of each member: the scripted one's, then the model's."""
     scripted, played = ScriptedUser(), ModelUser(told("more"), seed=5)

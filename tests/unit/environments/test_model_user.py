@@ -1,4 +1,5 @@
 import asyncio
+import gc
 
 import pytest
 
@@ -122,6 +123,24 @@ async def test_a_conversation_that_gives_up_waiting_leaves_the_opening_to_the_ot
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(user.opening(SHOES), 0.01)
     assert (await waiting, model.calls) == ("Hello", 1)
+
+
+async def test_an_opening_that_nobody_waits_for_any_more_fails_in_silence():
+    class Slow:
+        async def complete(self, messages, **request):
+            await asyncio.sleep(0.02)
+            raise ChatFailed("500")
+
+        def describe(self):
+            return {}
+
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ModelUser(Slow()).opening(SHOES), 0.01)
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert told == []
 
 
 def test_an_opening_is_kept_from_one_event_loop_to_the_next(told):
