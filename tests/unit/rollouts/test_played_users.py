@@ -113,3 +113,14 @@ async def test_a_user_that_fails_is_counted_as_the_user_and_what_nobody_heard_is
     assert left.turns[-1].role == "assistant"
     assert "unheard" not in group.failures[0].to_dict()["user"]
     assert RolloutCounts.of([group]).failures == {Outcome.USER: 3}
+
+
+async def test_an_environment_that_cannot_say_who_its_user_is_has_failed_itself(agent):
+    class Shy(ConversationEnvironment):
+        def describe_user(self, scenario=None):
+            raise KeyError("who?")
+
+    environment = Shy(SCENARIOS, user=user())
+    (group,) = await collect_groups(agent, environment, SCENARIOS[:1], None, group_size=2, key="k")
+    assert [episode.outcome for episode in group.failures] == [Outcome.ENVIRONMENT] * 2
+    assert all("describe_user: KeyError: 'who?'" in episode.error for episode in group.failures)
