@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .dotted import import_dotted
 from .errors import ConfigError
+from .json_schema import checked_schema, violations
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
 _KEYS = ("name", "description", "function", "parameters", "sequential")
@@ -220,39 +221,20 @@ def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str])
 
 
 def _given(schema: object, name: str) -> tuple[Mapping[str, Any], Check]:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
     if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
         raise ConfigError(
             f"the parameters of the tool {name!r} are {schema!r:.60}; they must be the JSON Schema of an object"
         )
     schema = {"type": "object", **schema}
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ConfigError(f"the parameters of the tool {name!r} are no JSON Schema: {error.message}") from None
-    if _references_elsewhere(schema):
-        raise ConfigError(f"the parameters of the tool {name!r} refer to another document; write them out")
-    validator = Draft202012Validator(schema)
+    validator = checked_schema(schema, f"the schema of the tool {name!r}")
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        found = sorted(validator.iter_errors(dict(arguments)), key=lambda error: list(map(str, error.absolute_path)))
+        found = violations(validator, dict(arguments))
         if found:
-            told = [f"{'.'.join(map(str, one.absolute_path)) or 'arguments'}: {one.message:.200}" for one in found]
-            raise BadArguments("; ".join(told))
+            raise BadArguments("; ".join(found))
         return dict(arguments)
 
     return schema, check
-
-
-def _references_elsewhere(schema: Any) -> bool:
-    """Whether a reference leaves the document: nothing is ever fetched."""
-    if isinstance(schema, Mapping):
-        target = schema.get("$ref")
-        away = isinstance(target, str) and not target.startswith("#")
-        return away or any(map(_references_elsewhere, schema.values()))
-    return isinstance(schema, Sequence) and not isinstance(schema, str) and any(map(_references_elsewhere, schema))
 
 
 def _plain(schema: Any) -> Any:

@@ -139,10 +139,10 @@ def test_a_given_schema_is_what_is_checked():
         ({"name": "t", "function": lambda text, /: text}, "parameter 'text' of the tool 't' has no name"),
         ({"name": "t", "function": calculator_tool, "parameters": []}, "they must be the JSON Schema of an object"),
         ({"name": "t", "function": calculator_tool, "parameters": {"type": "array"}}, "JSON Schema of an object"),
-        ({"name": "t", "function": calculator_tool, "parameters": {"required": "x"}}, "are no JSON Schema"),
+        ({"name": "t", "function": calculator_tool, "parameters": {"required": "x"}}, "is no JSON Schema"),
         (
             {"name": "t", "function": print, "parameters": {"properties": {"a": {"$ref": "http://x/y"}}}},
-            "refer to another document",
+            "may refer to its own parts only",
         ),
     ],
 )
@@ -178,3 +178,29 @@ def test_a_config_names_functions_and_only_those_it_may():
     for wrong in ("os..system", "a;b.c", "../x.y"):
         with pytest.raises(ConfigError, match="it must be a dotted path"):
             load_tool({"name": "c", "function": wrong})
+
+
+def given(schema):
+    return Tool.of({"name": "t", "function": calculator_tool, "parameters": schema})
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"properties": {"a": {"$ref": "#/$defs/none"}}}, 'refers to "#/\\$defs/none", which it does not have'),
+        ({"properties": {"a": {"$dynamicRef": "http://127.0.0.1:9/x"}}}, "may refer to its own parts only"),
+        ({"allOf": [{"$ref": "#"}]}, "refers to itself without end"),
+    ],
+)
+def test_a_schema_that_no_arguments_could_be_held_against_is_refused_when_the_tool_is_made(schema, message):
+    """Mutation: the first call finds out, and its episode fails."""
+    with pytest.raises(ConfigError, match=message):
+        given(schema)
+
+
+def test_arguments_that_cannot_be_compared_are_bad_ones():
+    """A number of 400 digits divided by 0.1 overflows. Mutation: the error goes on into the episode."""
+    tool = given({"properties": {"a": {"multipleOf": 0.1}}})
+    with pytest.raises(BadArguments, match="cannot be compared with the schema"):
+        tool.check({"a": int("1" * 400)})
+    assert tool.check({"a": 3}) == {"a": 3}

@@ -1,27 +1,22 @@
 """Format: the reply is JSON, and fits a schema.
 
 Invariant: a reply is read as strictly as the programs that will read it: no text around it unless that is allowed, no
-key twice, no NaN, and nothing that takes more than linear time or a deep stack to read. A schema is the operator's, is
-checked when the reward is made and refers to nothing outside itself, so that no reply makes anything load a URL.
+key twice, no NaN, and nothing that takes more than linear time or a deep stack to read.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..data_file import read_data_file
 from ..errors import ConfigError
+from ..json_schema import checked_schema, fits
 from ..tool_calls import replies
 from .base import Context, RewardFunction, RewardResult, Turns
-
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
 
 _LONGEST = 100_000
 _DEEPEST = 32
@@ -98,49 +93,6 @@ class FormatReward(RewardFunction):
         return {"json": 1.0, "schema": float(fits(self._validator, documents[0]))}
 
 
-def checked_schema(schema: Mapping[str, Any], what: str) -> Validator:
-    """Make a validator of a JSON Schema.
-
-    Args:
-        schema: the operator's own.
-        what: the place it was given in, for messages.
-
-    Raises:
-        ConfigError: it is none, or refers to something outside itself.
-    """
-    if not isinstance(schema, Mapping) or not schema:
-        raise ConfigError(f'{what} is {schema!r:.60}; it must be a JSON Schema such as {{"type": "object"}}')
-    import jsonschema  # slow to import, and no other reward needs it
-
-    plain = dict(schema)
-    kind = jsonschema.validators.validator_for(plain, default=jsonschema.Draft202012Validator)
-    try:
-        kind.check_schema(plain)
-    except jsonschema.SchemaError as error:
-        raise ConfigError(f"{what} is no JSON Schema: at {error.json_path}, {error.message}") from None
-    for reference in _references(plain):
-        if not re.match(r"#(/|$)", reference):
-            raise ConfigError(f'{what} refers to "{reference}"; it may refer to its own parts only ("#/$defs/x")')
-        if not _has(plain, reference):
-            raise ConfigError(f'{what} refers to "{reference}", which it does not have')
-    validator = kind(plain)
-    try:
-        probes: tuple[Any, ...] = (None, {}, [])
-        for probe in probes:
-            list(validator.iter_errors(probe))
-    except RecursionError:
-        raise ConfigError(f"{what} refers to itself without end") from None
-    return validator
-
-
-def fits(validator: Validator, document: Any) -> bool:
-    """Whether a document fits; one that cannot be compared (a number too large to divide, say) does not."""
-    try:
-        return validator.is_valid(document)
-    except (ArithmeticError, RecursionError):
-        return False
-
-
 def read_strictly(text: str) -> Any:
     """The value of a JSON text.
 
@@ -211,28 +163,3 @@ def _depth(value: Any) -> int:
             for child in (item.values() if isinstance(item, dict) else item)
         ]
     return depth
-
-
-def _references(schema: Any) -> Iterator[str]:
-    if isinstance(schema, Mapping):
-        for key, value in schema.items():
-            if key in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str):
-                yield value
-            else:
-                yield from _references(value)
-    elif isinstance(schema, list):
-        for item in schema:
-            yield from _references(item)
-
-
-def _has(schema: Any, reference: str) -> bool:
-    """Whether a schema has the part that a JSON pointer names."""
-    for part in urllib.parse.unquote(reference).split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(schema, Mapping) and key in schema:
-            schema = schema[key]
-        elif isinstance(schema, list) and key.isdecimal() and int(key) < len(schema):
-            schema = schema[int(key)]
-        else:
-            return False
-    return isinstance(schema, Mapping | bool)
