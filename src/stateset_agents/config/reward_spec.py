@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, create_model, model_validator
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, create_model, model_validator
 
 from ..core.reward import KINDS, Option
 from .fields import Dotted, Name, Real, Section, Whole
@@ -63,24 +64,34 @@ class RewardSpec(Section):
 
     @model_validator(mode="after")
     def _says_what_it_needs(self) -> Self:
-        for key, option in KINDS[self.type].options.items():
-            if option.needed and getattr(self, key, None) is None:
-                raise ValueError(f'a reward of type "{self.type}" needs "{option.example}"')
+        options = KINDS[self.type].options.items()
+        missing = [option.example for key, option in options if option.needed and getattr(self, key, None) is None]
+        if missing:
+            raise ValueError(f'a reward of type "{self.type}" needs "{", ".join(missing)}"')
         return self
 
 
-def _option_fields(options: Mapping[str, Option]) -> dict[str, Any]:
+def option_fields(options: Mapping[str, Option]) -> dict[str, Any]:
+    """Options as the fields of a section; each may be left out."""
     fields: dict[str, Any] = {}
     for key, option in options.items():
         known: dict[Any, Any] = {int: Whole, float: Real, str: Dotted if key == "module" else Name}
-        limits = Field(ge=option.at_least, le=option.at_most)
+        limits = Field(ge=option.at_least, le=option.at_most, gt=option.above)
         limited: Any = Annotated[known.get(option.kind, option.kind), limits]
+        if option.check is not None:
+            limited = Annotated[limited, AfterValidator(partial(_checked, option))]
         fields[key] = (limited | None, Field(default=None, description=option.meaning))
     return fields
 
 
+def _checked(option: Option, value: Any) -> Any:
+    if option.check is not None and not option.check(value):
+        raise ValueError(f"want {option.wanted}")
+    return value
+
+
 REWARD_SPECS: dict[str, type[RewardSpec]] = {
-    name: create_model(f"RewardSpec_{name}", __base__=RewardSpec, **_option_fields(kind.options))
+    name: create_model(f"RewardSpec_{name}", __base__=RewardSpec, **option_fields(kind.options))
     for name, kind in KINDS.items()
 }
 """The section of each type of reward."""

@@ -21,7 +21,7 @@ def test_a_rewards_options_are_the_arguments_of_its_class(name):
     """Mutation: an option that the class does not take, or an argument that no config can give."""
     found = class_of(name)
     assert issubclass(found, RewardFunction)
-    arguments = inspect.signature(found).parameters
+    arguments = inspect.signature(getattr(found, KINDS[name].maker) if KINDS[name].maker else found).parameters
     assert set(KINDS[name].options) == arguments.keys() - {"weight", "name", "base_dir"}
     assert KINDS[name].imports == ("base_dir" in arguments)
     needed = {key for key, option in KINDS[name].options.items() if option.needed}

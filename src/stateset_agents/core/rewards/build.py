@@ -138,13 +138,15 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
         return _custom(options, place, base_dir)
     missing = [key for key, option in known.items() if option.needed and key not in options]
     if missing:
-        needs = ", ".join(f'"{known[key].example}"' for key in missing)
-        raise ConfigError(f'{place} is of type "{kind}" and needs {needs}')
+        needs = ", ".join(known[key].example for key in missing)
+        raise ConfigError(f'{place} is of type "{kind}" and needs "{needs}"')
     for key in [key for key, option in known.items() if option.file and key in options]:
         options[key] = _beside(options[key], key, base_dir)
     if KINDS[kind].imports:
         options["base_dir"] = base_dir
-    reward: RewardFunction = import_dotted(f"{PACKAGE}.{KINDS[kind].address}", what=f"{place}.type")(**options)
+    found = import_dotted(f"{PACKAGE}.{KINDS[kind].address}", what=f"{place}.type")
+    make = getattr(found, KINDS[kind].maker) if KINDS[kind].maker else found
+    reward: RewardFunction = make(**options)
     return reward
 
 

@@ -11,7 +11,7 @@ it becomes and of the attribute that keeps it; leaving it out, or null, stands f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ class Option:
         kind: what it holds: `int`, `float`, `bool`, `str`, a type made of these such as `list[str]`, or `Any` for what
             the class itself checks.
         meaning: for readers of a config.
-        at_least, at_most: limits of a number.
+        at_least, at_most, above: limits of a number.
+        check: whether a value will do, where its kind does not say it; `wanted` is then the value in words.
         needed: whether it may not be left out.
         example: of a whole entry, where it is needed.
         file: whether it names a data file, which lies beside the config.
@@ -34,6 +35,9 @@ class Option:
     meaning: str
     at_least: float | None = None
     at_most: float | None = None
+    above: float | None = None
+    check: Callable[[Any], bool] | None = None
+    wanted: str = ""
     needed: bool = False
     example: str = ""
     file: bool = False
@@ -46,12 +50,15 @@ class RewardKind:
     Attributes:
         address: of its class in this package, for example "core.rewards.safety.SafetyReward"; "" for a custom one.
         options: by key, beside `type`, `weight` and `name`, which every reward takes.
-        imports: whether options name code of the operator's own; the class then takes `base_dir`, the config's folder.
+        imports: whether options name code or files of the operator's own; what makes it then takes `base_dir`, the
+            config's folder.
+        maker: name of the class method that takes the options, where that is not the class itself.
     """
 
     address: str
     options: Mapping[str, Option] = field(default_factory=dict)
     imports: bool = False
+    maker: str = ""
 
 
 PACKAGE = __name__.partition(".")[0]
