@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, create_model, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, create_model, model_validator
 
 from ..core.reward import KINDS, Option
 from .fields import Dotted, Name, Real, Section, Whole
@@ -42,7 +41,7 @@ class RewardSpec(Section):
     def owner(cls, key: str) -> str | None:
         """The rewards that take a key."""
         owners = [f'"{name}"' for name, kind in KINDS.items() if key in kind.options]
-        return f"{key} is for the reward {' or '.join(owners)}" if owners else None
+        return f"{key} is for the reward {' and '.join(owners)}" if owners else None
 
     @property
     def files(self) -> dict[str, str]:
@@ -63,11 +62,14 @@ class RewardSpec(Section):
         return cast("RewardSpec", own.model_validate({**data, **weighed}))
 
     @model_validator(mode="after")
-    def _says_what_it_needs(self) -> Self:
+    def _says_what_it_needs_and_that_will_do(self) -> Self:
         options = KINDS[self.type].options.items()
         missing = [option.example for key, option in options if option.needed and getattr(self, key, None) is None]
         if missing:
             raise ValueError(f'a reward of type "{self.type}" needs "{", ".join(missing)}"')
+        for key, option in options:  # here and not field by field: a message about the entry repeats no value
+            if option.check is not None and getattr(self, key) is not None and not option.check(getattr(self, key)):
+                raise ValueError(f"{key} must be {option.wanted}")
         return self
 
 
@@ -78,16 +80,8 @@ def option_fields(options: Mapping[str, Option]) -> dict[str, Any]:
         known: dict[Any, Any] = {int: Whole, float: Real, str: Dotted if key == "module" else Name}
         limits = Field(ge=option.at_least, le=option.at_most, gt=option.above)
         limited: Any = Annotated[known.get(option.kind, option.kind), limits]
-        if option.check is not None:
-            limited = Annotated[limited, AfterValidator(partial(_checked, option))]
         fields[key] = (limited | None, Field(default=None, description=option.meaning))
     return fields
-
-
-def _checked(option: Option, value: Any) -> Any:
-    if option.check is not None and not option.check(value):
-        raise ValueError(f"want {option.wanted}")
-    return value
 
 
 REWARD_SPECS: dict[str, type[RewardSpec]] = {

@@ -6,10 +6,9 @@ import pytest
 from pydantic import ValidationError, create_model
 
 from stateset_agents.config import load_config
-from stateset_agents.config.fields import Section
 from stateset_agents.config.reward_spec import REWARD_SPECS, RewardSpec, option_fields
 from stateset_agents.core.errors import ConfigError
-from stateset_agents.core.reward import KINDS, Option
+from stateset_agents.core.reward import KINDS, Option, RewardKind
 
 
 def load(folder, rewards):
@@ -77,15 +76,18 @@ def test_a_weight_that_is_left_out_is_one_but_a_custom_rewards_own():
     assert RewardSpec.model_validate({"type": "custom", "module": "a.b"}).weight is None
 
 
-def test_an_option_may_have_limits_and_a_check_of_its_own():
-    """Mutation: the check is never asked."""
+def test_an_option_may_have_limits_and_a_check_of_its_own(monkeypatch):
+    """Mutation: the check is never asked, or its message repeats the value."""
     options = {
         "seconds": Option(float, "of one request", above=0),
         "api_key_env": Option(str, "name of a variable", check=str.isupper, wanted="a name in capitals"),
     }
-    section = create_model("Probe", __base__=Section, **option_fields(options))
-    assert section(seconds=0.5, api_key_env="KEY").model_dump() == {"seconds": 0.5, "api_key_env": "KEY"}
-    assert section().model_dump() == {"seconds": None, "api_key_env": None}
-    for wrong in ({"seconds": 0}, {"api_key_env": "key"}):
-        with pytest.raises(ValidationError, match=r"greater than 0|want a name in capitals"):
-            section(**wrong)
+    monkeypatch.setitem(KINDS, "probe", RewardKind("core.rewards.safety.SafetyReward", options))
+    section = create_model("Probe", __base__=RewardSpec, type=(str, ...), **option_fields(options))
+    assert section(type="probe", seconds=0.5, api_key_env="KEY").api_key_env == "KEY"
+    assert section(type="probe").seconds is None
+    with pytest.raises(ValidationError, match="greater than 0"):
+        section(type="probe", seconds=0)
+    with pytest.raises(ValidationError, match="api_key_env must be a name in capitals") as caught:
+        section(type="probe", api_key_env="canary")
+    assert "canary" not in str(caught.value)

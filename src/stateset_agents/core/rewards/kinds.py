@@ -25,7 +25,8 @@ class Option:
             the class itself checks.
         meaning: for readers of a config.
         at_least, at_most, above: limits of a number.
-        check: whether a value will do, where its kind does not say it; `wanted` is then the value in words.
+        check: whether a value will do, where its kind does not say it; `wanted` is then the value in words. The message
+            does not repeat what was given, which may be a secret in the wrong place.
         needed: whether it may not be left out.
         example: of a whole entry, where it is needed.
         file: whether it names a data file, which lies beside the config.
