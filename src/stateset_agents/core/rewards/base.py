@@ -188,13 +188,13 @@ class RewardFunction(ABC):
             entry["name"] = self.name
         return entry if rebuildable else {**entry, "rebuildable": False}
 
-    def _built_in_entry(self, kind: str, **given: Any) -> dict[str, Any]:
-        """The entry of a built-in reward, its options from `given` or else from its attributes."""
+    def _built_in_entry(self, kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The entry of a built-in reward; without `options`, they are the attributes of the same names."""
         entry: dict[str, Any] = {"type": kind, "weight": self.weight}
         if self.name:
             entry["name"] = self.name
         for option in KINDS[kind].options:
-            value = given.get(option, getattr(self, option, None))
+            value = getattr(self, option, None) if options is None else options.get(option)
             if value is not None and (option != "reward_type" or value is not type(self).reward_type):
                 entry[option] = value.value if isinstance(value, Enum) else value
         return entry
