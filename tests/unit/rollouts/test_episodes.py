@@ -15,7 +15,13 @@ from stateset_agents.core.environment import (
 )
 from stateset_agents.core.errors import ConfigError, DataError
 from stateset_agents.core.outcome import Outcome
-from stateset_agents.core.reward import RewardFunction, RewardResult, SafetyReward, reward_function
+from stateset_agents.core.reward import (
+    RewardFunction,
+    RewardResult,
+    SafetyReward,
+    TaskCompletionReward,
+    reward_function,
+)
 from stateset_agents.core.scenario import Scenario
 from stateset_agents.core.trajectory import ConversationTurn
 from stateset_agents.engines.stub import StubEngine
@@ -89,6 +95,15 @@ async def test_an_episode_holds_the_conversation_its_tokens_and_its_reward():
     assert reward.context["outcome"] == "ok"
     assert agent.runtime.engine.sessions == set()
     assert agent.rows == []
+
+
+async def test_a_reward_is_told_the_environments_verdict_and_scores_by_it_where_nothing_is_required():
+    """Mutation: the verdict stays in the trajectory, and the task is unscored."""
+    told = [{**SCRIPT, "facts": {"n": n}, "success_criteria": {"information_provided": ["n"]}} for n in ("one", "nine")]
+    for scenario, score in zip(told, (1.0, 0.0), strict=True):
+        trajectory = await play(stub(), ConversationEnvironment([scenario]), reward=TaskCompletionReward())
+        assert (trajectory.success, trajectory.reward) == (bool(score), score)
+    assert (await play(stub(), ConversationEnvironment([SCRIPT]), reward=TaskCompletionReward())).reward is None
 
 
 async def test_the_turn_limit_cuts_an_episode_which_is_scored_all_the_same():
