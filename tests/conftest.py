@@ -6,7 +6,6 @@ The environment is set here, at import, because torch and huggingface_hub read i
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,27 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def stopped_servers() -> Iterator[list[Any]]:
+    """Servers that were asked to end: nobody waits for one before the last test is over."""
+    servers: list[Any] = []
+    yield servers
+    for server in servers:
+        server.join()
+
+
 @pytest.fixture
-def endpoint_server() -> Iterator[Callable[[Any], Any]]:
+def endpoint_server(stopped_servers: list[Any]) -> Iterator[Callable[[Any], Any]]:
     """Starts an `EndpointServer` for a behaviour; see `endpoint_server.py`."""
     from endpoint_server import EndpointServer
 
-    with ExitStack() as servers:
-        yield lambda behaviour: servers.enter_context(EndpointServer(behaviour))
+    servers = []
+
+    def start(behaviour: Any) -> EndpointServer:
+        servers.append(EndpointServer(behaviour).__enter__())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+    stopped_servers += servers

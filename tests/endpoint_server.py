@@ -104,7 +104,14 @@ class EndpointServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.join()
+
+    def stop(self) -> None:
+        """Ask it to end; it does so in a moment."""
         self._server.should_exit = True
+
+    def join(self) -> None:
         self._thread.join(10)
         self._socket.close()
 

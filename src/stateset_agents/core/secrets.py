@@ -28,3 +28,11 @@ def is_secret(name: str) -> bool:
     if words[-1] in _NOT_ALONE:
         return len(words) > 1
     return words[-1] in _AT_THE_END
+
+
+def is_variable(name: object) -> bool:
+    """Whether this can name the environment variable that holds a secret, and is hardly the secret itself.
+
+    Capitals, digits and underscores; an API key has small letters, and is easily put where its variable belongs.
+    """
+    return isinstance(name, str) and re.fullmatch(r"[A-Z_][A-Z0-9_]*", name) is not None

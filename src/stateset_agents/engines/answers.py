@@ -70,6 +70,22 @@ def read_answer(content: bytes) -> str:
     return text
 
 
+def refusal(status: int, said: str, wait: str | None) -> Transient | Refused:
+    """What an answer with another status than 200 means.
+
+    Args:
+        status: of HTTP.
+        said: the answer's text, as it may be repeated.
+        wait: its Retry-After header.
+    """
+    text = f"the server answered {status}" + (f": {said}" if said else "")
+    if status in (408, 409, 429) or status >= 500:
+        return Transient(text, retry_after=retry_after(wait), fault=status != 429)
+    if 300 <= status < 400:
+        text = f"the server answered {status}, a redirect, which is not followed: name the address it leads to"
+    return Refused(text)
+
+
 def retry_after(value: str | None) -> float | None:
     """The seconds of a Retry-After header, which holds a number or a date; None where it says nothing."""
     if value is None:

@@ -13,36 +13,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import json
 import logging
+import math
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
 
 from ..core.errors import ConfigError
-from .answers import BadAnswer, Refused, Transient, read_answer, retry_after
-from .breaker import Breaker, BreakerOpen
+from .answers import BadAnswer, Refused, Transient, read_answer, refusal
+from .breaker import Admission, Breaker, BreakerOpen
 from .chat_model import ChatFailed
+from .connections import Lines
 from .endpoint_address import api_key, checked_address, checked_variable, is_loopback
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 30.0
+_PROBE_POLL = 0.1
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
-
-
-@dataclass
-class _Line:
-    """What the calls of one event loop share while any of them is under way."""
-
-    client: httpx2.AsyncClient
-    slots: asyncio.Semaphore
-    calls: int = 0
 
 
 class Endpoint:
@@ -65,11 +58,24 @@ class Endpoint:
             server's Retry-After is honoured, if `total_seconds` allow it.
         extra_body: keys that every request has beside those of `complete`; one that is None is left out of it, such
             as `{"seed": None}` for a server that refuses to be told a seed.
+        patience: seconds that a call waits for a service that is left alone; by default it fails at once.
         breaker: shared by all calls; by default one of its own.
 
     Raises:
         ConfigError: the address, the variable or a number cannot be.
     """
+
+    OPTIONS = (
+        "seconds",
+        "retries",
+        "total_seconds",
+        "concurrency",
+        "max_bytes",
+        "first_wait",
+        "extra_body",
+        "patience",
+    )
+    """Arguments that have a default."""
 
     def __init__(
         self,
@@ -84,29 +90,39 @@ class Endpoint:
         max_bytes: int = 1_000_000,
         first_wait: float = 0.5,
         extra_body: Mapping[str, Any] | None = None,
+        patience: float = 0.0,
         breaker: Breaker | None = None,
     ) -> None:
         self.base_url = checked_address(base_url, with_key=api_key_env is not None)
         self.api_key_env = None if api_key_env is None else checked_variable(api_key_env)
         if not isinstance(model, str) or not model.strip():
             raise ConfigError(f"model is {model!r}; it must be the name by which the server knows it")
-        limits = {"seconds": seconds, "total_seconds": total_seconds, "concurrency": concurrency}
-        wrong = [f"{name} is {value!r}; it must be above 0" for name, value in limits.items() if not value > 0]
-        if retries < 0:
-            wrong.append(f"retries is {retries!r}; it must be at least 0")
+        above = {"seconds": seconds, "total_seconds": total_seconds, "concurrency": concurrency, "max_bytes": max_bytes}
+        wrong = [f"{name} is {value!r}; it must be above 0" for name, value in above.items() if not _number(value)]
+        others = {"retries": retries, "first_wait": first_wait, "patience": patience}
+        wrong += [
+            f"{name} is {value!r}; it must be at least 0"
+            for name, value in others.items()
+            if value != 0 and not _number(value)
+        ]
         if wrong:
             raise ConfigError(*wrong)
         self.model = model
         self.seconds, self.retries, self.total_seconds = seconds, retries, total_seconds
         self.concurrency, self.max_bytes, self.first_wait = concurrency, max_bytes, first_wait
-        self.extra_body = dict(extra_body or {})
+        self.extra_body, self.patience = dict(extra_body or {}), patience
         self.breaker = breaker or Breaker()
         self._told = 0
-        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+        # A proxy of the environment is for the world outside this machine.
+        self._lines = Lines(concurrency, proxied=not is_loopback(self.base_url))
         self._chance = random.Random()  # a generator of its own: retries leave no trace in what a run draws
 
     def __repr__(self) -> str:
         return f"Endpoint({self.base_url!r}, {self.model!r})"
+
+    def __deepcopy__(self, memo: object) -> Endpoint:
+        """Itself: whoever asks the same service shares its breaker and its slots."""
+        return self
 
     async def complete(
         self,
@@ -131,12 +147,20 @@ class Endpoint:
         }
         body = {name: value for name, value in body.items() if value is not None}
         sent = json.dumps(body, allow_nan=False).encode()
-        async with self._line() as line, line.slots:
+        async with self._lines.line() as line, line.slots:
             return await self._admitted(line.client, sent)
 
     def describe(self) -> dict[str, Any]:
         """Model and address. What it answers cannot be had again for certain: a seed is a wish, weights may change."""
         return {"kind": "endpoint", "model": self.model, "base_url": self.base_url, "repeatable": False}
+
+    def to_config(self) -> dict[str, Any]:
+        """The arguments that make it again, without those that are the default."""
+        given = {name: getattr(self, name) for name in self.OPTIONS}
+        parameters = inspect.signature(Endpoint).parameters
+        changed = {name: value for name, value in given.items() if value != (parameters[name].default or type(value)())}
+        key = {} if self.api_key_env is None else {"api_key_env": self.api_key_env}
+        return {"base_url": self.base_url, "model": self.model, **key, **changed}
 
     def check(self) -> None:
         """Check before a run what can be checked without asking the server.
@@ -150,10 +174,7 @@ class Endpoint:
             raise ConfigError(str(error)) from None
 
     async def _admitted(self, client: httpx2.AsyncClient, body: bytes) -> str:
-        try:
-            admission = self.breaker.admit()
-        except BreakerOpen as error:
-            raise ChatFailed(f"{self.model} at {self.base_url}: {error}") from None
+        admission = await self._admission()
         try:
             with admission:
                 try:
@@ -169,6 +190,17 @@ class Endpoint:
                 self._told = self.breaker.openings
                 logger.warning("%s at %s keeps failing and is left alone for a while", self.model, self.base_url)
             raise ChatFailed(f"{self.model} at {self.base_url}: {error}") from None
+
+    async def _admission(self) -> Admission:
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                return self.breaker.admit()
+            except BreakerOpen as error:
+                wait = max(error.seconds, _PROBE_POLL)
+                if wait > end - time.monotonic():
+                    raise ChatFailed(f"{self.model} at {self.base_url}: {error}") from None
+            await asyncio.sleep(wait)
 
     async def _persistently(self, client: httpx2.AsyncClient, body: bytes) -> str:
         """Try again what failed in passing, until the tries or the seconds are used up."""
@@ -210,7 +242,7 @@ class Endpoint:
             raise Transient(self._hidden(f"{type(error).__name__}: {error}")) from None
         if response.status_code != 200:
             said = self._hidden(content.decode(errors="replace"))
-            raise _refusal(response.status_code, said, response.headers.get("retry-after"))
+            raise refusal(response.status_code, said, response.headers.get("retry-after"))
         try:
             return read_answer(content)
         except BadAnswer as error:
@@ -237,32 +269,7 @@ class Endpoint:
         text = text.replace(key, "***") if key else text
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
 
-    @asynccontextmanager
-    async def _line(self) -> AsyncIterator[_Line]:
-        """The connections of this event loop: kept while any call is under way, so that none outlives its loop."""
-        loop = asyncio.get_running_loop()
-        line = self._lines.get(loop)
-        if line is None:
-            limits = httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-            # A proxy of the environment is for the world outside this machine.
-            outside = not is_loopback(self.base_url)
-            client = httpx2.AsyncClient(follow_redirects=False, timeout=None, limits=limits, trust_env=outside)
-            line = self._lines[loop] = _Line(client, asyncio.Semaphore(self.concurrency))
-        line.calls += 1
-        try:
-            yield line
-        finally:
-            line.calls -= 1
-            if not line.calls:
-                del self._lines[loop]
-                await line.client.aclose()
 
-
-def _refusal(status: int, said: str, wait: str | None) -> Transient | Refused:
-    """What an answer with another status than 200 means."""
-    text = f"the server answered {status}" + (f": {said}" if said else "")
-    if status in (408, 409, 429) or status >= 500:
-        return Transient(text, retry_after=retry_after(wait), fault=status != 429)
-    if 300 <= status < 400:
-        text = f"the server answered {status}, a redirect, which is not followed: name the address it leads to"
-    return Refused(text)
+def _number(value: object) -> bool:
+    """Whether it is a number above 0."""
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 < value < math.inf

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import socket
 from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 
 from ..core.errors import ConfigError
+from ..core.secrets import is_variable
 from .answers import Refused
-
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 def checked_address(base_url: object, *, with_key: bool) -> str:
@@ -51,11 +49,11 @@ def checked_variable(name: object) -> str:
     """The name of an environment variable.
 
     Raises:
-        ConfigError: it is none. Small letters are refused, since an API key has some and is easily put here instead.
+        ConfigError: it is none; what it is instead is not repeated.
     """
-    if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+    if not is_variable(name):
         raise ConfigError("api_key_env must be the name of an environment variable in capitals, such as JUDGE_API_KEY")
-    return name
+    return str(name)
 
 
 def api_key(variable: str | None) -> str | None:

@@ -301,6 +301,13 @@ def test_two_spellings_of_the_combination_are_one_too_many(write):
         ("rewards:\n  - {type: safety, weight: -1}\n", 4, "rewards[0].weight is -1; it must be at least 0"),
         ("rewards:\n  - {type: safety, optimal_length: 5}\n", 4, 'optimal_length is for the reward "conciseness"'),
         ("rewards:\n  - {type: custom}\n", 4, "module: my_rewards.my_reward"),
+        ("rewards:\n  - {type: llm_judge, model: m}\n", 4, 'a reward of type "llm_judge" needs "base_url: http'),
+        ("rewards:\n  - {type: safety, rubric: kind}\n", 4, 'rubric is for the reward "llm_judge" and "group_judge"'),
+        (
+            "rewards:\n  - {type: llm_judge, base_url: b, model: m, retries: -1}\n",
+            4,
+            "retries is -1; it must be at least",
+        ),
         ("rewards:\n  - {type: custom, module: 'a;b'}\n", 4, "want a dotted Python name"),
         ("rewards:\n  - {type: custom, module: ..x}\n", 4, "want a dotted Python name"),
         ("rewards:\n  - weight: 1\n", 4, "rewards[0].type is missing"),
@@ -562,6 +569,13 @@ def test_a_secret_is_never_repeated_in_a_problem(write):
     )
     assert len(problems) == 2
     assert "canary" not in "\n".join(problems)
+
+
+def test_an_api_key_in_the_place_of_its_variable_is_not_repeated(write):
+    entry = "{type: llm_judge, base_url: b, model: m, api_key_env: sk-canary}"
+    (problem,) = problems_of(write(MINIMAL + f"rewards: [{entry}]\n"))
+    assert "api_key_env must be the name of an environment variable in capitals" in problem
+    assert "canary" not in problem
 
 
 def test_a_value_from_a_variable_is_not_repeated_in_a_problem_either(write):

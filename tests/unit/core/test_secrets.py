@@ -1,6 +1,6 @@
 import pytest
 
-from stateset_agents.core.secrets import is_secret
+from stateset_agents.core.secrets import is_secret, is_variable
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,8 @@ def test_names_of_secrets_are_known(name):
 )
 def test_names_that_only_look_like_secrets_are_not(name):
     assert not is_secret(name)
+
+
+def test_a_variable_has_capitals_and_an_api_key_does_not():
+    assert all(is_variable(name) for name in ("JUDGE_API_KEY", "_K", "A1"))
+    assert not any(is_variable(name) for name in ("sk-abc", "hf_abc", "judge_key", "", "A-B", "1A", "A\n", None, 3))

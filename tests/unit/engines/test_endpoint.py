@@ -1,6 +1,7 @@
 """A chat model over HTTP, before a real server on loopback that answers and misbehaves by script."""
 
 import asyncio
+import copy
 import gc
 import json
 import logging
@@ -147,10 +148,13 @@ async def test_a_request_may_take_so_many_seconds_however_it_spends_them(endpoin
 async def test_a_call_with_all_its_tries_has_a_total_of_seconds(endpoint_server):
     server = endpoint_server(script(HANG))
     begun = time.monotonic()
-    # 0.2 + 0.2 + 0.1 s of tries: the third is cut by the total, and no time is left for a fourth.
-    await failure(endpoint(server, seconds=0.2, total_seconds=0.5, retries=9))
-    assert 0.49 <= time.monotonic() - begun < 5
+    # 0.5 + 0.5 + 0.3 s of tries: the third is cut by the total, and no time is left for a fourth.
+    await failure(endpoint(server, seconds=0.5, total_seconds=1.3, retries=9))
+    assert 1.29 <= time.monotonic() - begun < 5
     assert server.count == 3
+    begun = time.monotonic()
+    await failure(endpoint(server, seconds=30.0, total_seconds=0.3))
+    assert 0.29 <= time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -187,12 +191,16 @@ async def test_so_many_requests_are_in_flight_at_once(endpoint_server):
     assert await asyncio.gather(*(ask(model) for _ in range(9))) == ["Hi"] * 9
     assert server.most_in_flight == 3
 
+    # Eight calls of 0.3 s one after another: whoever waits for a slot does not use up the two seconds that it has.
+    model = endpoint(endpoint_server(script(says("Hi", delay=0.3))), concurrency=1, seconds=2.0, retries=0)
+    assert await asyncio.gather(*(ask(model) for _ in range(8))) == ["Hi"] * 8
+
 
 def test_an_endpoint_serves_one_event_loop_after_another_and_leaves_nothing_open(endpoint_server):
     server = endpoint_server(script("Hi"))
     model = endpoint(server)
     assert [asyncio.run(ask(model)) for _ in range(2)] == ["Hi", "Hi"]
-    assert not model._lines
+    assert len(model._lines) == 0
     gc.collect()  # a connection left open would warn here, and a warning is an error
 
 
@@ -224,6 +232,24 @@ async def test_after_calls_that_failed_the_service_is_left_alone_and_then_probed
     now = 60.0
     assert await ask(model) == "Back again"
     assert model.breaker.state is BreakerState.CLOSED
+
+
+async def test_a_patient_call_waits_for_the_probe_and_no_longer_than_it_may(endpoint_server):
+    server = endpoint_server(script(*[BROKEN] * 2, "Back again"))
+    model = endpoint(server, retries=0, patience=20.0, breaker=Breaker(window=2, min_calls=2, cool_down=0.5))
+    await failure(model)
+    await failure(model)
+    begun = time.monotonic()
+    # One of them is the probe; the others wait until it has shown that the service is back.
+    assert await asyncio.gather(*(ask(model) for _ in range(4))) == ["Back again"] * 4
+    assert 0.5 <= time.monotonic() - begun < 15
+
+    model = endpoint(endpoint_server(script(BROKEN)), retries=0, patience=0.3, breaker=breaker())
+    for _ in range(2):
+        await failure(model)
+    begun = time.monotonic()
+    assert "left alone" in await failure(model)
+    assert time.monotonic() - begun < 5  # the probe is 60 s away, so there is nothing to wait for
 
 
 @pytest.mark.parametrize("reply", [BUSY, Reply(400), says("")], ids=["busy", "refused", "empty"])
@@ -344,3 +370,26 @@ def test_an_answer_that_is_cut_by_its_length_is_still_what_the_model_said():
     assert read_answer(json.dumps(body).encode()) == "And then"
     with pytest.raises(BadAnswer, match=r"finish_reason 'length'"):
         read_answer(json.dumps({"choices": [{"finish_reason": "length", "message": {"content": None}}]}).encode())
+
+
+async def test_a_proxy_of_the_environment_is_not_told_what_this_machine_asks_itself(endpoint_server, monkeypatch):
+    proxy, server = endpoint_server(script("I read along")), endpoint_server(script("Hi"))
+    monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
+    monkeypatch.setenv("ALL_PROXY", proxy.base_url.removesuffix("/v1"))
+    assert await ask(endpoint(server)) == "Hi"
+    assert proxy.count == 0
+
+
+def test_an_endpoint_is_the_same_after_its_config_and_is_shared_by_copies():
+    model = Endpoint("http://localhost/v1/", "m", api_key_env="JUDGE_KEY", retries=0, extra_body={"seed": None})
+    config = {
+        "base_url": "http://localhost/v1",
+        "model": "m",
+        "api_key_env": "JUDGE_KEY",
+        "retries": 0,
+        "extra_body": {"seed": None},
+    }
+    assert model.to_config() == config
+    assert Endpoint(**config).to_config() == config
+    assert Endpoint("http://localhost/v1", "m").to_config() == {"base_url": "http://localhost/v1", "model": "m"}
+    assert copy.deepcopy(model) is model

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..secrets import is_variable
+
 
 @dataclass(frozen=True)
 class Option:
@@ -74,6 +76,31 @@ _GROUND_TRUTH = {
     "ground_truth_file": Option(str, "JSON or YAML file of right answers", file=True),
 }
 
+_JUDGE = {
+    "base_url": Option(
+        str, "of an OpenAI-compatible server, with /v1", needed=True, example="base_url: http://127.0.0.1:8000/v1"
+    ),
+    "model": Option(str, "as the server calls it", needed=True, example="model: my-judge"),
+    "api_key_env": Option(
+        str,
+        "name of the variable with the API key",
+        check=is_variable,
+        wanted="the name of an environment variable in capitals, such as JUDGE_API_KEY",
+    ),
+    "rubric": Option(str, "what a good conversation is, in words"),
+    "show": Option(list[str], "of the context, what the judge sees beside the turns"),
+    "cache_file": Option(str, "SQLite file that keeps what the judge said"),
+    "temperature": Option(float, "of the judge's answer", at_least=0),
+    "max_tokens": Option(int, "longest answer", at_least=1),
+    "seconds": Option(float, "of one request", above=0),
+    "total_seconds": Option(float, "of a question with all its tries", above=0),
+    "retries": Option(int, "of a request that failed in passing", at_least=0),
+    "first_wait": Option(float, "seconds before the first retry", at_least=0),
+    "patience": Option(float, "seconds that a question waits for a server that keeps failing", at_least=0),
+    "concurrency": Option(int, "requests in flight at once", at_least=1),
+    "max_bytes": Option(int, "of one answer", at_least=1),
+    "extra_body": Option(dict[str, Any], "more keys of each request; null leaves one out"),
+}
 _CHECKS = "checks: [{contains: refund, points: 2}]"
 
 KINDS: dict[str, RewardKind] = {
@@ -138,6 +165,8 @@ KINDS: dict[str, RewardKind] = {
         },
         imports=True,
     ),
+    "llm_judge": RewardKind("rewards.llm_judge.LLMJudgeReward", _JUDGE, imports=True, maker="from_entry"),
+    "group_judge": RewardKind("rewards.group_judge.GroupJudgeReward", _JUDGE, imports=True, maker="from_entry"),
     "custom": RewardKind("", {"module": _MODULE}),
 }
 
