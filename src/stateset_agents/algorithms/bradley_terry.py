@@ -1,7 +1,7 @@
 """A linear reward from pairs of a better and a worse conversation.
 
-Invariant: the fit is a function of its arguments alone. The loss is convex, the descent begins at 0 with a step that the
-curvature decides, and no random number is drawn.
+Invariant: the fit is a function of its arguments alone. The loss is convex, the descent begins at 0, the curvature
+decides its stride, and no random number is drawn.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def candidates(name: str, base_dir: Path, environ: Mapping[str, str]) -> list[Pa
     return list(dict.fromkeys(places))
 
 
-def find_data_file(name: str, base_dir: Path, environ: Mapping[str, str]) -> Path | None:
-    """The first place that holds the file, as an absolute path; None if none does."""
-    return next((place.resolve() for place in candidates(name, base_dir, environ) if place.is_file()), None)
+def find_data_file(name: str, base_dir: Path, environ: Mapping[str, str], *, folders: bool = False) -> Path | None:
+    """The first place that holds the file (or, with `folders`, a folder), as an absolute path; None if none does."""
+    places = candidates(name, base_dir, environ)
+    return next((place.resolve() for place in places if place.is_file() or (folders and place.is_dir())), None)

