@@ -182,10 +182,8 @@ class NeuralRewardTrainer:
 
 
 def _read(pairs: Pairs) -> list[_Pair]:
-    given: Sequence[Record | tuple[Conversation, Conversation]]
-    given = read_records(Path(pairs), pairs=True) if isinstance(pairs, (str, Path)) else pairs
     read, problems = [], []
-    for number, pair in enumerate(given):
+    for number, pair in enumerate(_given(pairs)):
         place, sides = _sides(number, pair)
         if len(sides) != 2:
             problems.append(f"{place} has {len(sides)} conversations; a pair has two, the better one first")
@@ -198,6 +196,12 @@ def _read(pairs: Pairs) -> list[_Pair]:
         read.append(_Pair(place, chosen, rejected))
     refuse(problems)
     return read
+
+
+def _given(pairs: Pairs) -> Sequence[Record | tuple[Conversation, Conversation]]:
+    if isinstance(pairs, (str, Path)):
+        return read_records(Path(pairs), pairs=True)
+    return pairs
 
 
 def _sides(number: int, pair: Record | tuple[Conversation, Conversation]) -> tuple[str, list[Messages]]:
