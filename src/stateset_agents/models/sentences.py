@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelError
 from .devices import choose_device
 from .folders import check_folder, weight_hashes
+from .frozen import in_one_thread
 from .quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ class SentenceEmbedder:
         self._model = _weights(self.folder, self._device)
         self._window = _window(self.folder, self._model.config)
         self._tokenizer = _tokenizer(self.folder, self._window)
-        self._lock = threading.Lock()
         self._known = lru_cache(REMEMBERED)(self._vector)  # references come with every conversation
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
@@ -90,28 +89,28 @@ class SentenceEmbedder:
         """
         import torch
 
-        with self._lock, torch.inference_mode():
-            found = torch.stack([self._known(text) for text in texts])
+        found = torch.stack([in_one_thread(self._known, text) for text in texts])
         if not bool(found.isfinite().all()):
             raise ModelError(f"{self.folder} gives vectors that are not finite numbers")
-        return found.clone()
+        return found
 
     def _vector(self, text: str) -> Tensor:
         import torch
 
         read = self._tokenizer.encode(text)
-        states = [
-            self._model(
-                input_ids=torch.tensor([window.ids], device=self._device),
-                attention_mask=torch.ones(1, len(window.ids), dtype=torch.long, device=self._device),
-            )
-            .last_hidden_state[0]
-            .double()
-            for window in (read, *read.overflowing)
-        ]
+        with torch.inference_mode():
+            states = [
+                self._model(
+                    input_ids=torch.tensor([window.ids], device=self._device),
+                    attention_mask=torch.ones(1, len(window.ids), dtype=torch.long, device=self._device),
+                )
+                .last_hidden_state[0]
+                .double()
+                for window in (read, *read.overflowing)
+            ]
         tokens = torch.cat([state if self._pooling == "mean" else state[:1] for state in states])
         pooled = tokens.mean(dim=0)
-        return torch.nn.functional.normalize(pooled, dim=0).cpu()
+        return torch.nn.functional.normalize(pooled, dim=0).cpu().clone()
 
 
 def find_installed() -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..chat.codec import ChatCodec
 from ..core.errors import DataError, ModelError
 from ..models import LoadedModel, load_model
+from ..models.frozen import in_one_thread
 from ..models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -109,9 +110,12 @@ class Backbone:
         Raises:
             ModelError: the model gives numbers that are not finite.
         """
+        return in_one_thread(self._vector, ids, start)
+
+    def _vector(self, ids: Sequence[int], start: int) -> Tensor:
         import torch
 
-        with self._reading, torch.inference_mode():
+        with torch.inference_mode():
             row = torch.tensor([ids], device=self.model.device)
             states: Tensor = self.model.model.base_model(row, use_cache=False).last_hidden_state[0].double()
             parts = {"last": states[-1], "mean": states[start:].mean(dim=0)}

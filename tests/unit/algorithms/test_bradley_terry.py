@@ -75,3 +75,9 @@ def test_pairs_that_contradict_the_watched_ones_teach_nothing():
     assert found.steps == 0
     assert found.weight.tolist() == [0.0]
     assert found.watched_loss == pytest.approx(math.log(2.0))
+
+
+def test_it_ends_when_nothing_gets_better():
+    """Mutation: patience without end."""
+    found = fit_linear(doubles([1.0]), THREE_IN_FOUR, l2=0.1, max_steps=10**12)
+    assert found.watched_loss == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4.0), abs=1e-3)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import threading
 from dataclasses import replace
 
 import pytest
@@ -73,6 +74,21 @@ async def test_a_conversation_has_the_same_score_to_the_bit_alone_and_beside_oth
     for talk, beside in zip(talks, together, strict=True):
         assert (await LearnedReward.of(one_input(3, pooling="both")).evaluate(talk)).score == beside.score
     assert len({result.score for result in together}) == len(talks)
+
+
+async def test_all_passes_are_in_one_thread_because_bits_depend_on_its_settings(monkeypatch):
+    """Mutation: a pass in whichever thread asks."""
+    model, threads = one_input(3), set()
+    forward = model.backbone.model.model.base_model.forward
+    monkeypatch.setattr(
+        model.backbone.model.model.base_model,
+        "forward",
+        lambda *args, **kwargs: threads.add(threading.get_ident()) or forward(*args, **kwargs),
+    )
+    talks = [turns_of([*ASKED, {"role": "assistant", "content": "word " * count}]) for count in range(1, 9)]
+    await asyncio.gather(*(LearnedReward.of(model).evaluate(talk) for talk in talks))
+    model.value(TALK)
+    assert len(threads) == 1
 
 
 async def test_what_follows_the_last_reply_is_not_read_and_no_reply_scores_0():
