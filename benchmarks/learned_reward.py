@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import itertools
 import json
 import random
@@ -38,14 +39,14 @@ async def answers(model: str, questions: int) -> dict[str, list[str]]:
     agent = MultiTurnAgent.from_model(model, temperature=1.0, max_new_tokens=48)
     await agent.initialize()
     data = json.loads((ROOT / "data/customer_service_scenarios.json").read_text(encoding="utf-8"))
-    asked = [said for scenario in data["scenarios"] for said in scenario["user_responses"][:2]][:questions]
+    asked = [(one["id"], said) for one in data["scenarios"] for said in one["user_responses"][:2]][:questions]
 
-    async def one(number: int, said: str, sample: int) -> tuple[str, str]:
-        turn = await agent.fork(f"{number}/{sample}").process_turn([], said)
+    async def one(scenario: str, said: str, sample: int) -> tuple[str, str]:
+        turn = await agent.fork(f"{scenario}-{said}-{sample}").process_turn([], said)
         return said, turn.content
 
     found: dict[str, list[str]] = defaultdict(list)
-    tasks = [one(number, said, sample) for number, said in enumerate(asked) for sample in range(3)]
+    tasks = [one(scenario, said, sample) for scenario, said in asked for sample in range(3)]
     for said, reply in await asyncio.gather(*tasks):
         if reply.strip():
             found[said].append(reply)
@@ -56,9 +57,18 @@ async def answers(model: str, questions: int) -> dict[str, list[str]]:
 async def pooling(model: str, questions: int) -> None:
     """Print a table of held-out accuracies."""
     from stateset_agents.core.errors import DataError
-    from stateset_agents.rewards.backbone import POOLINGS
+    from stateset_agents.rewards.backbone import POOLINGS, Backbone
     from stateset_agents.training.neural_reward import NeuralRewardTrainer
 
+    class Part(Backbone):
+        """A part of the vectors of "both", which are computed once."""
+
+        def vector(self, ids: Sequence[int], start: int) -> Any:
+            both = read(ids, start)
+            width = len(both) // 2
+            return {"both": both, "last": both[:width], "mean": both[width:]}[self.pooling]
+
+    read = functools.cache(Backbone(model, "both").vector)
     said = await answers(model, questions)
     helpful = {
         (asked, reply): (await HelpfulnessReward().evaluate(turns(exchange(asked, reply)))).score or 0.0
@@ -72,6 +82,8 @@ async def pooling(model: str, questions: int) -> None:
         "most polite words": lambda asked, reply: sum(word in reply.lower() for word in POLITE),
     }
     trainers = {kind: NeuralRewardTrainer(model, pooling=kind) for kind in POOLINGS}
+    for kind, trainer in trainers.items():
+        trainer.backbone = Part(model, kind)
     print("| rule | pairs | " + " | ".join(POOLINGS) + " |\n|---|" + "---|" * (1 + len(POOLINGS)))
     for name, rule in rules.items():
         pairs = []

@@ -50,7 +50,7 @@ async def test_the_last_reply_counts_where_that_is_asked_for():
 async def test_of_several_wordings_the_nearest_counts_and_of_several_topics_the_mean():
     several = compass(ground_truth={"one": ["south", "nearly north"]})
     assert (await several.evaluate(talk("north"), {"scenario_id": "one"})).score == pytest.approx(0.5)
-    topics = compass(ground_truth={"one": {"up": "north", "right": ["east", "south"]}})
+    topics = compass(ground_truth={"one": {"up": "north", "right": ["south", "east"]}})
     result = await topics.evaluate(talk("nearly north", "east"), {"scenario_id": "one"})
     assert result.breakdown == pytest.approx({"up": 0.5, "right": 1.0})
     assert result.score == pytest.approx(0.75)
@@ -70,6 +70,9 @@ async def test_the_opposite_is_worth_no_less_than_something_else_and_silence_is_
 async def test_the_scenarios_own_reference_is_used_where_none_is_given_and_without_any_it_is_unscored():
     reward = compass()
     assert (await reward.evaluate(talk("north"), {"ground_truth": ("south", "north")})).score == pytest.approx(1.0)
+    own = compass(ground_truth={"one": "north"})
+    context = {"scenario_id": "one", "ground_truth": "east"}
+    assert (await own.evaluate(talk("north"), context)).score == pytest.approx(1.0)
     result = await compass(ground_truth={"other": "north"}).evaluate(talk("north"), {"scenario_id": "one"})
     assert result.score is None
     assert result.metadata["unscored"] == "scenario 'one' has no ground truth"
