@@ -12,9 +12,7 @@ from stateset_agents.core.dotted import import_dotted
 from stateset_agents.core.reward import KINDS, as_reward
 from stateset_agents.training.from_config import build_reward
 
-FOLDER = Path(__file__).parents[3] / "docs"
-DOCS = (FOLDER / "rewards.md").read_text(encoding="utf-8")
-LEARNED = (FOLDER / "rewards-learned.md").read_text(encoding="utf-8")  # run by test_docs_rewards_learned.py
+DOCS = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
 YAML = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
 
@@ -47,7 +45,7 @@ def test_each_program_runs(tmp_path, text):
 def test_every_plain_reward_has_a_row_an_example_and_the_range_of_its_class():
     """Those of higher rooms may have a page of their own."""
     rows = {cells[1].strip(" `"): cells for cells in (line.split("|") for line in DOCS.splitlines() if "|" in line)}
-    shown = "\n".join([*YAML, LEARNED])
+    shown = "\n".join(YAML)
     for name, kind in KINDS.items():
         if kind.address.startswith("core."):
             assert f"type: {name}" in shown
