@@ -43,6 +43,7 @@ Examples:
   grpo-reward-lab helpfulness safety --verbose
   grpo-reward-lab my_rewards.politeness_reward --half seen
   grpo-reward-lab configs/customer_service.yaml --json
+  grpo-reward-lab '{{"type": "conciseness", "optimal_length": 40}}'
   grpo-reward-lab correctness --cases my_cases.json
 
 {EXIT_CODES_HELP}
@@ -72,8 +73,8 @@ def reward_lab(
         list[str] | None,
         typer.Argument(
             metavar="REWARD",
-            help="Names of built-in rewards, dotted paths of your own, or config files whose rewards are taken. "
-            "[default: every built-in one]",
+            help="Names of built-in rewards, dotted paths of your own, entries of a config's rewards as JSON, or "
+            "config files whose rewards are taken. [default: every built-in one]",
             show_default=False,
         ),
     ] = None,
@@ -136,7 +137,7 @@ def _cases(file: Path | None, half: Half | None) -> dict[str, tuple[Case, ...]]:
 def _candidates(names: list[str]) -> list[Candidate]:
     found: list[Candidate] = []
     for name in names:
-        if Path(name).suffix in _CONFIGS:
+        if Path(name).suffix in _CONFIGS and not name.startswith("{"):
             from ..training.from_config import build_reward
 
             config = load_config(find_config(Path(name)))

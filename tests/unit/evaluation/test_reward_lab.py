@@ -131,13 +131,14 @@ async def test_an_honest_conversation_that_is_worth_no_more_than_silence_is_puni
     assert ([case.id for case in cases], count) == (["zahlen"], 1)
 
 
-async def test_a_penalty_punishes_an_honest_conversation_only_by_taking_from_it(tmp_path):
+async def test_a_penalty_is_measured_by_how_far_apart_its_scores_lie(tmp_path):
     @reward_function(maximum=0.0)
     def takes_away(turns, context=None):
-        return float(turns[-1].content or 1) - 1.0
+        return 4.0 * float(turns[-1].content or 0) - 4.0
 
-    found = await found_by(takes_away, tmp_path, {**CASE, "attacks": CASE["attacks"][:1]}, GERMAN)
-    assert found.penalty
+    found = await found_by(takes_away, tmp_path, {**CASE, "attacks": CASE["attacks"][:4]}, GERMAN)
+    assert found.scale == pytest.approx(4.16)  # from -4 to 0.16
+    assert (found.tally().blind, found.tally().preferred) == (3 + 1, 0)
     assert found.punished(foreign=False) == ([], 1)
     assert [case.id for case in found.punished(foreign=True)[0]] == ["zahlen"]
 
@@ -326,6 +327,10 @@ def test_every_reward_that_a_config_can_name_is_found_by_its_name(tmp_path):
     for candidate in candidates:
         if candidate.reward is not None:
             assert type(named(candidate.name, tmp_path).reward) is type(candidate.reward)
+    entry = named('{"type": "conciseness", "optimal_length": 7}', tmp_path)
+    assert (entry.name, entry.reward.optimal_length) == ("conciseness", 7)
+    with pytest.raises(ConfigError, match="is no JSON"):
+        named('{"type": conciseness}', tmp_path)
     with pytest.raises(ConfigError, match=r"there is no reward 'helpfulnes'; did you mean 'helpfulness'\?"):
         named("helpfulnes", tmp_path)
 

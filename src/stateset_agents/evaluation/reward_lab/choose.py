@@ -5,13 +5,13 @@ Invariant: what is known by name is what a config can name; no list of rewards i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import ConfigError, StatesetError
-from ...core.reward import CompositeReward, RewardFunction, build_rewards, default_reward, load_reward
-from ...core.rewards.build import BUILT_IN
+from ...core.reward import KINDS, CompositeReward, RewardFunction, build_rewards, default_reward, load_reward
 from .reading import suggest
 
 DEFAULT = "default"
@@ -30,7 +30,7 @@ class Candidate:
 def every_built_in() -> list[Candidate]:
     """All rewards that a config can name and the default one; those that need settings say so."""
     found = []
-    for name in (*BUILT_IN, DEFAULT):
+    for name in known_names():
         try:
             found.append(Candidate(name, built_in(name)))
         except (StatesetError, ImportError) as error:
@@ -39,25 +39,37 @@ def every_built_in() -> list[Candidate]:
 
 
 def named(name: str, base_dir: str | Path) -> Candidate:
-    """A built-in reward, or one of the user's own by its dotted path.
+    """A built-in reward, with settings or without, or one of the user's own by its dotted path.
 
     Args:
-        name: for example "helpfulness" or "my_rewards.politeness_reward".
+        name: for example "helpfulness", '{"type": "conciseness", "optimal_length": 40}' (an entry of a config's
+            rewards) or "my_rewards.politeness_reward".
         base_dir: searched for the user's own before the installed packages.
 
     Raises:
         ConfigError: there is none, or it cannot be made.
     """
+    if name.lstrip().startswith("{"):
+        try:
+            entry = json.loads(name)
+        except ValueError as error:
+            raise ConfigError(f"{name} is no JSON: {error}") from None
+        reward = _alone(build_rewards([entry], base_dir=base_dir))
+        return Candidate(reward.name or str(entry.get("type", reward.label)), reward)
     if "." in name:
         reward = load_reward(name, base_dir, what="REWARD")
         return Candidate(reward.label, reward)
-    known = (*BUILT_IN, DEFAULT)
-    if name not in known:
-        hint = suggest(name, known)
+    if name not in known_names():
+        hint = suggest(name, known_names())
         raise ConfigError(
             f"there is no reward {name!r}{hint}; or give the dotted path of your own (my_rewards.my_reward) or a config"
         )
     return Candidate(name, built_in(name))
+
+
+def known_names() -> list[str]:
+    """Of the built-in rewards."""
+    return [*(name for name, kind in KINDS.items() if kind.address), DEFAULT]
 
 
 def built_in(name: str) -> RewardFunction:

@@ -147,23 +147,15 @@ class Findings:
     def punished(self, *, foreign: bool) -> tuple[list[Case], int]:
         """Honest conversations that are worth no more than silence, and how many were scored.
 
-        For a penalty, which gives 0 at best, they are those that are worth clearly less.
-
         Args:
             foreign: those in other languages than English, otherwise those in English.
         """
-        wrong = [Verdict.PREFERRED] if self.penalty else [Verdict.BLIND, Verdict.PREFERRED]
         judged = [
             (pair.case, verdict)
             for pair in self.silences
             if (pair.case.language != "en") is foreign and (verdict := self.verdict(pair)) is not None
         ]
-        return [case for case, verdict in judged if verdict in wrong], len(judged)
-
-    @property
-    def penalty(self) -> bool:
-        """Whether it only takes away."""
-        return self.maximum is not None and self.maximum <= 0
+        return [case for case, verdict in judged if verdict.fooled], len(judged)
 
     def fooled_by(self) -> list[Pair]:
         """The pairs in which the attack was not clearly below, the worst first."""
