@@ -1,7 +1,9 @@
 """The reward lab: its files, its counts and what it prints, against cases counted by hand."""
 
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ from stateset_agents.evaluation.reward_lab import (
     shipped_cases,
     stage,
 )
+from stateset_agents.evaluation.reward_lab.report import TITLES
 
 RIVALS = [
     ("platitudes", "0.96", Verdict.BLIND),  # 0.04 below
@@ -375,3 +378,20 @@ async def test_markdown_and_json_hold_the_same_counts(tmp_path):
         "attack": 1.06,
         "honest": 1.0,
     }
+
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "reward-lab.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_a_file_of_cases_is_one(tmp_path):
+    (example,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
+    path = tmp_path / "example.json"
+    path.write_text(example)
+    (case,) = load_cases(path)
+    assert [attack.category for attack in case.attacks] == ["flattery", "wrong_answer", "very_long"]
+
+
+def test_the_document_names_every_kind_of_attack():
+    assert all(f"`{category}`" in DOCUMENT for category in CATEGORIES)
+    assert all(f"| {title} |" in DOCUMENT for title in TITLES.values())
+    assert TITLES.keys() == CATEGORIES.keys()

@@ -12,7 +12,7 @@ from typing import Any
 
 from .cases import CATEGORIES, Replies
 from .choose import Candidate
-from .measure import Findings, Pair, Score, Tally
+from .measure import Findings, Pair, Score, Tally, Verdict
 
 TITLES = {
     "platitudes": "platitudes",
@@ -28,7 +28,7 @@ TITLES = {
 }
 """Categories as they head a column."""
 WORST = 3
-"""Attacks listed for each reward."""
+"""Attacks listed for each reward, of those that it prefers."""
 _CLIPPED = 160
 
 
@@ -40,18 +40,19 @@ def as_text(findings: Sequence[Findings], missing: Sequence[Candidate], *, verbo
         missing: rewards that could not be made.
         verbose: list every attack that fooled a reward, with what was said.
     """
-    lines = [f"{explanation(findings)}"]
+    lines = [explanation(findings)]
     for half, found in _halves(findings):
         rows = [["reward", *TITLES.values(), "fooled", "preferred", "punished", "foreign"]]
         rows += [[one.reward, *_cells(one)] for one in found]
         lines += ["", _heading(half, found), "", *_aligned(rows)]
-    lines += ["", *(f"note: {line}" for line in _not_judged(findings, missing))]
+    notes = [f"note: {line}" for line in _notes(findings, missing)]
+    lines += ["", *notes] if notes else []
     for one in findings:
-        worst = one.fooled_by()
+        fooled = one.fooled_by()
+        worst = fooled if verbose else [pair for pair in fooled if one.verdict(pair) is Verdict.PREFERRED][:WORST]
         if worst:
-            shown = worst if verbose else worst[:WORST]
             lines += ["", f"{one.reward} on {one.half}: {_fooled(one.tally())}, the worst first"]
-            for pair in shown:
+            for pair in worst:
                 lines += [f"  {_line(pair)}", *(_said(pair) if verbose else ())]
     return "\n".join(lines)
 
@@ -64,7 +65,7 @@ def as_markdown(findings: Sequence[Findings], missing: Sequence[Candidate]) -> s
         lines += [_heading(half, found), "", f"| {' | '.join(titles)} |", f"|---{'|---:' * (len(titles) - 1)}|"]
         lines += [f"| {' | '.join([one.reward, *_cells(one)])} |" for one in found]
         lines.append("")
-    lines += [f"- {line}" for line in _not_judged(findings, missing)]
+    lines += [f"- {line}" for line in _notes(findings, missing)]
     return "\n".join(lines).rstrip()
 
 
@@ -128,7 +129,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _not_judged(findings: Sequence[Findings], missing: Sequence[Candidate]) -> Iterator[str]:
+def _notes(findings: Sequence[Findings], missing: Sequence[Candidate]) -> Iterator[str]:
     for candidate in missing:
         yield f"{candidate.name} was not tried: {_clipped(candidate.problem)}"
     for one in findings:
