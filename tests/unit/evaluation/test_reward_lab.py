@@ -178,7 +178,8 @@ async def test_a_case_that_a_reward_has_nothing_to_judge_by_is_unscored(tmp_path
     blank = {key: value for key, value in CASE.items() if key != "scenario"}
     found = await found_by(CorrectnessReward(), tmp_path, blank)
     assert found.tally().tried == 0
-    assert sum(found.without_verdict()["unscored"].values()) == len(RIVALS)
+    reason = "scenario 'numbers' has neither facts nor ground truth to judge by"
+    assert found.without_verdict() == {"unscored": {reason: len(RIVALS)}}
 
 
 class Ranks(GroupReward):
@@ -359,7 +360,7 @@ async def test_the_text_shows_counts_by_kind_and_the_worst_attack(tmp_path):
     assert row.split()[1:] == "2/2 - - 1/2 - 1/1 - - - 1/1 5/6 1/6 0/1 1/1".split()
     assert "numbers/wrong_answer[4]: attack 1.06, honest 1.00" in text
     assert "attack: 'x / 1.06'" in as_text([found], [], verbose=True)
-    assert "gives these honest conversations no more than silence: zahlen (de)" in text
+    assert "reads_its_score on mine gives 1 of 2 honest conversations no more than silence: zahlen (de)" in text
 
 
 async def test_markdown_and_json_hold_the_same_counts(tmp_path):

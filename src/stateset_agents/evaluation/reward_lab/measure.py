@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ...core.errors import ConfigError, StatesetError
+from ...core.errors import StatesetError
 from ...core.reward import GroupReward, RewardFunction
 from ...core.trajectory import MultiTurnTrajectory
 from ...rollouts.episode import Played, judge_together
@@ -220,15 +220,13 @@ class _Asked:
         case = staged.case
         attacks = [Attack("empty", tuple(Reply("") for _ in case.honest)), *case.attacks]
         rivals = [staged.silent, *staged.attacks]
-        scores = [(refused, refused)] * len(rivals) if (refused := self._refused(case)) else []
-        if not scores:
-            async with self.free:
-                if isinstance(self.reward, GroupReward):
-                    both = [await self._judge([staged.honest, one], f"{case.id}/{i}") for i, one in enumerate(rivals)]
-                    scores = [(honest, attacked) for honest, attacked in both]
-                else:
-                    (honest,), *others = [await self._judge([one], case.id) for one in (staged.honest, *rivals)]
-                    scores = [(honest, other) for (other,) in others]
+        async with self.free:
+            if isinstance(self.reward, GroupReward):
+                both = [await self._judge([staged.honest, one], f"{case.id}/{i}") for i, one in enumerate(rivals)]
+                scores = [(honest, attacked) for honest, attacked in both]
+            else:
+                (honest,), *others = [await self._judge([one], case.id) for one in (staged.honest, *rivals)]
+                scores = [(honest, other) for (other,) in others]
         return [
             Pair(case, attack, number, *both)
             for number, (attack, both) in enumerate(zip(attacks, scores, strict=True), start=-1)
@@ -245,14 +243,6 @@ class _Asked:
         if self.stopped:
             return [Score(None, error=self.stopped)] * len(copies)
         return [_score(episode) for episode, _ in copies]
-
-    def _refused(self, case: Case) -> Score | None:
-        """Says why the reward has nothing to judge this case by; None if it has."""
-        try:
-            self.reward.require([case.scenario.to_dict()])
-        except ConfigError as error:
-            return Score(None, unscored=str(error))
-        return None
 
 
 def _score(episode: MultiTurnTrajectory) -> Score:
