@@ -60,11 +60,14 @@ class DocumentedCommand(typer.core.TyperCommand):
 
 
 @contextmanager
-def reporting_errors(*, debug: bool) -> Iterator[None]:
+def reporting_errors(
+    *, debug: bool, interrupted: str = "interrupted before training began: nothing was saved."
+) -> Iterator[None]:
     """Turn whatever is raised inside into a message on stderr and an exit code.
 
     Args:
         debug: print the traceback too.
+        interrupted: what Ctrl-C means here.
 
     Raises:
         typer.Exit: with the exit code of the error's class.
@@ -74,7 +77,7 @@ def reporting_errors(*, debug: bool) -> Iterator[None]:
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        _print("interrupted before training began: nothing was saved.", debug=debug)
+        _print(interrupted, debug=debug)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         _print(describe(error), debug=debug)

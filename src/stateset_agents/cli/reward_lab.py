@@ -104,7 +104,7 @@ def reward_lab(
     ] = False,
 ) -> None:
     """Run rewards over honest conversations and attacks on them, and print where they are fooled."""
-    with reporting_errors(debug=debug):
+    with reporting_errors(debug=debug, interrupted="interrupted: the lab keeps nothing."):
         if json and (markdown or verbose):
             raise ConfigError(f"--json prints everything there is: leave out --{'markdown' if markdown else 'verbose'}")
         if markdown and verbose:

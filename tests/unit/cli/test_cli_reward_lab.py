@@ -119,6 +119,12 @@ def test_what_is_wrong_is_told_with_its_code(folder, arguments, code, message):
     assert result.stdout == ""
 
 
+def test_ctrl_c_says_what_it_means_here(folder):
+    (folder / "lab_rewards.py").write_text("def gives_up(turns):\n    raise KeyboardInterrupt\n")
+    result = call("lab_rewards.gives_up", "--cases", "mine.json")
+    assert (result.exit_code, result.stderr) == (75, "interrupted: the lab keeps nothing.\n")
+
+
 def test_it_runs_as_a_module_under_both_names_without_loading_torch(folder):
     script = (
         "import runpy, sys\n"
