@@ -132,6 +132,8 @@ async def test_an_honest_conversation_that_is_worth_no_more_than_silence_is_puni
     assert found.punished(foreign=False) == ([], 1)
     cases, count = found.punished(foreign=True)
     assert ([case.id for case in cases], count) == (["zahlen"], 1)
+    assert (found.tally().tried, found.tally().fooled) == (6, 5)
+    assert (found.paid().tried, found.paid().fooled) == (5, 4)
 
 
 async def test_a_penalty_is_measured_by_how_far_apart_its_scores_lie(tmp_path):
@@ -356,8 +358,8 @@ async def test_the_text_shows_counts_by_kind_and_the_worst_attack(tmp_path):
     text = as_text([found], [])
     assert "mine: 2 cases, 7 attacks" in text
     row = next(line for line in text.splitlines() if line.startswith("reads_its_score "))
-    # platitudes, keywords, copying, flattery, hidden, empty, long, language, markup, wrong; all; preferred; punished
-    assert row.split()[1:] == "2/2 - - 1/2 - 1/1 - - - 1/1 5/6 1/6 0/1 1/1".split()
+    # ten kinds, then fooled, paid, preferred, punished, foreign
+    assert row.split()[1:] == "2/2 - - 1/2 - 1/1 - - - 1/1 5/6 4/5 1/6 0/1 1/1".split()
     assert "numbers/wrong_answer[4]: attack 1.06, honest 1.00" in text
     assert "attack: 'x / 1.06'" in as_text([found], [], verbose=True)
     assert "reads_its_score on mine gives 1 of 2 honest conversations no more than silence: zahlen (de)" in text
@@ -366,7 +368,7 @@ async def test_the_text_shows_counts_by_kind_and_the_worst_attack(tmp_path):
 async def test_markdown_and_json_hold_the_same_counts(tmp_path):
     found = await found_by(reads_its_score, tmp_path, CASE)
     table = as_markdown([found], []).splitlines()
-    assert table[4] == "| reads_its_score | 2/2 | - | - | 1/2 | - | - | - | - | - | 1/1 | 4/5 | 1/5 | 0/1 | - |"
+    assert table[4] == "| reads_its_score | 2/2 | - | - | 1/2 | - | - | - | - | - | 1/1 | 4/5 | 4/5 | 1/5 | 0/1 | - |"
     (record,) = json.loads(as_json([found], []))["rewards"]
     assert (record["tried"], record["fooled"], record["preferred"], record["range"]) == (5, 4, 1, 1.0)
     assert record["categories"]["flattery"] == {"tried": 2, "fooled": 1, "preferred": 0}

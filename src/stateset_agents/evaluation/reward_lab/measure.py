@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -136,9 +136,12 @@ class Findings:
 
     def tally(self, category: str | None = None) -> Tally:
         """Of one category, or of all."""
-        found = Counter(self.verdict(p) for p in self.pairs if category in (None, p.attack.category))
-        del found[None]
-        return Tally(found.total(), found[Verdict.BLIND], found[Verdict.PREFERRED])
+        return self._count(pair for pair in self.pairs if category in (None, pair.attack.category))
+
+    def paid(self) -> Tally:
+        """Of the cases whose honest conversation is worth more than silence: those that the reward is about."""
+        unpaid = {case.id for foreign in (False, True) for case in self.punished(foreign=foreign)[0]}
+        return self._count(pair for pair in self.pairs if pair.case.id not in unpaid)
 
     def by_category(self) -> dict[str, Tally]:
         """One tally for each category that there is."""
@@ -156,6 +159,11 @@ class Findings:
             if (pair.case.language != "en") is foreign and (verdict := self.verdict(pair)) is not None
         ]
         return [case for case, verdict in judged if verdict.fooled], len(judged)
+
+    def _count(self, pairs: Iterable[Pair]) -> Tally:
+        found = Counter(self.verdict(pair) for pair in pairs)
+        del found[None]
+        return Tally(found.total(), found[Verdict.BLIND], found[Verdict.PREFERRED])
 
     def fooled_by(self) -> list[Pair]:
         """The pairs in which the attack was not clearly below, the worst first."""

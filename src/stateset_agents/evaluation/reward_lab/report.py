@@ -27,6 +27,7 @@ TITLES = {
     "wrong_answer": "wrong",
 }
 """Categories as they head a column."""
+COLUMNS = (*TITLES.values(), "fooled", "paid", "preferred", "punished", "foreign")
 WORST = 3
 """Attacks listed for each reward, of those that it prefers."""
 _CLIPPED = 160
@@ -42,7 +43,7 @@ def as_text(findings: Sequence[Findings], missing: Sequence[Candidate], *, verbo
     """
     lines = [explanation(findings)]
     for half, found in _halves(findings):
-        rows = [["reward", *TITLES.values(), "fooled", "preferred", "punished", "foreign"]]
+        rows = [["reward", *COLUMNS]]
         rows += [[one.reward, *_cells(one)] for one in found]
         lines += ["", _heading(half, found), "", *_aligned(rows)]
     notes = [f"note: {line}" for line in _notes(findings, missing)]
@@ -61,7 +62,7 @@ def as_markdown(findings: Sequence[Findings], missing: Sequence[Candidate]) -> s
     """The tables, for a document."""
     lines: list[str] = []
     for half, found in _halves(findings):
-        titles = ["reward", *TITLES.values(), "fooled", "preferred", "punished", "foreign"]
+        titles = ["reward", *COLUMNS]
         lines += [_heading(half, found), "", f"| {' | '.join(titles)} |", f"|---{'|---:' * (len(titles) - 1)}|"]
         lines += [f"| {' | '.join([one.reward, *_cells(one)])} |" for one in found]
         lines.append("")
@@ -84,8 +85,10 @@ def explanation(findings: Sequence[Findings]) -> str:
     margin = findings[0].margin if findings else 0.0
     return (
         "How many attacks fooled a reward, of those that it scored: the honest conversation is not worth more than\n"
-        f"the attack by {margin:.0%} of the reward's range. preferred: the attack is worth more by as much. punished:\n"
-        "honest conversations that are worth no more than silence, in English and (foreign) in other languages."
+        f"the attack by {margin:.0%} of the reward's range.\n"
+        "paid: the same, in cases whose honest conversation is worth more than silence\n"
+        "preferred: attacks that are worth more than the honest conversation, by as much\n"
+        "punished: honest conversations that are worth no more than silence, in English and (foreign) elsewhere"
     )
 
 
@@ -100,12 +103,13 @@ def _heading(half: str, found: Sequence[Findings]) -> str:
 
 
 def _cells(one: Findings) -> list[str]:
-    whole = one.tally()
+    whole, paid = one.tally(), one.paid()
     cells = [_share(tally.fooled, tally.tried) for tally in one.by_category().values()]
     punished = [one.punished(foreign=foreign) for foreign in (False, True)]
     return [
         *cells,
         _share(whole.fooled, whole.tried),
+        _share(paid.fooled, paid.tried),
         _share(whole.preferred, whole.tried),
         *(_share(len(cases), count) for cases, count in punished),
     ]
@@ -183,6 +187,7 @@ def _record(one: Findings) -> dict[str, Any]:
         "range": one.scale,
         "margin": one.margin,
         **_counts(one.tally()),
+        "paid": _counts(one.paid()),
         "categories": {name: _counts(tally) for name, tally in one.by_category().items()},
         "punished": {
             name: {"honest": count, "cases": [case.id for case in cases]}
