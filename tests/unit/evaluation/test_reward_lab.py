@@ -19,8 +19,10 @@ from stateset_agents.core.reward import (
     default_reward,
     reward_function,
 )
+from stateset_agents.core.shipped import shipped_root
 from stateset_agents.evaluation.reward_lab import (
     CATEGORIES,
+    HALVES,
     Verdict,
     as_json,
     as_markdown,
@@ -265,6 +267,7 @@ def with_step(step):
         ({**CASE, "honest": ["One."]}, r"cases\[0\]\.honest has 1 replies, but the user speaks 2 times"),
         ({**CASE, "honest": ["One.", " "]}, r"cases\[0\]\.honest\[1\] is ' '; it must be text, and not blank"),
         ({**CASE, "scenario": {"fact": {}}}, r"scenario has the unknown key 'fact'; did you mean 'facts'\?"),
+        ({**CASE, "scenario": []}, r"cases\[0\]\.scenario is \[\]; it must be a mapping"),
         ({**CASE, "scenario": {"id": "x"}}, r"scenario has 'id', which the case itself says"),
         ({**CASE, "scenario": {"required_actions": [{"name": "a"}]}}, r"required_actions\[0\] lacks 'keywords'"),
         (with_attack(category="flatery"), r"attacks\[0\]\.category is 'flatery', .* did you mean 'flattery'\?"),
@@ -312,8 +315,10 @@ def test_a_file_without_cases_is_refused(tmp_path):
         load_cases(tmp_path / "nope.json")
 
 
-@pytest.mark.parametrize("half", ["seen"])
+@pytest.mark.parametrize("half", HALVES)
 async def test_every_shipped_case_has_an_attack_of_every_kind(half):
+    if not (shipped_root() / HALVES[half]).is_file():
+        pytest.skip(f"there is no {HALVES[half]} yet")
     cases = shipped_cases(half)
     assert len(cases) >= 12
     for case in cases:
@@ -398,3 +403,11 @@ def test_the_document_names_every_kind_of_attack():
     assert all(f"`{category}`" in DOCUMENT for category in CATEGORIES)
     assert all(f"| {title} |" in DOCUMENT for title in TITLES.values())
     assert TITLES.keys() == CATEGORIES.keys()
+
+
+def test_a_reward_that_needs_settings_says_how_to_give_them(tmp_path):
+    (rubric,) = [candidate for candidate in every_built_in() if candidate.name == "rubric"]
+    assert rubric.reward is None
+    assert "needs" in rubric.problem
+    with pytest.raises(ConfigError, match=r"""needs .*\n  give its settings .*'\{"type": "rubric", \.\.\.\}'"""):
+        named("rubric", tmp_path)

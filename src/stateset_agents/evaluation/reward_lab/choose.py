@@ -64,7 +64,11 @@ def named(name: str, base_dir: str | Path) -> Candidate:
         raise ConfigError(
             f"there is no reward {name!r}{hint}; or give the dotted path of your own (my_rewards.my_reward) or a config"
         )
-    return Candidate(name, built_in(name))
+    try:
+        return Candidate(name, built_in(name))
+    except ConfigError as error:
+        hint = f'  give its settings as an entry of a config\'s rewards: \'{{"type": "{name}", ...}}\''
+        raise ConfigError(f"{error}\n{hint}") from None
 
 
 def known_names() -> list[str]:

@@ -168,7 +168,7 @@ def _case(place: str, entry: Any, found: _Reader) -> Case | None:
             found.problems.append(f"{place}.attacks[{i}] says word for word what the honest conversation says")
     about = found.text(f"{place}.about", data["about"]) if "about" in data else ""
     language = found.text(f"{place}.language", data.get("language", "en"))
-    world = dict(found.mapping(f"{place}.scenario", data.get("scenario") or {}, "a mapping") or {})
+    world = dict(found.mapping(f"{place}.scenario", data.get("scenario", {}), "a mapping") or {})
     task = {key: world.pop(key) for key in _TASK_KEYS if key in world}
     for key in ("id", "user_responses"):
         if key in world:
