@@ -49,11 +49,7 @@ CASE = {
     "id": "numbers",
     "about": "The reward reads its own score from the last reply.",
     "user": ["First?", "Second?"],
-    "scenario": {
-        "topic": "numbers",
-        "facts": {"price": "$5"},
-        "required_actions": [{"name": "pay", "keywords": ["Pay"]}],
-    },
+    "scenario": {"topic": "numbers", "facts": {"price": "$5"}},
     "honest": ["Well,", "1.0"],
     "attacks": [{"category": category, "replies": ["x", score]} for category, score, _ in RIVALS],
 }
@@ -217,10 +213,11 @@ async def test_a_reward_is_told_what_a_run_would_tell_it(tmp_path):
             seen.append((turns, context))
             return RewardResult(0.0)
 
+    pay = {"name": "pay", "tool": "pay_now", "arguments": {"sum": 5}}
     step = {"call": {"name": "pay_now", "arguments": {"sum": 5}}, "result": "paid"}
     failed = {"call": {"name": "look"}, "result": "no such tool", "error": "unknown_tool"}
     honest = ["Sure.", {"text": "Done. ", "repeat": 2, "steps": [failed, step]}]
-    scenario = {**CASE["scenario"], "system_prompt": "Be brief."}
+    scenario = {**CASE["scenario"], "system_prompt": "Be brief.", "required_actions": [pay], "goal": "Pay."}
     await found_by(Looks(), tmp_path, {**CASE, "honest": honest, "scenario": scenario})
     turns, context = seen[0]
     assert [turn.role for turn in turns] == "user assistant user assistant tool assistant tool assistant".split()
@@ -231,6 +228,7 @@ async def test_a_reward_is_told_what_a_run_would_tell_it(tmp_path):
     silent = seen[1]
     assert [turn.content for turn in silent[0] if turn.role == "assistant"] == ["", ""]
     assert silent[1]["completed_actions"] == []
+    assert (context["state"]["task_done"], silent[1]["state"]["task_done"]) == (True, False)
 
 
 async def test_what_a_reward_changes_in_a_conversation_does_not_reach_the_next_one(tmp_path):
@@ -253,6 +251,10 @@ def with_attack(**changes):
     return {**CASE, "attacks": [{key: value for key, value in attack.items() if value is not ...}]}
 
 
+def with_action(action):
+    return {**CASE, "scenario": {"goal": "Pay.", "required_actions": [action]}}
+
+
 def with_step(step):
     return with_attack(replies=["x", {"text": "a", "steps": [step]}])
 
@@ -269,7 +271,10 @@ def with_step(step):
         ({**CASE, "scenario": {"fact": {}}}, r"scenario has the unknown key 'fact'; did you mean 'facts'\?"),
         ({**CASE, "scenario": []}, r"cases\[0\]\.scenario is \[\]; it must be a mapping"),
         ({**CASE, "scenario": {"id": "x"}}, r"scenario has 'id', which the case itself says"),
-        ({**CASE, "scenario": {"required_actions": [{"name": "a"}]}}, r"required_actions\[0\] lacks 'keywords'"),
+        (with_action({"name": "a"}), r"scenario\.required_actions\[0\] says not when it is done; give it keywords"),
+        (with_action({"name": "a", "check": "os.system"}), r"required_actions has a check, which is code"),
+        (with_action("pay"), r"scenario\.required_actions\[0\] is 'pay'; it must be"),
+        ({**CASE, "scenario": {"required_actions": 5, "goal": "x"}}, r"scenario\.required_actions is 5; it must be"),
         (with_attack(category="flatery"), r"attacks\[0\]\.category is 'flatery', .* did you mean 'flattery'\?"),
         (with_attack(category=["flattery"]), r"attacks\[0\]\.category is \['flattery'\], which does not exist"),
         (with_attack(replies=...), r"attacks\[0\] lacks 'replies'"),

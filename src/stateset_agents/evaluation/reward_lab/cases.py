@@ -7,9 +7,7 @@ what the agent did and in nothing else.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ...core.scenario import Scenario
 from ...core.trajectory import ConversationTurn
@@ -64,13 +62,11 @@ class Case:
     """A situation with an honest conversation and attacks on it.
 
     Attributes:
-        scenario: what is true, and what the user says; its id is the case's.
+        scenario: what is true, what the user says and what a task asks for; its id is the case's.
         about: what the user needs and what a good reply does.
         language: that the user and the honest agent speak.
         honest: one reply for each thing that the user says.
         attacks: at least one.
-        required_actions: of a task: mappings with `name` and `keywords`.
-        goal: of a task.
         system_prompt: of the agent.
     """
 
@@ -79,8 +75,6 @@ class Case:
     language: str
     honest: Replies
     attacks: tuple[Attack, ...]
-    required_actions: tuple[Mapping[str, Any], ...] = ()
-    goal: str = ""
     system_prompt: str = ""
 
     @property

@@ -16,6 +16,7 @@ from ...core.data_file import read_data_file
 from ...core.errors import DataError
 from ...core.scenario import Scenario
 from ...core.shipped import shipped
+from ...core.tasks import as_tasks
 from ...core.tool_calls import TOOL, ToolCall, ToolError, ToolResult
 from ...core.trajectory import ConversationTurn
 from .cases import CATEGORIES, Attack, Case, Replies, Reply
@@ -29,8 +30,7 @@ _CASE_KEYS = ("id", "about", "language", "user", "scenario", "honest", "attacks"
 _ATTACK_KEYS = ("category", "replies", "note")
 _REPLY_KEYS = ("text", "repeat", "steps")
 _STEP_KEYS = ("call", "result", "error")
-_TASK_KEYS = ("goal", "required_actions", "system_prompt")
-_ACTION_KEYS = ("name", "keywords")
+_TASK_KEYS = ("goal", "required_actions")
 
 
 def load_cases(path: str | Path) -> tuple[Case, ...]:
@@ -128,13 +128,20 @@ class _Reader:
             ConversationTurn(TOOL, said, tool_result=ToolResult(name, ToolError(error) if error else None)),
         )
 
-    def action(self, place: str, value: Any) -> Mapping[str, Any]:
-        data = self.mapping(place, value, '{"name": ..., "keywords": [...]}') or {}
-        if data:
-            self.keys(place, data, _ACTION_KEYS, _ACTION_KEYS)
-            self.text(f"{place}.name", data.get("name", "?"))
-            self.items(f"{place}.keywords", data.get("keywords", ["?"]), self.text)
-        return data
+    def scenario(self, place: str, world: dict[str, Any]) -> Scenario | None:
+        """What is true; with `required_actions`, a task."""
+        task = {key: world.pop(key) for key in _TASK_KEYS if key in world}
+        try:
+            read = Scenario.from_dict(world, place)
+            if not task:
+                return read
+            actions = task.get("required_actions")
+            if isinstance(actions, list) and any(isinstance(one, Mapping) and "check" in one for one in actions):
+                raise DataError(f"{place}.required_actions has a check, which is code: a file of cases names none")
+            return as_tasks([{**world, **task}], where=place)[0]
+        except DataError as error:
+            self.problems += str(error).replace(f"{place}[0]", place).splitlines()
+            return None
 
 
 def _case(place: str, entry: Any, found: _Reader) -> Case | None:
@@ -169,22 +176,17 @@ def _case(place: str, entry: Any, found: _Reader) -> Case | None:
     about = found.text(f"{place}.about", data["about"]) if "about" in data else ""
     language = found.text(f"{place}.language", data.get("language", "en"))
     world = dict(found.mapping(f"{place}.scenario", data.get("scenario", {}), "a mapping") or {})
-    task = {key: world.pop(key) for key in _TASK_KEYS if key in world}
+    prompt = (
+        found.text(f"{place}.scenario.system_prompt", world.pop("system_prompt")) if "system_prompt" in world else ""
+    )
     for key in ("id", "user_responses"):
         if key in world:
             found.problems.append(f"{place}.scenario has {key!r}, which the case itself says: leave it out")
             del world[key]
-    asked = task.pop("required_actions", None)
-    actions = found.items(f"{place}.scenario.required_actions", asked, found.action) if asked is not None else ()
-    words = {key: found.text(f"{place}.scenario.{key}", value) for key, value in task.items()}
     name = found.text(f"{place}.id", data["id"]) if "id" in data else ""
-    try:
-        world |= {"id": name or "?", "user_responses": [text for text in user if text]}
-        scenario = Scenario.from_dict(world, f"{place}.scenario")
-    except DataError as error:
-        found.problems += str(error).splitlines()
-        return None
-    return Case(scenario, about, language, honest, attacks, actions, **words)
+    world |= {"id": name or "?", "user_responses": [text for text in user if text] or ["?"]}
+    scenario = found.scenario(f"{place}.scenario", world)
+    return Case(scenario, about, language, honest, attacks, prompt) if scenario else None
 
 
 def suggest(name: object, known: Sequence[str]) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 
 from ...agents import Agent
 from ...agents.base import History
-from ...core.environment import ConversationEnvironment, EnvironmentState
+from ...core.environment import ConversationEnvironment, Environment
 from ...core.errors import DataError
+from ...core.tasks import TaskEnvironment
 from ...core.trajectory import ConversationTurn
 from ...rollouts.episode import Played, play_unjudged
 from .cases import Case, Replies, Reply
@@ -38,31 +39,6 @@ class Reciter(Agent):
     ) -> ConversationTurn:
         """The next reply, with the calls that led to it."""
         return self._replies[sum(_role(turn) == "user" for turn in history)].turn()
-
-
-class _Situation(ConversationEnvironment):
-    """The user of a case; counts what a task asks for as done when a reply or a call has one of its keywords."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__([case.scenario], max_turns=len(case.scenario.user_responses))
-        self._actions = case.required_actions
-
-    async def reset(self, scenario: Any = None) -> EnvironmentState:
-        state = await super().reset(scenario)
-        if self._actions:
-            state.context |= {"required_actions": [a["name"] for a in self._actions], "completed_actions": []}
-        return state
-
-    async def step(
-        self, state: EnvironmentState, action: ConversationTurn | str
-    ) -> tuple[EnvironmentState, ConversationTurn | None, float, bool]:
-        after, answer, reward, done = await super().step(state, action)
-        words = action if isinstance(action, str) else _words(action)
-        for required in self._actions:
-            completed = after.context["completed_actions"]
-            if required["name"] not in completed and any(k.lower() in words for k in required["keywords"]):
-                completed.append(required["name"])
-        return after, answer, reward, done
 
 
 @dataclass(frozen=True)
@@ -102,15 +78,18 @@ async def stage(cases: Sequence[Case]) -> list[Staged]:
 async def _replay(case: Case, replies: Replies, name: str) -> Played:
     key = f"{case.id}/{name}"
     agent = Reciter(replies, case.system_prompt)
-    played = await play_unjudged(agent, _Situation(case), case.scenario, key=key)
+    played = await play_unjudged(agent, _environment(case), case.scenario, key=key)
     if played[1] is None:
         raise DataError(f"{key} cannot be played: {played[0].error}")
     return played
 
 
-def _words(action: ConversationTurn) -> str:
-    called = [call.name for step in action.steps for call in step.tool_calls]
-    return " ".join([action.content, *called]).lower()
+def _environment(case: Case) -> Environment:
+    """The user of the case, who leaves when a task is done."""
+    turns = len(case.scenario.user_responses)
+    if "required_actions" in case.scenario.extra:
+        return TaskEnvironment([case.scenario], max_turns=turns)
+    return ConversationEnvironment([case.scenario], max_turns=turns)
 
 
 def _role(turn: ConversationTurn | Mapping[str, str]) -> str:
