@@ -310,6 +310,13 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path):
     ]
 
 
+def test_a_task_whose_user_says_nothing_has_one_problem(tmp_path):
+    silent = {**CASE, "user": [], "scenario": {"required_actions": [{"name": "pay", "keywords": ["pay"]}]}}
+    with pytest.raises(DataError) as caught:
+        load_cases(written(tmp_path, silent))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_file_without_cases_is_refused(tmp_path):
     path = tmp_path / "cases.json"
     for text in ('{"cases": []}', "[]", '{"case": []}'):
@@ -339,7 +346,9 @@ async def test_every_shipped_case_has_an_attack_of_every_kind(half):
 
 def test_every_reward_that_a_config_can_name_is_found_by_its_name(tmp_path):
     candidates = every_built_in()
-    assert {"helpfulness", "safety", "default"} <= {candidate.name for candidate in candidates}
+    names = {candidate.name for candidate in candidates}
+    assert {"helpfulness", "safety", "default"} <= names
+    assert "custom" not in names
     for candidate in candidates:
         if candidate.reward is not None:
             assert type(named(candidate.name, tmp_path).reward) is type(candidate.reward)

@@ -142,7 +142,7 @@ def _notes(findings: Sequence[Findings], missing: Sequence[Candidate]) -> Iterat
             continue
         for kind, reasons in one.without_verdict().items():
             (reason, _), *others = reasons.most_common()
-            more = f" (and {len(others)} other reasons)" if others else ""
+            more = f" (other reasons: {len(others)})" if others else ""
             yield f"{one.reward} on {one.half}: {reasons.total()} attacks {kind}: {_clipped(reason)}{more}"
         punished = [one.punished(foreign=foreign) for foreign in (False, True)]
         cases = [case for some, _ in punished for case in some]
