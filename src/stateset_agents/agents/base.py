@@ -64,8 +64,10 @@ class Agent(ABC):
         for name in self._shared_names():
             if name in vars(self):
                 memo[id(vars(self)[name])] = vars(self)[name]
+        attempts = []  # kept: deepcopy finds by id what a memo holds, and the id of one that is gone is given again
         for name, value in vars(self).items():
             attempt = dict(memo)
+            attempts.append(attempt)
             try:
                 vars(twin)[name] = copy.deepcopy(value, attempt)
             except Exception as error:  # whatever a foreign __deepcopy__ raises: sharing is the documented answer

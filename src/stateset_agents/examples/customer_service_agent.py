@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.agent import AgentConfig, ToolAgent
+from ..agents import AgentConfig, ToolAgent, ToolLimits
+from ..core.environment.task import TaskEnvironment, load_tasks
 from ..core.facts import provided_topics
 from ..core.reward import CompositeReward, CorrectnessReward, RewardFunction, RewardResult
 from ..core.rewards.task_completion import TaskCompletionReward
 from ..core.scenario import Scenario
 from ..core.shipped import shipped
-from ..core.tasks import TaskEnvironment, load_tasks
 from ..core.trajectory import ConversationTurn
 from .shop import Shop
 
@@ -46,14 +46,14 @@ class CustomerServiceAgent(ToolAgent):
     Args:
         model_name: a model's name.
         shop: whose orders it looks up and refunds; by default the shipped one. Each conversation has a copy of it.
-        example: tell the model how a conversation goes.
+        example: tell the model how a conversation goes, which one that imitates recorded ones need not be told.
     """
 
-    def __init__(self, model_name: str = MODEL, shop: Shop | None = None, *, example: bool = True) -> None:
+    def __init__(self, model_name: str = MODEL, shop: Shop | None = None, *, example: bool = False) -> None:
         self.shop = shop or Shop()
         prompt = f"{SYSTEM_PROMPT}\n{EXAMPLE}" if example else SYSTEM_PROMPT
         config = AgentConfig(model_name=model_name, system_prompt=prompt, temperature=0.7, max_new_tokens=40)
-        super().__init__(config, self.shop.tools())
+        super().__init__(config, self.shop.tools(), limits=ToolLimits(calls_per_turn=3))
 
 
 class CustomerServiceEnvironment(TaskEnvironment):

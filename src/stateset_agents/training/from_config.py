@@ -23,11 +23,11 @@ from ..config.resolve import DEFAULT_COMBINATION
 from ..config.training import TrainingConfig
 from ..core.dotted import import_dotted
 from ..core.environment import ConversationEnvironment, Environment, EnvironmentState
+from ..core.environment.task import TaskEnvironment, load_tasks, task_completion_function
 from ..core.errors import ConfigError, DataError, ModelError, StatesetError, raised_at
 from ..core.records import Record, read_records
 from ..core.reward import CompositeReward, GroupReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
-from ..core.tasks import TaskEnvironment, load_tasks, task_completion_function
 from ..core.tools import Tool, load_tool
 from ..core.trajectory import ConversationTurn
 from ..core.users import User

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from stateset_agents.core.environment import EpisodeStatus
+from stateset_agents.core.environment.task import GO_ON, TaskEnvironment, as_tasks, load_tasks
 from stateset_agents.core.errors import ConfigError, DataError
-from stateset_agents.core.tasks import GO_ON, TaskEnvironment, as_tasks, load_tasks
 from stateset_agents.core.tool_calls import ToolCall, ToolError, ToolResult
 from stateset_agents.core.trajectory import ConversationTurn
 

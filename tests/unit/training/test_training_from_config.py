@@ -11,8 +11,8 @@ from stateset_agents.agents import ToolAgent
 from stateset_agents.agents.multi_turn import MultiTurnAgent
 from stateset_agents.config import RunConfig, load_config
 from stateset_agents.core.environment import ConversationEnvironment
+from stateset_agents.core.environment.task import TaskEnvironment
 from stateset_agents.core.errors import ConfigError, DataError
-from stateset_agents.core.tasks import TaskEnvironment
 from stateset_agents.training.from_config import (
     build_agent,
     build_environment,

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.data_file import read_data_file
+from ...core.environment.task import as_tasks
 from ...core.errors import DataError
 from ...core.scenario import Scenario
 from ...core.shipped import shipped
-from ...core.tasks import as_tasks
 from ...core.tool_calls import TOOL, ToolCall, ToolError, ToolResult
 from ...core.trajectory import ConversationTurn
 from .cases import CATEGORIES, Attack, Case, Replies, Reply

@@ -15,8 +15,8 @@ from typing import Any
 from ...agents import Agent
 from ...agents.base import History
 from ...core.environment import ConversationEnvironment, Environment
+from ...core.environment.task import TaskEnvironment
 from ...core.errors import DataError
-from ...core.tasks import TaskEnvironment
 from ...core.trajectory import ConversationTurn
 from ...rollouts.episode import Played, play_unjudged
 from .cases import Case, Replies, Reply

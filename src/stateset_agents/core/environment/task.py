@@ -20,14 +20,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from .data_file import read_data_file
-from .dotted import import_dotted
-from .environment import ConversationEnvironment, EnvironmentState, EpisodeStatus
-from .errors import ConfigError, DataError
-from .facts import fact_tokens
-from .scenario import Scenario
-from .trajectory import ConversationTurn
-from .users import ScriptedUser, User
+from ..data_file import read_data_file
+from ..dotted import import_dotted
+from ..errors import ConfigError, DataError
+from ..facts import fact_tokens
+from ..scenario import Scenario
+from ..trajectory import ConversationTurn
+from ..users import ScriptedUser, User
+from .base import EnvironmentState, EpisodeStatus
+from .conversation import ConversationEnvironment
 
 Judge = Callable[[Sequence[ConversationTurn], Mapping[str, Any]], Any]
 """A function of the turns so far and of what is known of the task: `completed_actions`, `required_actions`, `task`,
@@ -184,7 +185,7 @@ class ScriptedOrPatient:
 
     _script = ScriptedUser()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, scenario: Scenario | None = None) -> dict[str, Any]:
         """As results record it."""
         return {"type": "scripted"}
 
