@@ -5,24 +5,41 @@
 Invariant: what the agent says of an order it has from a tool, and a task is done only if every call that it takes was
 made with the right order, every fact was told to the customer, and nothing was refunded that nobody asked for.
 
-The model begins with one example in its prompt, imitates a few recorded conversations (`data/order_demonstrations.jsonl`)
-and then learns from its own (`data/order_tasks.json`). Held-out customers have other orders, things and words.
+The model first imitates recorded conversations (`data/order_demonstrations.jsonl`) and then learns from its own
+(`data/order_tasks.json`). Held-out customers have other orders, things and words. Without arguments it is a short
+show; `benchmarks/tool_use.py` is the whole of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..agents import AgentConfig, ToolAgent, ToolLimits
-from ..core.environment.task import TaskEnvironment, load_tasks
+from ..core.environment import TaskEnvironment, load_tasks
+from ..core.errors import StatesetError
 from ..core.facts import provided_topics
-from ..core.reward import CompositeReward, CorrectnessReward, RewardFunction, RewardResult
-from ..core.rewards.task_completion import TaskCompletionReward
+from ..core.reward import (
+    CompositeReward,
+    CorrectnessReward,
+    RewardFunction,
+    RewardResult,
+    TaskCompletionReward,
+)
 from ..core.scenario import Scenario
 from ..core.shipped import shipped
 from ..core.trajectory import ConversationTurn
 from .shop import Shop
+
+if TYPE_CHECKING:
+    from ..evaluation import EvaluationResult
 
 MODEL = "smollm2-135m-instruct"
 TASKS, HELD_OUT = "data/order_tasks.json", "data/order_tasks_heldout.json"
@@ -99,3 +116,147 @@ class NoUnaskedRefund(RewardFunction):
 def create_customer_service_reward() -> CompositeReward:
     """What a conversation is worth: calls with the right order, facts told in a sentence, no refund out of the blue."""
     return CompositeReward([TaskCompletionReward(0.5), CorrectnessReward(0.5), NoUnaskedRefund(0.5)])
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How much is learned from what.
+
+    Attributes:
+        epochs: passes over the demonstrations; 0 leaves them out.
+        imitation_rate: learning rate of the imitation.
+        episodes: conversations of its own; 0 leaves them out.
+        rate: learning rate of learning from them.
+        samples: conversations for each held-out customer in an evaluation.
+        tasks: held-out customers; None takes them all.
+    """
+
+    epochs: int = 3
+    imitation_rate: float = 5e-5
+    episodes: int = 64
+    rate: float = 2e-5
+    samples: int = 1
+    tasks: int | None = 8
+
+
+async def learn(
+    agent: CustomerServiceAgent,
+    lesson: Lesson,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    on_stage: Callable[[str, EvaluationResult], None] = lambda name, result: None,
+    quiet: bool = True,
+) -> None:
+    """Imitation, then reinforcement; held-out customers before, between and after.
+
+    Args:
+        agent: trained in place.
+        lesson: how much.
+        seed: of the order of things and of sampling.
+        folder: where the run of the second part is kept; None keeps nothing.
+        on_stage: told of each evaluation: "untrained", "imitation", "reinforcement".
+        quiet: no progress on the terminal.
+    """
+    from ..evaluation import evaluate
+    from ..training.train import train
+
+    environment, reward = CustomerServiceEnvironment(), create_customer_service_reward()
+    held_out = load_tasks(shipped(HELD_OUT))[: lesson.tasks]
+    step = {"eval_every": 0, "warmup_steps": 0, "seed": seed}
+
+    async def stage(name: str) -> None:
+        on_stage(name, await evaluate(agent, environment, held_out, reward, samples=lesson.samples))
+
+    await stage("untrained")
+    if lesson.epochs:
+        demonstrations = shipped(DEMONSTRATIONS)
+        records = len(demonstrations.read_text(encoding="utf-8").splitlines())
+        await train(
+            agent,
+            environment,
+            num_episodes=records * lesson.epochs,
+            reward_fn=reward,
+            config_overrides={
+                **step,
+                "algorithm": "sft",
+                "data_file": str(demonstrations),
+                "learning_rate": lesson.imitation_rate,
+                "batch_size": 6,
+                "gradient_accumulation_steps": 1,
+            },
+            quiet=True,
+        )
+        await stage("imitation")
+    if lesson.episodes:
+        await train(
+            agent,
+            environment,
+            num_episodes=lesson.episodes,
+            reward_fn=reward,
+            output_dir=folder,
+            config_overrides={
+                **step,
+                "learning_rate": lesson.rate,
+                "num_generations": 8,
+                "batch_size": 16,
+                "gradient_accumulation_steps": 2,
+            },
+            quiet=quiet,
+        )
+        await stage("reinforcement")
+
+
+def told(name: str, result: EvaluationResult) -> str:
+    """A stage in two lines: what the held-out customers got, and how the calls went."""
+    calls = Counter(
+        turn.tool_result.error.value if turn.tool_result.error else "ok"
+        for episode in result.episodes
+        for turn in episode.turns
+        if turn.tool_result is not None
+    )
+    summary = " | ".join(line.strip() for line in result.summary().splitlines()[1:3])
+    made = ", ".join(f"{count} {kind}" for kind, count in calls.most_common()) or "none"
+    return f"{name:<14} {summary}\n{'':<14} calls: {made}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="customer_service_agent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Lesson()
+    parser.add_argument("--model", default=MODEL, help=f"model name (default {MODEL})")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of things and of sampling (default 0)")
+    parser.add_argument(
+        "--epochs", type=int, default=default.epochs, help="over the demonstrations (default %(default)s)"
+    )
+    parser.add_argument("--episodes", type=int, default=default.episodes, help="of its own (default %(default)s)")
+    parser.add_argument("--output-dir", type=Path, help="keep the run and the trained agent there")
+    options = parser.parse_args(arguments)
+    agent = CustomerServiceAgent(options.model)
+    lesson = replace(default, epochs=options.epochs, episodes=options.episodes)
+    begun = time.monotonic()
+
+    def show(name: str, result: EvaluationResult) -> None:
+        print(told(name, result), flush=True)
+
+    try:
+        asyncio.run(learn(agent, lesson, seed=options.seed, folder=options.output_dir, on_stage=show, quiet=False))
+        answer = asyncio.run(_ask(agent, "Where is my order A26?"))
+    except StatesetError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(answer)
+    print(f"{(time.monotonic() - begun) / 60:.1f} minutes")
+    return 0
+
+
+async def _ask(agent: CustomerServiceAgent, question: str) -> str:
+    turn = await agent.fork("a question").process_turn([], question)
+    lines = [f"customer: {question}", *(f"{step.role}: {step.content}" for step in (*turn.steps, turn))]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
