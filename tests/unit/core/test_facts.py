@@ -175,13 +175,14 @@ def test_inflections_have_one_stem():
 def test_time_is_linear_in_the_text(piece):
     def seconds(length: int) -> float:
         text = (piece * length)[:length]
-        started = time.perf_counter()
+        started = time.thread_time()  # of this thread alone: what else the machine does is no matter
         states_fact(text, "$49 a month")
         figures(text)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     seconds(1000)
-    assert seconds(80_000) < 40 * min(seconds(8_000) for _ in range(3)) + 0.05
+    # Ten times the text takes ten times as long where it is linear, a hundred times where it is quadratic.
+    assert min(seconds(80_000) for _ in range(2)) < 40 * min(seconds(8_000) for _ in range(3)) + 0.05
 
 
 @given(st.text(), st.text())
