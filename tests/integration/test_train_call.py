@@ -625,6 +625,15 @@ async def test_a_cancelled_call_saves_and_resumes_to_the_same_bytes(tmp_path, ca
     assert written["training"]["learning_rate"] == 1e-3
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """A shell that starts the tests in the background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("quiet", [True, False])
 def test_ctrl_c_under_asyncio_run_saves_and_the_error_says_how_to_continue(tmp_path, capsys, quiet):
     class CtrlC(Callback):
@@ -643,6 +652,7 @@ def test_ctrl_c_under_asyncio_run_saves_and_the_error_says_how_to_continue(tmp_p
     assert len(metrics_of(tmp_path / "run")) == 4
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_a_second_ctrl_c_under_asyncio_run_ends_at_once_and_says_from_where_to_continue(tmp_path):
     class Twice(Callback):
         def on_step_end(self, metrics):
