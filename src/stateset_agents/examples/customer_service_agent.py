@@ -127,6 +127,8 @@ class Lesson:
         imitation_rate: learning rate of the imitation.
         episodes: conversations of its own; 0 leaves them out.
         rate: learning rate of learning from them.
+        temperature: of sampling while it learns from its own: higher than when it serves, so that the samples of a
+            group differ, without which nothing is learned.
         samples: conversations for each held-out customer in an evaluation.
         tasks: held-out customers; None takes them all.
     """
@@ -135,6 +137,7 @@ class Lesson:
     imitation_rate: float = 5e-5
     episodes: int = 64
     rate: float = 2e-5
+    temperature: float = 1.0
     samples: int = 1
     tasks: int | None = 8
 
@@ -189,6 +192,8 @@ async def learn(
         )
         await stage("imitation")
     if lesson.episodes:
+        serving = agent.config
+        agent.config = replace(serving, temperature=lesson.temperature)
         await train(
             agent,
             environment,
@@ -204,6 +209,7 @@ async def learn(
             },
             quiet=quiet,
         )
+        agent.config = serving
         await stage("reinforcement")
 
 
