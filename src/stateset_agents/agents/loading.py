@@ -17,6 +17,7 @@ from ..core.errors import CheckpointError, ConfigError
 from ..models.names import is_stub
 from .config import AgentConfig
 from .multi_turn import MultiTurnAgent, require_begun
+from .tool_agent import ToolAgent
 
 RECORD = "agent.json"
 MODEL = "model"
@@ -29,9 +30,12 @@ AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
 
 def agent_record(agent: MultiTurnAgent) -> dict[str, Any]:
-    """What `agent.json` holds: the fields of `AgentConfig` that hold on any machine, and the class's name."""
+    """What `agent.json` holds: the class, the fields of `AgentConfig` that hold on any machine, and the tools."""
     settings = {name: value for name, value in asdict(agent.config).items() if name not in _NOT_RECORDED}
-    return {"class": type(agent).__name__, "config": settings}
+    record: dict[str, Any] = {"class": type(agent).__name__, "config": settings}
+    if isinstance(agent, ToolAgent) and agent.tools:
+        record["tools"] = [tool.definition()["function"] for tool in agent.tools]
+    return record
 
 
 def agent_from_record(
@@ -51,13 +55,14 @@ def agent_from_record(
 
     Raises:
         CheckpointError: the record is malformed or was written by another version.
-        ConfigError: `agent_class` cannot be called with a config alone.
+        ConfigError: `agent_class` cannot be called with a config alone, or makes an agent that lacks a recorded tool.
     """
     config = replace(_config_of(record), device=device)
     agent = agent_class(config.model_name if _takes_a_name(agent_class) else config)
     if not isinstance(agent, MultiTurnAgent):
         raise ConfigError(f"agent_class made {agent!r}, which is no MultiTurnAgent")
     require_begun(agent)
+    _require_tools(agent, record)
     agent.config = config
     agent.load_from(weights)
     return agent
@@ -93,6 +98,20 @@ async def load_agent_from_checkpoint(
     agent = agent_from_record(record, agent_class, weights=_weights_in(folder, _config_of(record)), device=device)
     await agent.initialize()
     return agent
+
+
+def _require_tools(agent: MultiTurnAgent, record: Mapping[str, Any]) -> None:
+    """A record says which tools an agent had, and never how to run them: its class, or whoever makes it, has them."""
+    recorded = record.get("tools", ())
+    named = [str(tool["name"]) for tool in recorded if isinstance(tool, Mapping) and "name" in tool]
+    has = [tool.name for tool in agent.tools] if isinstance(agent, ToolAgent) else []
+    missing = [name for name in named if name not in has]
+    if missing:
+        raise ConfigError(
+            f"this agent was trained with the tools {', '.join(named)}, and {type(agent).__name__} lacks "
+            f"{', '.join(missing)}; give them: "
+            "load_agent_from_checkpoint(path, agent_class=lambda config: ToolAgent(config, tools=[...]))"
+        )
 
 
 def _weights_in(folder: Path, config: AgentConfig) -> str | None:

@@ -8,7 +8,7 @@ made, and a turn that still calls something after it was told so is the reply, a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from ..chat.tool_format import FORMATS, ToolFormat, ToolFormatName
 from ..core.errors import ConfigError
@@ -55,6 +55,17 @@ class ToolAgent(MultiTurnAgent):
         self.tools: list[Tool] = as_tools(tools)
         self.tool_format = tool_format
         self.limits = limits or ToolLimits()
+
+    @classmethod
+    def from_model(cls, name: str, *, tools: Iterable[object] = (), **config: Any) -> Self:
+        """An agent on the model `name` with these tools; other keywords are the fields of `AgentConfig`.
+
+        Raises:
+            ConfigError: a field does not exist, or it or a tool is wrong.
+        """
+        agent = super().from_model(name, **config)
+        agent.tools = as_tools(tools) if tools else agent.tools
+        return agent
 
     def format_of(self, runtime: AgentRuntime) -> ToolFormat:
         """How this model calls tools.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..agents.multi_turn import MultiTurnAgent
+from ..agents.tool_agent import ToolAgent
 from ..config import RunConfig
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
@@ -75,8 +76,11 @@ class Run:
         user = self.environment.describe_user()
         if user is not None and user != {"type": "scripted"}:
             environment["user"] = user
+        agent = asdict(self.agent.config)
+        if isinstance(self.agent, ToolAgent):
+            agent["tools"] = [tool.definition()["function"] for tool in self.agent.tools]
         return {
-            "agent": asdict(self.agent.config),
+            "agent": agent,
             "environment": environment,
             "rewards": self.reward.to_config(),
             "training": self.config.model_dump(mode="json"),

@@ -2,7 +2,14 @@
 
 import pytest
 
-from stateset_agents.agents import AgentConfig, AgentRuntime, ToolAgent, ToolLimits
+from stateset_agents.agents import (
+    AgentConfig,
+    AgentRuntime,
+    ToolAgent,
+    ToolLimits,
+    agent_from_record,
+    agent_record,
+)
 from stateset_agents.chat import ChatCodec
 from stateset_agents.core.environment import ConversationEnvironment, Environment, EnvironmentState
 from stateset_agents.core.errors import ConfigError, EnvironmentFailed
@@ -266,3 +273,21 @@ async def test_the_memory_window_never_hides_the_calls_of_the_current_move():
 async def test_stop_reasons_pass_through():
     turn = await agent_with("It costs.").process_turn([], "Hi")
     assert turn.stop_reason is StopReason.STOP
+
+
+async def test_a_model_and_tools_in_one_call():
+    agent = ToolAgent.from_model("stub://" + CALL.replace("|", "%7C") + "|It costs $3.", tools=[price])
+    assert await agent.generate_response(ASK) == "It costs $3."
+    with pytest.raises(ConfigError, match=r"tools\[0\] is 3"):
+        ToolAgent.from_model("stub://a", tools=[3])
+
+
+def test_a_record_names_the_tools_and_an_agent_that_lacks_one_is_refused():
+    record = agent_record(agent_with("a"))
+    assert [tool["name"] for tool in record["tools"]] == ["price"]
+    with pytest.raises(ConfigError, match="trained with the tools price, and MultiTurnAgent lacks price"):
+        agent_from_record(record)
+    with pytest.raises(ConfigError, match="ToolAgent lacks price"):
+        agent_from_record(record, ToolAgent)
+    again = agent_from_record(record, lambda config: ToolAgent(config, [price]))
+    assert again.tools[0].name == "price"
