@@ -20,6 +20,12 @@ NOTE_LENGTH = 120
 """Characters of a message in a note."""
 
 
+def since_the_user(messages: Sequence[Message]) -> int:
+    """How many messages there are from the last of the user on; all, where there is none."""
+    last = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
+    return len(messages) - last
+
+
 def first_in_window(messages: Sequence[Message], window: int | None, fresh: int) -> int:
     """Place of the first message that is shown.
 

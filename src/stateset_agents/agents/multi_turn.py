@@ -16,7 +16,7 @@ from ..core.trajectory import ConversationTurn, TokenRow
 from ..engines.base import SamplingParams
 from .base import Agent, History
 from .config import AgentConfig
-from .memory import first_in_window, first_that_fits, notes_of
+from .memory import first_in_window, first_that_fits, notes_of, since_the_user
 from .runtime import AgentRuntime, LazyRuntime
 from .session import Definitions, Message, TokenSession
 
@@ -136,13 +136,13 @@ class MultiTurnAgent(Agent):
 
     async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
         """The answer to messages of which the first may be a system prompt."""
-        return await self.next_turn(messages, context)
+        return await self.next_turn(messages, context, since_the_user(messages))
 
     async def _stream(
         self, messages: list[Message], context: Mapping[str, Any] | None
     ) -> AsyncIterator[str | ConversationTurn]:
         """Like `_respond`, in pieces of text, and the turn as the last item."""
-        async for piece in self._next_pieces(messages, context):
+        async for piece in self._next_pieces(messages, context, since_the_user(messages)):
             yield piece
 
     async def _next_pieces(

@@ -2,7 +2,7 @@
 
 Invariant: what the model sampled is what is trained: calls stay in the conversation as the text that was sampled, and
 what the tools said is context. A move ends with the first turn that calls nothing. Calls beyond the budget are not
-made, and a turn that still calls something after it was told so is the reply, as it stands.
+made, and a turn that still calls something after it was told so is the reply, which says nothing to the user.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..core.tool_calls import TOOL, ToolCall
 from ..core.tools import Tool, as_tools
 from ..core.trajectory import ConversationTurn
 from .config import AgentConfig
+from .memory import since_the_user
 from .multi_turn import MultiTurnAgent
 from .runtime import AgentRuntime
 from .session import Definitions, Message
@@ -24,6 +25,9 @@ from .toolbox import Toolbox, ToolLimits
 
 class ToolAgent(MultiTurnAgent):
     """An agent that uses tools.
+
+    `stream_response` shows what is said beside calls too ("Let me look."), `generate_response` gives the last reply.
+    An override of `process_turn` calls `super().process_turn`, whose turn has the calls as its `steps`.
 
     Args:
         config: what the agent is told.
@@ -54,7 +58,9 @@ class ToolAgent(MultiTurnAgent):
             raise ConfigError(f"tool_format is {tool_format!r}, which does not exist. Known: {known}")
         self.tools: list[Tool] = as_tools(tools)
         self.tool_format = tool_format
-        self.limits = limits or ToolLimits()
+        if limits is not None and not isinstance(limits, ToolLimits):
+            raise ConfigError(f"limits is {limits!r:.60}; it must be ToolLimits(calls_per_turn=...)")
+        self.limits = limits if limits is not None else ToolLimits()
 
     @classmethod
     def from_model(cls, name: str, *, tools: Iterable[object] = (), **config: Any) -> Self:
@@ -124,10 +130,18 @@ class ToolAgent(MultiTurnAgent):
         if runtime.codec.shows_results:
             return composed
         # A tool's words are the user's for a template that has no other place for them.
-        return [
-            {"role": "user", "content": f"Tool result: {message['content']}"} if message["role"] == TOOL else message
-            for message in composed
-        ]
+        shown: list[Message] = []
+        after_a_result = False
+        for message in composed:
+            result = message["role"] == TOOL
+            if not result:
+                shown.append(message)
+            elif after_a_result:  # templates of this kind want user and assistant in turns
+                shown[-1] = {"role": "user", "content": f"{shown[-1]['content']}\nTool result: {message['content']}"}
+            else:
+                shown.append({"role": "user", "content": f"Tool result: {message['content']}"})
+            after_a_result = result
+        return shown
 
     def _definitions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> Definitions:
         tools = self.offered(context)
@@ -173,16 +187,17 @@ class _Move:
 
     @property
     def fresh(self) -> int:
-        """The user's message and the steps after it."""
-        return 1 + len(self.steps)
+        """The user's message and what came after it."""
+        return since_the_user(self.messages)
 
     async def goes_on(self, turn: ConversationTurn) -> bool:
         """Make the calls of a turn; False if it is the reply, which has the steps of the move then."""
         calls = self.form.calls(turn.content) if self._box.tools and turn.span is not None else []
         if not calls or self._warned:
+            turn.tool_calls = tuple(call for call in calls if isinstance(call, ToolCall))  # unmade: nobody hears them
             turn.steps = self.steps
             return False
-        turn.tool_calls = tuple(call for call in calls if isinstance(call, ToolCall))
+        turn.tool_calls = tuple(call for call in calls[: self._left + 1] if isinstance(call, ToolCall))
         self._warned = len(calls) > self._left
         results = await self._box.run(calls, self._left)
         self._left = max(0, self._left - len(calls))

@@ -1,8 +1,8 @@
 """Running the calls of an agent.
 
-Invariant: each call gets exactly one result, in the order of the calls, whatever the tool does: it may fail, hang or
-return megabytes. A call waits for nobody but the sequential calls of its own turn: a sync tool has a thread of its own,
-so that the tools of all conversations are under way at once.
+Invariant: each call within the budget gets exactly one result, in the order of the calls, whatever the tool does: it
+may fail, hang or return megabytes. A sync tool has a thread of its own, so that the tools of all conversations are
+under way at once; only a sequential call is alone among those of its turn.
 
 What a tool raises is told to the model, which may do better next time. A `StatesetError` concerns whoever runs the
 program, an `EnvironmentFailed` the world that the tool belongs to: both pass through.
@@ -18,11 +18,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import date
+from datetime import time as time_of_day
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from ..chat.tool_format import MalformedCall
-from ..core.errors import ConfigError, EnvironmentFailed, StatesetError, is_out_of_memory
+from ..core.errors import ConfigError, ContextFull, EnvironmentFailed, StatesetError
 from ..core.tool_calls import TOOL, ToolCall, ToolError, ToolResult
 from ..core.tools import BadArguments, Tool
 from ..core.trajectory import ConversationTurn
@@ -73,19 +77,20 @@ class Toolbox:
             left: how many may still be made; the others are refused.
 
         Returns:
-            A turn with the role "tool" for each call.
+            A turn with the role "tool" for each call that may be made, and one for all beyond.
         """
-        turns = [asyncio.Event() for _ in calls]  # of sequential calls: each waits for the one before it
-        sequential = [place for place, call in enumerate(calls) if self._is_sequential(call)]
-        before = dict(zip(sequential[1:], sequential, strict=False))
+        calls = calls[: left + 1]
+        over = [asyncio.Event() for _ in calls]
+        alone = [self._is_sequential(call) for call in calls]
 
         async def one(place: int) -> ConversationTurn:
             try:
-                if place in before:
-                    await turns[before[place]].wait()
+                for earlier in range(place):
+                    if alone[place] or alone[earlier]:
+                        await over[earlier].wait()
                 return await self._answer(calls[place], refused=place >= left)
             finally:
-                turns[place].set()
+                over[place].set()
 
         tasks = [asyncio.create_task(one(place)) for place in range(len(calls))]
         try:
@@ -100,17 +105,17 @@ class Toolbox:
     async def _answer(self, call: ToolCall | MalformedCall, *, refused: bool) -> ConversationTurn:
         if refused:
             spent = f"no more than {self.limits.calls_per_turn} calls before a reply; answer the user"
-            return _error(getattr(call, "name", ""), ToolError.BUDGET, spent)
+            return self._error(getattr(call, "name", ""), ToolError.BUDGET, spent)
         if isinstance(call, MalformedCall):
-            return _error("", ToolError.MALFORMED, call.problem)
+            return self._error("", ToolError.MALFORMED, call.problem)
         tool = self.tools.get(call.name)
         if tool is None:
             known = ", ".join(self.tools)
-            return _error(call.name, ToolError.UNKNOWN_TOOL, f"there is no tool {call.name!r}; there are: {known}")
+            return self._error(call.name, ToolError.UNKNOWN_TOOL, f"there is no tool {call.name!r}; there are: {known}")
         try:
             arguments = tool.check(call.arguments)
         except BadArguments as error:
-            return _error(call.name, ToolError.BAD_ARGUMENTS, str(error))
+            return self._error(call.name, ToolError.BAD_ARGUMENTS, str(error))
         return await self._run(tool, arguments)
 
     async def _run(self, tool: Tool, arguments: Mapping[str, Any]) -> ConversationTurn:
@@ -120,25 +125,55 @@ class Toolbox:
         try:
             async with limit:
                 value = await _called(tool.function, arguments)
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        except (StatesetError, EnvironmentFailed):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain)
+            if time.monotonic() - begun > seconds:  # it never awaited, or would not be cancelled
+                raise TimeoutError
+        except EnvironmentFailed:
+            raise
+        except ContextFull as error:  # of a model that the tool asks, not of the agent's
+            return self._error(tool.name, ToolError.FAILED, str(error), time.monotonic() - begun)
+        except StatesetError:
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return _error(tool.name, ToolError.FAILED, "the tool was cancelled", time.monotonic() - begun)
-        except Exception as error:
+            return self._error(tool.name, ToolError.FAILED, "the tool was cancelled", time.monotonic() - begun)
+        except (Exception, SystemExit) as error:
             spent = time.monotonic() - begun
-            if isinstance(error, TimeoutError) and limit.expired():
-                return _error(tool.name, ToolError.TIMEOUT, f"the tool took longer than {seconds:g} s", spent)
-            if is_out_of_memory(error):
+            if isinstance(error, TimeoutError) and (limit.expired() or spent > seconds):
+                return self._error(tool.name, ToolError.TIMEOUT, f"the tool took longer than {seconds:g} s", spent)
+            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+                error.add_note(f"raised by the tool {tool.name}")
                 raise
             logger.debug("the tool %s failed", tool.name, exc_info=error)
-            told, _ = _clipped(f"{type(error).__name__}: {error}", self.limits.bytes_per_result)
-            return _error(tool.name, ToolError.FAILED, told, spent)
+            return self._error(tool.name, ToolError.FAILED, f"{type(error).__name__}: {error}", spent)
         content, cut = _clipped(text, self.limits.bytes_per_result)
         return ConversationTurn(TOOL, content, tool_result=ToolResult(tool.name, None, time.monotonic() - begun, cut))
+
+    def _error(self, name: str, kind: ToolError, message: str, seconds: float = 0.0) -> ConversationTurn:
+        told, cut = _clipped(message, self.limits.bytes_per_result)
+        content = json.dumps({"error": kind.value, "message": told}, ensure_ascii=False)
+        return ConversationTurn(TOOL, content, tool_result=ToolResult(name, kind, seconds, cut))
+
+
+def _plain(value: Any) -> Any:
+    """What stands for a value that JSON has no word for: nothing that differs from run to run, such as an address.
+
+    Raises:
+        TypeError: nothing does.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, (date, time_of_day)):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (Decimal, Path)):
+        return str(value)
+    raise TypeError(
+        f"the tool gave a {type(value).__name__}, which is no JSON; return text, or numbers, lists and dicts"
+    )
 
 
 async def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -180,11 +215,6 @@ async def _in_a_thread(function: Callable[..., Any], arguments: Mapping[str, Any
 
     threading.Thread(target=work, name=f"tool {getattr(function, '__name__', '')}", daemon=True).start()
     return await answer
-
-
-def _error(name: str, kind: ToolError, message: str, seconds: float = 0.0) -> ConversationTurn:
-    content = json.dumps({"error": kind.value, "message": message}, ensure_ascii=False)
-    return ConversationTurn(TOOL, content, tool_result=ToolResult(name, kind, seconds))
 
 
 def _clipped(text: str, size: int) -> tuple[str, bool]:

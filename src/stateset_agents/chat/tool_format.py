@@ -19,17 +19,20 @@ Three forms. Which one a model has is read off its chat template:
 from __future__ import annotations
 
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..core.data_file import unique_keys
+from ..core.data_file import half_characters, unique_keys
 from ..core.tool_calls import ToolCall
 
 ToolFormatName = Literal["auto", "hermes", "llama", "json"]
 Definition = Mapping[str, Any]
+MAX_DEPTH = 32
+"""Levels of a call's arguments."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class JsonLines(ToolFormat):
 
     def calls(self, reply: str) -> Calls:
         """See `ToolFormat.calls`."""
-        lines = [line.strip() for line in reply[_after_thought(reply) :].splitlines()]
+        lines = [line.strip() for line in reply[_after_thought(reply) :].split("\n")]
         return [_call(line, "arguments") for line in lines if line.startswith("{")]
 
     def write(self, calls: Sequence[ToolCall]) -> str:
@@ -138,7 +141,7 @@ class JsonLines(ToolFormat):
 
     def speech(self, text: str) -> str:
         """See `ToolFormat.speech`."""
-        lines = text.splitlines(keepends=True)
+        lines = re.findall(r"[^\n]*\n|[^\n]+", text)
         safe = next((at for at, line in enumerate(lines) if not line.strip() or line.lstrip()[0] == "{"), len(lines))
         return "".join(lines[:safe])
 
@@ -158,7 +161,9 @@ def format_of_template(template: str, *, renders_tools: bool) -> ToolFormat:
         template: its source.
         renders_tools: whether it shows tool definitions.
     """
-    if renders_tools and "<tool_call>" in template and "arguments" in template:
+    # Qwen3-Coder and GLM write something else than JSON between the same tags.
+    others = "<function=" in template or "<arg_key>" in template
+    if renders_tools and "<tool_call>" in template and "arguments" in template and not others:
         return FORMATS["hermes"]
     if renders_tools and '"parameters"' in template and "ipython" in template:
         return FORMATS["llama"]
@@ -168,7 +173,7 @@ def format_of_template(template: str, *, renders_tools: bool) -> ToolFormat:
 def _call(text: str, key: str) -> ToolCall | MalformedCall:
     shape = f'{{"name": "tool", "{key}": {{...}}}}'
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite_float)
     except RecursionError:
         return MalformedCall("the call is nested too deep")
     except ValueError as error:
@@ -178,11 +183,32 @@ def _call(text: str, key: str) -> ToolCall | MalformedCall:
     name, arguments = value["name"], value[key]
     if not isinstance(name, str) or not name or not isinstance(arguments, dict):
         return MalformedCall(f"a call must be {shape}: a text and an object")
+    if _too_deep(arguments):
+        return MalformedCall("the call is nested too deep")
+    if any(True for _ in half_characters(value)):
+        return MalformedCall("the call holds half of a character")
     return ToolCall(name, arguments)
 
 
+def _too_deep(value: Any) -> bool:
+    """Whether values are nested deeper than what passes a call on can bear."""
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in layer if isinstance(one, (dict, list))]
+        layer = [part for parts in inner for part in parts]
+    return bool(layer)
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
 def _written(call: ToolCall, key: str) -> str:
-    return json.dumps({"name": call.name, key: dict(call.arguments)}, ensure_ascii=False)
+    text = json.dumps({"name": call.name, key: dict(call.arguments)}, ensure_ascii=False)
+    return text.replace("<", "\\u003c")  # no text of an argument is taken for the end of a call or of a thought
 
 
 def _no_constant(name: str) -> Any:
@@ -213,12 +239,15 @@ def _line(tool: Definition) -> str:
     properties: Mapping[str, Any] = schema.get("properties", {})
     required = set(schema.get("required", ()))
     shown = [f"{name}{'' if name in required else '?'}{_kind(one)}" for name, one in properties.items()]
-    about = [f"{name}: {one['description']}" for name, one in properties.items() if one.get("description")]
+    described_ones = {name: one for name, one in properties.items() if isinstance(one, Mapping)}
+    about = [f"{name}: {one['description']}" for name, one in described_ones.items() if one.get("description")]
     described = [part for part in (function["description"], *about) if part]
     return f"{function['name']}({', '.join(shown)})" + (f": {' '.join(described)}" if described else "")
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _kind(schema: Any) -> str:
+    if not isinstance(schema, Mapping):  # true and false are schemas too
+        return ""
     if "enum" in schema:
         return ": " + " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
     kind = schema.get("type")

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from .tool_calls import replies
+from .tool_calls import replies, spoken
 
 Fact = str | Sequence[str]
 """One accepted wording, or several of which any will do."""
@@ -161,7 +161,7 @@ def implies(stated: Fact, other: Fact) -> bool:
 
 def assistant_texts(turns: Iterable[Message]) -> list[str]:
     """The contents of the assistant's replies, in order. What it said to a tool, it did not say to the user."""
-    return [turn.content for turn in replies(turns)]
+    return [spoken(turn) for turn in replies(turns)]
 
 
 def fact_tokens(text: str) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ def checked_schema(schema: Mapping[str, Any], what: str) -> Validator:
     import jsonschema  # slow to import, and no other reward needs it
 
     plain = dict(schema)
+    if not isinstance(plain.get("$schema", ""), str):
+        raise ConfigError(f'{what} is no JSON Schema: its "$schema" is {plain["$schema"]!r:.60}; it must be a text')
     kind = jsonschema.validators.validator_for(plain, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(plain)

@@ -37,7 +37,7 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
             continue
         place = f"{path}, line {number}"
         try:
-            value = json.loads(line, object_pairs_hook=unique_keys)
+            value = json.loads(line, object_pairs_hook=unique_keys, parse_constant=_no_constant)
         except DataError as error:
             yield place, DataError(f"{place}: {error}")
         except RecursionError:
@@ -64,6 +64,10 @@ def _lines_of_value(text: str, begin: int) -> int:
     except (ValueError, RecursionError):
         return 0
     return text.count("\n", begin, end) + 1
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -109,6 +113,8 @@ def message_problems(
             return
         if not calls:
             yield from text_problems(f"{where}.content", message["content"])
+        elif any(True for _ in half_characters(dict(message))):
+            yield f"{where} {HALF_CHARACTER}"
         elif message["role"] != "assistant" or not isinstance(message["content"], str):
             yield f"{where} has tool_calls; that is for the assistant, beside a content that may be empty"
         else:

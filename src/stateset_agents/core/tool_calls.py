@@ -34,7 +34,7 @@ class ToolError(StrEnum):
     TIMEOUT = "timeout"
     """The tool took longer than it may."""
     BUDGET = "budget"
-    """The agent has made as many calls as it may make in one turn."""
+    """The agent has made as many calls as it may make in one turn. Further ones of the same turn get no answer."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ToolResult:
 
     name: str
     error: ToolError | None = None
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     cut: bool = False
 
     @property
@@ -95,6 +95,11 @@ def replies_at(turns: Sequence[_Spoken]) -> list[int]:
         for place, turn in enumerate(turns)
         if turn.role == "assistant" and not (place + 1 < len(turns) and turns[place + 1].role == TOOL)
     ]
+
+
+def spoken(turn: Any) -> str:
+    """What the user hears of a reply: nothing of one that is calls which were not made."""
+    return "" if getattr(turn, "tool_calls", ()) else str(turn.content)
 
 
 def replies(turns: Iterable[_Turn]) -> list[_Turn]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,9 +25,6 @@ _KEYS = ("name", "description", "function", "parameters", "sequential")
 
 BUILT_IN = {"calculator_function": "stateset_agents.core.calculator.calculator"}
 """Tools that a config names by a bare name."""
-
-_BARE = ("builtins", "io", "nt", "os", "posix", "shutil", "subprocess", "sys")
-"""Modules whose functions are no tools as they are."""
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -44,8 +42,8 @@ class Tool:
         description: when to use it, for the model.
         parameters: JSON Schema of the arguments: an object with a property for each.
         function: sync (it runs in a thread of its own) or async; gets the arguments by name.
-        sequential: it changes something, so that the calls of one turn wait for each other, in the order in which the
-            model made them.
+        sequential: it changes something: the calls of its turn that were made before it end first, and those after it
+            wait.
         check: raises `BadArguments`, or returns what the function gets.
     """
 
@@ -53,8 +51,8 @@ class Tool:
     description: str
     parameters: Mapping[str, Any]
     function: Callable[..., Any] = field(repr=False)
+    check: Check = field(repr=False, compare=False)
     sequential: bool = False
-    check: Check = field(default=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, given: object, place: str = "the tool") -> Tool:
@@ -87,9 +85,11 @@ class Tool:
             )
         described, schema, check = _from_signature(function, name, place, given_schema=spec.get("parameters"))
         description = spec.get("description") or described
+        if not isinstance(spec.get("sequential", False), bool):
+            raise ConfigError(f"sequential of {name!r} is {spec['sequential']!r}; it must be True or False")
         if not isinstance(description, str):
             raise ConfigError(f"the description of {name!r} is {description!r}; it must be text")
-        return cls(name, description, schema, function, bool(spec.get("sequential", False)), check)
+        return cls(name, description, schema, function, check, spec.get("sequential", False))
 
     def definition(self) -> dict[str, Any]:
         """The form in which chat templates and chat completion servers take tools."""
@@ -103,7 +103,7 @@ def as_tools(given: Iterable[object], place: str = "tools") -> list[Tool]:
     Raises:
         ConfigError: every problem, one line each.
     """
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    if isinstance(given, (str, bytes, Mapping, set, frozenset)) or not isinstance(given, Iterable):
         raise ConfigError(f"{place} is {given!r:.60}; it must be a list of functions or of mappings with a `function`")
     tools: dict[str, Tool] = {}
     problems: list[str] = []
@@ -142,10 +142,10 @@ def load_tool(spec: Mapping[str, Any], base_dir: Any = None, place: str = "tools
         )
     path = BUILT_IN.get(named, named)
     found = import_dotted(path, None if named in BUILT_IN else base_dir, what=f"{place}.function")
-    if named not in BUILT_IN and getattr(found, "__module__", None) in _BARE:
+    if named not in BUILT_IN and str(getattr(found, "__module__", "")).partition(".")[0] in sys.stdlib_module_names:
         raise ConfigError(
-            f"{place}.function is {named!r}, which runs whatever a model writes; write a function around it "
-            "that takes no more than the model may decide"
+            f"{place}.function is {named!r}, of Python's own library, which does whatever a model writes; write a "
+            "function around it that takes no more than the model may decide"
         )
     return Tool.of({**spec, "function": found}, place)
 
@@ -159,9 +159,10 @@ def _from_signature(
         return documented[0], *_given(given_schema, name)
     try:
         signature = inspect.signature(function, eval_str=True)
-    except (TypeError, ValueError, NameError) as error:
+    except Exception as error:  # an annotation that is text is evaluated by `inspect`, and may be any nonsense
         raise ConfigError(
-            f"the signature of {name!r} ({place}) cannot be read ({error}); give its JSON Schema as `parameters`"
+            f"the signature of {name!r} ({place}) cannot be read ({type(error).__name__}: {error}); mend its "
+            "annotations, or give its JSON Schema as `parameters`"
         ) from None
     return documented[0], *_inferred(signature, name, documented[1])
 
@@ -177,7 +178,6 @@ def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
 
 def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str]) -> tuple[Mapping[str, Any], Check]:
     from pydantic import ConfigDict, Field, ValidationError, create_model
-    from pydantic.errors import PydanticUserError
 
     fields: dict[str, Any] = {}
     free = False
@@ -201,7 +201,7 @@ def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str])
     try:
         model = create_model(name, __config__=config, **fields)
         schema = _plain(model.model_json_schema())
-    except PydanticUserError as error:
+    except Exception as error:  # pydantic and its core have several ways to say that they know no such type
         why = str(error).splitlines()[0]
         raise ConfigError(
             f"the parameters of the tool {name!r} cannot be described ({why}); annotate them with types that JSON has, "

@@ -14,10 +14,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from .outcome import Outcome, StopReason
-from .tool_calls import ToolCall, ToolResult, replies
+from .tool_calls import ToolCall, ToolResult, replies, replies_at
 
 
 @dataclass
@@ -215,6 +216,26 @@ class MultiTurnTrajectory:
         return len(replies(self.turns))
 
     @property
+    def moves(self) -> list[int]:
+        """For each assistant turn the number of the move that it is part of: calls belong to the reply they lead to."""
+        answers = set(replies_at(self.turns))
+        found, move = [], 0
+        for place, turn in enumerate(self.turns):
+            if turn.role == "assistant":
+                found.append(move)
+                move += place in answers
+        return found
+
+    @property
+    def move_rewards(self) -> list[float]:
+        """One number for each move, where there are turn rewards."""
+        given: dict[int, float] = {}
+        for move, reward in zip_longest(self.moves, self.turn_rewards):
+            at = len(given) if move is None else move
+            given[at] = given.get(at, 0.0) + (reward or 0.0)
+        return list(given.values()) if self.turn_rewards else []
+
+    @property
     def trained_tokens(self) -> int:
         """Number of tokens with mask 1 over all rows."""
         return sum(row.trained_tokens for row in self.rows)
@@ -276,7 +297,7 @@ class TrajectoryGroup:
     @property
     def teaches(self) -> bool:
         """Whether its rewards, or those of its turns, differ."""
-        told = [[t.reward, *t.turn_rewards] for t in self.trajectories]
+        told = [[t.reward, *t.move_rewards] for t in self.trajectories]
         return any(one != told[0] for one in told)
 
     @property

@@ -125,8 +125,13 @@ class ModelUser:
                 messages.append({"role": "assistant", "content": turn.content})
             elif id(turn) in heard:
                 # The marker is the user's own word: an agent that says it could otherwise talk the user into leaving.
-                messages.append({"role": "user", "content": turn.content.replace(self._marker, "")})
+                messages.append({"role": "user", "content": self._without_marker(turn.content)})
         return messages
+
+    def _without_marker(self, text: str) -> str:
+        while self._marker in text:  # taking one out may make another
+            text = text.replace(self._marker, "")
+        return text
 
     def describe(self, scenario: Scenario | None = None) -> dict[str, Any]:
         """What results say of it: the model, and how it is asked."""

@@ -15,7 +15,7 @@ import inspect
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import zip_longest
 from typing import Any
@@ -189,6 +189,8 @@ class _Episode:
         told = {"agent_context": self.scenario.agent_context} if self.scenario.agent_context else {}
         while True:
             tools = await self._ask(environment.episode_tools, state)
+            if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):
+                raise _environment("episode_tools", f"it returned {tools!r:.60}; it must return a list of tools")
             action = await self._act(turns, {**told, "tools": tools} if tools else told)
             full = action.stop_reason is StopReason.CONTEXT
             turns += action.steps
@@ -196,8 +198,8 @@ class _Episode:
                 self._require_a_first_reply(action)
                 if action.content:  # an override answered in the model's place
                     turns.append(action)
-                while turns and turns[-1].role != "assistant":
-                    turns.pop()  # a conversation that was cut ends with the agent's last word
+                while turns and turns[-1].role == "user":
+                    turns.pop()  # a conversation that was cut ends with the agent's last word, or what a tool said
                 return self._cut(state)
             turns.append(action)
             state, response, reward, done = _checked_step(await self._ask(environment.step, state, action))

@@ -1,6 +1,7 @@
 """Scored conversations as the learner sees them: which tokens are trained, of which turn, and what was earned.
 
-Invariant: every trained token belongs to one assistant turn, and what the turns earned adds up to the reward.
+Invariant: every trained token belongs to one turn of the agent, a reply with the calls of tools that led to it, and
+what the turns earned adds up to the reward.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Conversation:
         trajectory: it.
         group: index of its group.
         rows: its training rows.
-        turns: for each row, the assistant turn of each of its trained tokens.
+        turns: for each row, the turn (`MultiTurnTrajectory.moves`) of each of its trained tokens.
         reward: what it earned, penalties included.
     """
 
@@ -52,7 +53,7 @@ class Conversation:
         trained = sorted({turn for row in self.turns for turn in row})
         if not trained:
             return {}
-        given = list(self.trajectory.turn_rewards)
+        given = self.trajectory.move_rewards
         earned = dict.fromkeys(trained, 0.0)
         for turn, reward in enumerate(given):
             earned[max((t for t in trained if t <= turn), default=trained[0])] += reward
@@ -107,13 +108,13 @@ def overlong_cost(trajectory: MultiTurnTrajectory, config: TrainingConfig, max_n
 
 
 def _rows_with_turns(trajectory: MultiTurnTrajectory, *, mask_truncated: bool) -> Iterator[tuple[TokenRow, list[int]]]:
-    """Each row, as it is trained, with the assistant turn of each trained token.
+    """Each row, as it is trained, with the move of each trained token: the reply, and the calls that led to it.
 
     Rows that no turn points into (made by hand) have one turn for each run of trained tokens.
     """
     known: dict[tuple[int, int], int] = {}
     cut: set[tuple[int, int]] = set()
-    for number, turn in enumerate(trajectory.assistant_turns):
+    for number, turn in zip(trajectory.moves, trajectory.assistant_turns, strict=True):
         if turn.span is None:
             continue
         places = {(id(turn.span.row), place) for place in range(turn.span.start, turn.span.end)}

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from ..agents.multi_turn import MultiTurnAgent
 from ..agents.runtime import AgentRuntime
 from ..agents.tool_agent import ToolAgent
+from ..chat.tool_format import MalformedCall
 from ..core.errors import DataError, ModelError
 from ..core.messages import refuse
 from ..core.records import Message, Record
-from ..core.tool_calls import ToolCall
+from ..core.tool_calls import TOOL, ToolCall
+from ..core.tools import BadArguments
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from ..engines.recorded import NOT_SAMPLED, RecordedEngine
 
@@ -96,6 +98,7 @@ async def render(prompt: Sequence[Message], answer: Sequence[Message], agent: Mu
         DataError, ModelError: the tokenizer or the chat template refuses it, or it calls tools that the agent lacks.
     """
     codec = agent.runtime.codec
+    _require_made_calls([*prompt, *answer], agent)
     said = [_text(message, agent) for message in answer]
     replies = [text for message, text in zip(answer, said, strict=True) if message["role"] == "assistant"]
     fork = _double(agent, RecordedEngine(codec, replies)).fork("recorded")
@@ -139,11 +142,46 @@ def _text(message: Message, agent: MultiTurnAgent) -> str:
     for call in calls:
         if call.name not in known:
             raise DataError(f"it calls {call.name!r}, and the agent has the tools {', '.join(known) or '(none)'}")
+    form = agent.format_of(agent.runtime)
     try:
-        written = agent.format_of(agent.runtime).write(calls)
+        written = form.write(calls)
     except ValueError as error:
         raise DataError(str(error)) from None
-    return f"{content}\n{written}" if content.strip() else written
+    text = f"{content}\n{written}" if content.strip() else written
+    if form.calls(text) != calls:
+        raise DataError(
+            f"its calls {calls!r:.80} cannot be told from the words beside them in the form {form.name!r}, in which "
+            "this model makes them; leave the content empty, or other words out"
+        )
+    return text
+
+
+def _require_made_calls(messages: Sequence[Message], agent: MultiTurnAgent) -> None:
+    """Every call is one that the agent could make, and has the tool's answer after it.
+
+    Raises:
+        DataError: one is or has not.
+    """
+    for at, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        after = next((n for n, later in enumerate(messages[at + 1 :]) if later["role"] != TOOL), len(messages) - at - 1)
+        text = _text(message, agent)
+        if not isinstance(agent, ToolAgent):
+            continue
+        calls = agent.format_of(agent.runtime).calls(text) if agent.tools else []
+        if len(calls) != after:
+            raise DataError(f"{text!r:.60} makes {len(calls)} calls, and {after} messages of tools follow it")
+        tools = {tool.name: tool for tool in agent.tools}
+        for call in calls:
+            if isinstance(call, MalformedCall):
+                raise DataError(f"{text!r:.60} is no call: {call.problem}")
+            if call.name not in tools:
+                raise DataError(f"it calls {call.name!r}, and the agent has the tools {', '.join(tools) or '(none)'}")
+            try:
+                tools[call.name].check(call.arguments)
+            except BadArguments as error:
+                raise DataError(f"it calls {call.name!r} with arguments that do not fit: {error}") from None
 
 
 def _names(record: Record) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from stateset_agents.core.environment import ConversationEnvironment, Environmen
 from stateset_agents.core.errors import ConfigError, EnvironmentFailed
 from stateset_agents.core.outcome import Outcome, StopReason
 from stateset_agents.core.reward import RewardFunction, RewardResult
-from stateset_agents.core.tool_calls import ToolCall
+from stateset_agents.core.tool_calls import ToolCall, replies, spoken
 from stateset_agents.core.trajectory import ConversationTurn
 from stateset_agents.engines.stub import StubEngine
 from stateset_agents.models import load_tokenizer
@@ -115,8 +115,8 @@ async def test_beyond_the_budget_a_turn_is_the_reply_as_it_stands():
     turn = await agent_with(CALL, tools=[price], limits=ToolLimits(calls_per_turn=2)).process_turn([], "Price?")
     assert made == ["tea", "tea"]
     assert [step.tool_result.error for step in turn.steps if step.tool_result] == [None, None, "budget"]
-    assert turn.content == CALL
-    assert turn.tool_calls == ()
+    assert (turn.content, spoken(turn)) == (CALL, "")  # nobody hears calls that were not made
+    assert [call.name for call in turn.tool_calls] == ["price"]
 
 
 async def test_an_agent_without_tools_answers_whatever_it_says():
@@ -137,7 +137,8 @@ async def test_a_context_that_fills_up_while_calling_ends_with_the_agents_last_w
     long.runtime.max_context = room
     trajectory = await play(long)
     assert trajectory.outcome is Outcome.TRUNCATED
-    assert said(trajectory.turns)[-1] == ("assistant", CALL)
+    assert [turn.role for turn in trajectory.turns] == ["user", "assistant", "tool"]
+    assert (trajectory.length, replies(trajectory.turns)) == (0, [])  # a call is never taken for a reply
     assert sum(row.trained_tokens for row in trajectory.rows) == len(tokenizer.encode(f"{CALL}<|im_end|>"))
 
 

@@ -215,3 +215,63 @@ async def test_a_cancelled_turn_cancels_its_calls():
 def test_limits_are_checked(name, value):
     with pytest.raises(ConfigError, match=f"ToolLimits.{name} is {value!r}"):
         ToolLimits(**{name: value})
+
+
+async def test_a_sequential_call_is_alone_among_those_of_its_turn():
+    """Mutation: sequential calls waiting for each other only."""
+    stock = {"tea": 1}
+
+    async def find():
+        await asyncio.sleep(0.01)
+        return stock["tea"]
+
+    async def take():
+        await asyncio.sleep(0.02)
+        stock["tea"] -= 1
+
+    toolbox = Toolbox(as_tools([find, {"function": take, "sequential": True}]), ToolLimits())
+    turns = await toolbox.run([call("find"), call("take"), call("find")], 8)
+    assert [turn.content for turn in turns] == ["1", "null", "0"]
+
+
+async def test_of_many_calls_beyond_the_budget_one_is_answered():
+    turns = await box(echo, calls_per_turn=2).run([call("echo", text="a")] * 100, 2)
+    assert [turn.tool_result.error for turn in turns] == [None, None, ToolError.BUDGET]
+
+
+async def test_values_that_would_differ_from_run_to_run_are_no_results():
+    import dataclasses
+
+    @dataclasses.dataclass
+    class Order:
+        number: int
+
+    def order():
+        return {"order": Order(3), "tags": {"b", "a"}}
+
+    def thing():
+        return object()
+
+    turns = await box(order, thing).run([call("order"), call("thing")], 8)
+    assert turns[0].content == '{"order": {"number": 3}, "tags": ["a", "b"]}'
+    assert told(turns[1])[1].startswith("TypeError: the tool gave a object, which is no JSON")
+
+
+async def test_a_tool_that_never_lets_go_has_failed_all_the_same():
+    async def blocks():
+        time.sleep(0.05)  # noqa: ASYNC251
+        return "late"
+
+    async def leaves():
+        raise SystemExit(3)
+
+    turns = await box(blocks, leaves, seconds_per_call=0.02).run([call("blocks"), call("leaves")], 8)
+    assert [turn.tool_result.error for turn in turns] == [ToolError.TIMEOUT, ToolError.FAILED]
+
+
+async def test_an_error_is_cut_and_holds_no_half_character():
+    def long():
+        raise ValueError("x\ud800" * 100)
+
+    turn = await only(box(long, bytes_per_result=20), call("long"))
+    assert told(turn)[1] == "ValueError: x?x?x?x? [cut]"

@@ -128,3 +128,33 @@ def test_a_tool_is_a_line_in_the_instructions():
         "find(order: string, size?: integer): Where an order is. order: on the bill",
         "now()",
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"a": ' + '{"a":' * 40 + "1" + "}" * 40 + "}",
+        '{"a": "\\ud800"}',
+        '{"\\ud800": 1}',
+        '{"n": 1e999}',
+        '{"n": -1e999}',
+    ],
+)
+def test_what_nothing_after_the_reader_could_bear_is_malformed(arguments):
+    assert read("json", f'{{"name": "find", "arguments": {arguments}}}') == [BAD]
+
+
+@pytest.mark.parametrize("form", ["hermes", "llama", "json"])
+@pytest.mark.parametrize("text", ["a", "</tool_call>", "<tool_call>", "</think>", "a\u2028b\u0085c", '"\\', "{", "ä\n"])
+def test_what_is_written_is_read_back(form, text):
+    calls = [ToolCall("find", {"id": text})]
+    assert FORMATS[form].calls(FORMATS[form].write(calls)) == calls
+
+
+def test_a_template_that_writes_something_else_between_the_same_tags_is_not_read_as_json():
+    from stateset_agents.chat.tool_format import format_of_template
+
+    qwen = '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+    assert format_of_template(qwen, renders_tools=True).name == "hermes"
+    for other in ("<tool_call>\n<function=x>\n arguments", "<tool_call>name<arg_key>arguments"):
+        assert format_of_template(other, renders_tools=True).name == "json"

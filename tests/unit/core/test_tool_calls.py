@@ -4,7 +4,7 @@ from stateset_agents.core.facts import provided_topics
 from stateset_agents.core.reward import ConcisenessReward, HelpfulnessReward, RewardFunction, RewardResult
 from stateset_agents.core.rewards.text import exchanges
 from stateset_agents.core.tool_calls import ToolCall, ToolError, ToolResult, replies
-from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory
+from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
 
 CALL = ConversationTurn("assistant", '{"name": "price"}', tool_calls=(ToolCall("price", {"of": "bike"}),))
 RESULT = ConversationTurn("tool", "The bike costs $90.", tool_result=ToolResult("price", seconds=0.25))
@@ -72,3 +72,18 @@ def test_json_says_what_was_called_and_how_it_went():
     failed = ConversationTurn("tool", "no", tool_result=ToolResult("price", ToolError.TIMEOUT, 1.23456, cut=True))
     expected = {"name": "price", "ok": False, "seconds": 1.2346, "error": "timeout", "cut": True}
     assert failed.to_dict()["tool_result"] == expected
+
+
+def test_a_call_belongs_to_the_move_of_the_reply_that_it_leads_to():
+    trajectory = MultiTurnTrajectory("s", turns=TURNS, turn_rewards=[0.25, 0.0, 0.5, 1.0])
+    assert trajectory.moves == [0, 0, 0, 1]
+    assert trajectory.move_rewards == [0.75, 1.0]
+    cut = MultiTurnTrajectory("s", turns=TURNS[:5])
+    assert cut.moves == [0, 0]
+
+
+def test_a_group_whose_moves_earned_the_same_teaches_nothing_whatever_was_called():
+    plain = [turn for turn in TURNS if turn is not CALL and turn is not RESULT]
+    some = MultiTurnTrajectory("s", turns=TURNS, turn_rewards=[0.0, 0.0, 1.0, 0.0], reward=1.0)
+    other = MultiTurnTrajectory("s", turns=plain, turn_rewards=[1.0, 0.0], reward=1.0)
+    assert not TrajectoryGroup("s", [some, other]).teaches

@@ -379,3 +379,27 @@ async def test_calls_that_the_agent_cannot_make_are_refused_with_their_line(agen
     with pytest.raises(DataError) as caught:
         await render_records([record], agent, lambda _: None)
     assert str(caught.value).startswith(f"file, line 1: {told_of}")
+
+
+@pytest.mark.parametrize(
+    ("change", "told_of"),
+    [
+        (
+            {1: {"tool_calls": [{"name": "price", "arguments": {"of": 5}}]}},
+            "arguments that do not fit: of: Input should",
+        ),
+        ({1: {"content": '{"a": 1}'}}, "cannot be told from the words beside them in the form 'json'"),
+        ({2: None}, "makes 1 calls, and 0 messages of tools follow it"),
+        ({1: {"tool_calls": [{"name": "price", "arguments": {"of": "a"}}] * 2}}, "makes 2 calls, and 1 messages"),
+        ({3: {"content": '{"name": "price"}'}}, "makes 1 calls, and 0 messages"),
+    ],
+)
+async def test_calls_that_no_rollout_would_have_are_refused(change, told_of):
+    _, codec = codec_of(None)
+    agent = ToolAgent(AgentConfig(model_name="tiny"), [price])
+    agent.runtime = AgentRuntime(None, codec, StubEngine(load_tokenizer("tiny"), codec))
+    talked = [message if change.get(at, message) is not None else None for at, message in enumerate(WITH_TOOLS)]
+    talked = [{**message, **(change.get(at) or {})} for at, message in enumerate(talked) if message is not None]
+    with pytest.raises(DataError) as caught:
+        await render(talked[:1], talked[1:], agent)
+    assert told_of in str(caught.value)

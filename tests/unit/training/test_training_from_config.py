@@ -132,8 +132,9 @@ def test_an_agent_with_tools_has_those_that_the_config_names(build):
         ("calculator", "no built-in tool of that name"),
         ("mine.lookup", 'did you mean "look_up"'),
         ("mine.NUMBER", "it must be a function"),
-        ("os.system", "runs whatever a model writes"),
-        ("builtins.eval", "runs whatever a model writes"),
+        ("os.system", "does whatever a model writes"),
+        ("builtins.eval", "does whatever a model writes"),
+        ("runpy.run_path", "does whatever a model writes"),
     ],
 )
 def test_a_tool_that_is_none_is_told_with_its_line(build, function, told):

@@ -25,6 +25,7 @@ from ..dotted import import_dotted
 from ..errors import ConfigError, DataError
 from ..facts import fact_tokens
 from ..scenario import Scenario
+from ..tool_calls import spoken
 from ..trajectory import ConversationTurn
 from ..users import ScriptedUser, User
 from .base import EnvironmentState, EpisodeStatus
@@ -156,7 +157,7 @@ class TaskEnvironment(ConversationEnvironment):
         """Whether the agent's latest move has done it."""
         turns = state.history
         begun = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=-1)
-        if _said(action.get("keywords", ()), turns[-1].content) or _called(action, turns[begun + 1 :]):
+        if _said(action.get("keywords", ()), spoken(turns[-1])) or _called(action, turns[begun + 1 :]):
             return True
         check = self._check_of(task, action)
         return check is not None and bool(await _answer(check, turns, state.context))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..facts import stem
-from ..tool_calls import TOOL, replies_at
+from ..tool_calls import TOOL, replies_at, spoken
 from .base import Turns
 
 _WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+(?:['\u2019][^\W_]+)*")
@@ -70,7 +70,7 @@ def exchanges(turns: Turns) -> list[Exchange]:
         if place in answers:
             heard = "\n".join(f"{part.heard}\n{part.asked}" for part in found[-1:])
             said = tuple(part.reply for part in found)
-            found.append(Exchange("\n".join(asked), turn.content, heard, said))
+            found.append(Exchange("\n".join(asked), spoken(turn), heard, said))
             asked = []
         elif turn.role not in ("assistant", TOOL):
             asked.append(turn.content)
