@@ -189,18 +189,37 @@ def test_every_profile_trains(work, profile):
 
 
 SHIPPED = sorted(file.name for file in (ROOT / "configs").glob("*.yaml"))
+IMITATION = "order_imitation.yaml"  # learns from a file: a step of its own kind
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_config_trains_from_any_folder(work, name):
+def train_shipped(work, name):
     arguments = ("--model-name", "tiny", "--num-episodes", "16", "--no-gpu", "--output-dir", "run")
     ended = work.train(*arguments, config=f"configs/{name}")
     assert ended.code == 0, ended.err
+    assert "WARNING" not in ended.err
+    return ended
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != IMITATION])
+def test_a_shipped_config_trains_from_any_folder(work, name):
+    ended = train_shipped(work, name)
     (row,) = work.metrics("run")
     assert row["episodes"] in (16, 32)  # one step of the config
     assert f"Episodes: {row['episodes']}\n" in ended.out
-    assert row["updated"]
+    # A random model calls no tool, so that all its conversations about an order are worth the same.
+    assert row["updated"] == (name != "order_service.yaml")
     assert row["failed"] == row["unscored"] == 0
+
+
+def test_the_shipped_imitation_trains_and_its_model_goes_on_with_tools(work):
+    """The two commands of configs/order_service.yaml."""
+    ended = train_shipped(work, IMITATION)
+    assert "Episodes: 18\n" in ended.out  # 16 records, in whole steps of 6
+    assert all(row["updated"] for row in work.metrics("run"))
+    arguments = ("--model-name", "run/final_model", "--num-episodes", "16", "--no-gpu", "--output-dir", "next")
+    ended = work.train(*arguments, config="configs/order_service.yaml")
+    assert ended.code == 0, ended.err
+    assert "Success is judged by the environment's criterion." in ended.out
 
 
 CUSTOM = """
