@@ -26,10 +26,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_config_trains_in_a_fresh_checkout(checkout, name):
     """Mutation: a file that a config names is not committed."""
     shutil.rmtree(checkout / "outputs", ignore_errors=True)
-    command = ["-m", "stateset_agents.cli.train", f"configs/{name}.yaml", "--num-episodes", "16", "--model-name", "tiny"]
+    command = [sys.executable, "-m", "stateset_agents.cli.train", f"configs/{name}.yaml"]
+    arguments = ["--num-episodes", "16", "--model-name", "tiny"]
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
     ended = subprocess.run(
-        [sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        [*command, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
     assert "GRPO Agent Framework - Training Complete" in ended.stdout

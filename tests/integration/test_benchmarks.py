@@ -89,3 +89,17 @@ def test_every_broken_promise_is_told(algorithms):
     unsure, unlikely = kept | {"second": [0.0, 1.0, 0.5, 0.0]}, kept | {"second": [-5.0, -5.5]}
     assert found("dpo", [unsure], chance) == ["dpo agrees with 38% of its pairs at the end"]
     assert found("rft", [unlikely], chance) == ["rft finds what it imitates no likelier than at first"]
+
+
+@pytest.fixture
+def tool_calls(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("tool_calls")
+    del sys.modules["tool_calls"]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_the_tools_of_all_conversations_are_under_way_at_once(tool_calls, awaited):
+    """Mutation: calls in an executor of two threads take 1.6 s."""
+    tool_time = await tool_calls.ours(together=True, awaited=awaited)
+    assert tool_calls.ROUNDS * tool_calls.SECONDS <= tool_time < tool_calls.GOAL
