@@ -1,7 +1,7 @@
-"""Runs the Python blocks of a user guide, one after the other, as a reader would type them into one session.
+"""Runs the Python blocks of a document, one after the other, as a reader would type them into one session.
 
 Arguments: a JSON file with the blocks, a model name, and a bound for the length of replies. Training is capped at two
-groups. Prints one JSON object: what was trained, and what is left of the names that the blocks define.
+groups. Prints one JSON object: what was trained, and what the blocks leave in the name `told`.
 """
 
 import ast
@@ -37,29 +37,10 @@ async def train_two_groups(*arguments, **named):
 training.train = train_two_groups
 
 names = {"__name__": "__main__"}
-
-USE_OF_WHAT_THE_BLOCKS_DEFINE = """
-class Environment3(CustomEnvironment):
-    max_turns = 2
-
-await train(CustomAgent(MODEL), Environment3(), reward_fn=[CustomReward(), creativity_reward, composite], quiet=True)
-await train(CustomAgent(MODEL), env, reward_fn=CustomReward, quiet=True)
-"""
-
-for block in [*blocks, USE_OF_WHAT_THE_BLOCKS_DEFINE.replace("MODEL", repr(model))]:
-    code = compile(block.replace("openai/gpt-oss-120b", model), "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+for block in blocks:
+    code = compile(block.replace("openai/gpt-oss-120b", model), "<block>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     running = eval(code, names)  # noqa: S307 - the programs of our own guide
     if running is not None:
         asyncio.run(running)
 
-print(
-    "RESULT "
-    + json.dumps(
-        {
-            "package": str(Path(training.__file__)),
-            "trained": trained,
-            "health": str(names["health"].status),
-            "loaded": type(names["loaded_agent"]).__name__,
-        }
-    )
-)
+print("RESULT " + json.dumps({"package": training.__file__, "trained": trained, "told": names.get("told")}))
