@@ -148,6 +148,20 @@ def test_the_shipped_tasks_load_and_say_that_keywords_are_easy_to_fool():
     (notice,) = environment.notices()
     assert "required actions (first: 'plan-vacation: destination') are done as soon as a keyword is said" in notice
     assert TaskEnvironment([REFUND]).notices() == []
+    said_or_done = {
+        "goal": "Refund it",
+        "required_actions": [{"name": "a", "tool": "refund", "keywords": ["refunded"]}],
+    }
+    assert "1 required actions (first: 'task-0: a')" in TaskEnvironment([said_or_done]).notices()[0]
+
+
+async def test_a_task_without_actions_is_said_to_be_done_by_any_reply():
+    environment = TaskEnvironment([REFUND, {"id": "table", "goal": "Book a table"}])
+    (notice,) = environment.notices()
+    assert "1 of 2 tasks (first: 'table') have no required_actions, so that any reply does them" in notice
+    state, _ = await play(TaskEnvironment([{"goal": "Book a table"}]), "No.")
+    assert state.status is EpisodeStatus.COMPLETED
+    assert TaskEnvironment([{"goal": "Book a table"}], lambda turns, context: False).notices() == []
 
 
 @pytest.mark.parametrize(

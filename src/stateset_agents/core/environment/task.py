@@ -129,20 +129,27 @@ class TaskEnvironment(ConversationEnvironment):
         return [("persona", "a task's own user says its lines as they are written")] if self.persona else []
 
     def notices(self) -> list[str]:
-        """Says so when actions are judged by keywords, and who plays the user."""
+        """Says so when actions are judged by keywords or there are none, and who plays the user."""
+        found = [*super().notices()]
+        tasks = self.episode_scenarios()
+        idle = [task.id for task in tasks if not task.extra.get("required_actions")]
+        if idle and self.criterion is task_completion_function:
+            found.append(
+                f"{len(idle)} of {len(tasks)} tasks (first: {idle[0]!r}) have no required_actions, so that any reply "
+                "does them; give them some, or success_criteria of your own"
+            )
         loose = [
-            f"{scenario.id}: {action['name']}"
-            for scenario in self.episode_scenarios()
-            for action in scenario.extra.get("required_actions", ())
-            if not {"tool", "check"} & action.keys()
+            f"{task.id}: {action['name']}"
+            for task in tasks
+            for action in task.extra.get("required_actions", ())
+            if action.get("keywords")
         ]
-        if not loose:
-            return super().notices()
-        return [
-            *super().notices(),
-            f"{len(loose)} required actions (first: {loose[0]!r}) are done as soon as a keyword is said, which is easy "
-            "to fool; name a tool or a check where there is one",
-        ]
+        if loose:
+            found.append(
+                f"{len(loose)} required actions (first: {loose[0]!r}) are done as soon as a keyword is said, which is "
+                "easy to fool; name a tool or a check where there is one"
+            )
+        return found
 
     async def _is_over(self, state: EnvironmentState) -> bool:
         """Note what the agent's turn has done, and judge."""
