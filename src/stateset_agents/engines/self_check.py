@@ -24,7 +24,11 @@ TOLERANCE = 1e-3
 """Largest accepted difference of log-probs in float32, as a share of their own spread (3e-6 is usual)."""
 
 HALF_TOLERANCE = 0.25
-"""The same in half precision (0.01 to 0.07 is usual); models that can't be driven this way are off by 0.6 and more."""
+"""The same in half precision (0.01 to 0.1 is usual); models that can't be driven this way are off by 0.6 and more."""
+
+HALF_SHARE = 0.9
+"""Share of the positions that must agree in half precision: rounding alone can turn a position upside down in a row
+that means nothing. In SmolLM2 after four steps one of 21 was off by 1.3, ours nearer to float32 than its own."""
 
 ROWS = (12, 9)
 """Lengths in tokens of the two rows that are tried."""
@@ -50,7 +54,7 @@ def check_model(packed: PackedModel) -> float:
     """Compare packed, piecewise, cached computation with the model's own forward pass.
 
     Returns:
-        The difference of log-probs (root of the mean square) divided by their standard deviation.
+        See `difference`.
 
     Raises:
         ModelError: the difference is too large, or the model can't be called this way.
@@ -70,15 +74,29 @@ def check_model(packed: PackedModel) -> float:
             "plain softmax attention behind transformers' attention interface."
         ) from error
     _check_windows(packed, windows)
-    gap = ((ours - stock).square().mean().sqrt() / stock.std().clamp(min=1e-6)).item()
-    allowed = TOLERANCE if packed.head.weight.dtype == torch.float32 else HALF_TOLERANCE
+    half = packed.head.weight.dtype != torch.float32
+    gap, allowed = difference(ours, stock, half=half), HALF_TOLERANCE if half else TOLERANCE
     if not gap <= allowed:
         raise ModelError(
             f"{name} can't be driven by the local engine: its log-probs differ from those of the model's own forward "
             f"pass by {gap:.2g} of their spread (allowed {allowed}). Either its weights are not finite, or it has more "
             "than plain softmax attention: sinks, biased scores, or layers with a state."
         )
-    return float(gap)
+    return gap
+
+
+def difference(ours: Tensor, stock: Tensor, *, half: bool) -> float:
+    """How far log-probs are apart, as a share of their standard deviation.
+
+    Args:
+        ours, stock: (positions, vocabulary).
+        half: computed in half precision: the positions that differ most are left out (`HALF_SHARE`).
+
+    Returns:
+        Root of the mean square; in half precision the largest one of a position that counts. NaN if any is.
+    """
+    squares = (ours - stock).float().square().mean(-1) / stock.float().std().clamp(min=1e-6).square()
+    return float((squares.quantile(HALF_SHARE, interpolation="lower") if half else squares.mean()).sqrt())
 
 
 def _in_pieces(packed: PackedModel, rows: list[Tensor], windows: dict[int, int | None]) -> list[Tensor]:

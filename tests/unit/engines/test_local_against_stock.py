@@ -1,6 +1,7 @@
 """The engine's numbers against the model's own forward pass over the whole row, with eager attention and no cache."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -188,6 +189,21 @@ def test_a_window_that_attention_is_not_told_is_refused(kit):
 def test_the_check_passes_with_room_to_spare(kit, dtype, usual):
     assert check_model(PackedModel(kit.tiny(dtype).model)) < usual
     assert usual * 5 <= (self_check.TOLERANCE if dtype == "float32" else self_check.HALF_TOLERANCE)
+
+
+def test_rounding_may_upset_a_position_or_two_of_21_and_not_three():
+    """Mutation: all positions count in half precision, or the best nine tenths in float32 too."""
+    stock = torch.tensor([[1.0, -1.0, 1.0, -1.0]]).repeat(21, 1)
+    spread = stock.std().item()
+    ours = stock + 0.1
+    off = ours.clone()
+    off[[4, 17]] += 5
+    assert self_check.difference(off, stock, half=True) == pytest.approx(0.1 / spread)
+    assert self_check.difference(off, stock, half=False) > 1
+    off[9] += 5
+    assert self_check.difference(off, stock, half=True) == pytest.approx(5.1 / spread)
+    off[0, 0] = float("nan")
+    assert math.isnan(self_check.difference(off, stock, half=True))
 
 
 async def test_weights_that_are_not_finite_are_named(kit):
