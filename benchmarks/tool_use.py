@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-LESSON = {"epochs": 3, "imitation_rate": 5e-5, "episodes": 384, "rate": 2e-5, "samples": 4, "tasks": None}
+LESSON = {"epochs": 2, "imitation_rate": 5e-5, "episodes": 320, "rate": 2e-5, "samples": 4, "tasks": None}
 
 
 async def run_one(folder: Path, seed: int) -> dict[str, Any]:

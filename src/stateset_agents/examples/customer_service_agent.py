@@ -133,7 +133,7 @@ class Lesson:
         tasks: held-out customers; None takes them all.
     """
 
-    epochs: int = 3
+    epochs: int = 2
     imitation_rate: float = 5e-5
     episodes: int = 64
     rate: float = 2e-5
