@@ -1,0 +1,72 @@
+"""An agent that calculates with a tool instead of in its head.
+
+    python -m stateset_agents.examples.tool_agent
+
+Customers ask for sums that a small model gets wrong. The agent may call `calculator`, which parses an expression and
+never runs it. Two rewards: NumericMatchReward pays for the right number at the end of the reply, ToolSuccessReward for
+one call that worked. What the model sampled is trained, calls included; what the tool said is context (mask 0).
+
+Any function is a tool: the model is told its name, its docstring and its parameters. Never give it `eval`, nor a
+function that runs what a model wrote: its arguments are text that anybody in the conversation can steer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from ..agents import AgentConfig, ToolAgent, ToolLimits
+from ..core.calculator import calculator
+from ..core.environment import ConversationEnvironment
+from ..core.reward import CompositeReward, NumericMatchReward, ToolSuccessReward
+from ..core.scenario import Scenario
+from ..evaluation import EvaluationResult
+from .program import command_line, learn, run
+
+SYSTEM_PROMPT = """You are the cashier of a shop. Calculate with the tool, then answer in one short sentence.
+Example
+Customer: What do 3 hats at $20 cost?
+You: {"name": "calculator", "arguments": {"expression": "3 * 20"}}
+Tool: 60
+You: 3 hats cost $60."""
+SALES = {"lamps": (4, 35), "chairs": (6, 80), "clocks": (7, 24), "radios": (3, 59), "tables": (2, 145), "cups": (12, 9)}
+HELD_OUT = {"pots": (5, 29), "rugs": (3, 175), "spoons": (24, 4), "benches": (4, 118), "nails": (90, 3), "cans": (8, 6)}
+
+
+def sales(articles: dict[str, tuple[int, int]]) -> list[Scenario]:
+    """A customer for each article, and the right answer, which the agent never sees."""
+    return [
+        Scenario(
+            id=article,
+            user_responses=(f"What do {count} {article} at ${price} cost?",),
+            ground_truth=calculator(f"{count} * {price}"),
+        )
+        for article, (count, price) in articles.items()
+    ]
+
+
+def calls(result: EvaluationResult) -> str:
+    """How the calls of an evaluation went."""
+    results = [turn.tool_result for episode in result.episodes for turn in episode.turns if turn.tool_result]
+    counted = Counter(result.error.value if result.error else "ok" for result in results)
+    return "calls: " + (", ".join(f"{count} {kind}" for kind, count in counted.most_common()) or "none")
+
+
+async def tool_agent(options: argparse.Namespace) -> None:
+    """The whole of it."""
+    config = AgentConfig(options.model, system_prompt=SYSTEM_PROMPT, temperature=0.7, max_new_tokens=40)
+    agent = ToolAgent(config, [calculator], limits=ToolLimits(calls_per_turn=2))
+    environment = ConversationEnvironment(sales(SALES), max_turns=1)
+    reward = CompositeReward([NumericMatchReward(0.7), ToolSuccessReward(0.3, needed_calls=1)])
+    await learn(agent, environment, reward, options, sales(HELD_OUT), also=calls)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it from the command line; returns the exit code."""
+    return run(tool_agent, command_line("tool_agent", __doc__, episodes=96).parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
