@@ -123,6 +123,7 @@ async def learn(
     options: argparse.Namespace,
     held_out: Sequence[Scenario] | None = None,
     *,
+    so_far: str = "untrained",
     also: Callable[[EvaluationResult], str] = lambda result: "",
 ) -> None:
     """Look, train, look again, and print what came of it.
@@ -133,13 +134,14 @@ async def learn(
         reward: what to train for.
         options: of the command line.
         held_out: looked at instead of the scenarios that are trained on.
+        so_far: what the agent is before.
         also: what else there is to say of a look, in a line.
     """
     from ..evaluation import compare
     from ..training.train import train
 
     where = "the scenarios that it trains on" if held_out is None else "scenarios that it never trains on"
-    print(f"\n1. {options.model}, untrained, on {where}", flush=True)
+    print(f"\n1. {options.model}, {so_far}, on {where}", flush=True)
     before = await look(agent, environment, reward, options, held_out)
     print(_told(before, also), flush=True)
     if not options.episodes:
