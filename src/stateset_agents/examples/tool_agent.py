@@ -95,7 +95,7 @@ async def tool_agent(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it from the command line; returns the exit code."""
     parser = command_line("tool_agent", __doc__, episodes=64)
-    parser.add_argument("--epochs", type=int, default=3, help="times that the recordings are imitated (default 3)")
+    parser.add_argument("--epochs", type=int, default=1, help="times that the recordings are imitated (default 1)")
     return run(tool_agent, parser.parse_args(arguments))
 
 
