@@ -53,7 +53,7 @@ async def task_agent(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it from the command line; returns the exit code."""
-    return run(task_agent, command_line("task_agent", __doc__, episodes=48, samples=4).parse_args(arguments))
+    return run(task_agent, command_line("task_agent", __doc__, episodes=48).parse_args(arguments))
 
 
 if __name__ == "__main__":
