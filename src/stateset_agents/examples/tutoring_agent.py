@@ -142,13 +142,13 @@ def repeated(result: EvaluationResult) -> str:
 
 async def tutoring_agent(options: argparse.Namespace) -> None:
     """The whole of it."""
-    config = AgentConfig(options.model, system_prompt=SYSTEM_PROMPT, temperature=0.8, max_new_tokens=40)
+    config = AgentConfig(options.model, system_prompt=SYSTEM_PROMPT, temperature=0.8, max_new_tokens=24)
     await learn(TutoringAgent(config), Classroom(), AssessmentReward(), options, lessons(HELD_OUT), also=repeated)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it from the command line; returns the exit code."""
-    return run(tutoring_agent, command_line("tutoring_agent", __doc__, episodes=96).parse_args(arguments))
+    return run(tutoring_agent, command_line("tutoring_agent", __doc__, episodes=48).parse_args(arguments))
 
 
 if __name__ == "__main__":
