@@ -124,6 +124,7 @@ async def learn(
     held_out: Sequence[Scenario] | None = None,
     *,
     so_far: str = "untrained",
+    rate: float = 5e-5,
     also: Callable[[EvaluationResult], str] = lambda result: "",
 ) -> None:
     """Look, train, look again, and print what came of it.
@@ -135,6 +136,7 @@ async def learn(
         options: of the command line.
         held_out: looked at instead of the scenarios that are trained on.
         so_far: what the agent is before.
+        rate: of learning. The default is high: a short show, with too few steps to go far astray.
         also: what else there is to say of a look, in a line.
     """
     from ..evaluation import compare
@@ -156,7 +158,7 @@ async def learn(
         output_dir=options.output_dir,
         callbacks=[_steps()],
         config_overrides={
-            "learning_rate": 5e-5,  # high: a short show, with too few steps to go far astray
+            "learning_rate": rate,
             "warmup_steps": 0,
             "num_generations": 8,
             "batch_size": 8,

@@ -10,6 +10,9 @@ The embedded model makes no right call by itself, and where every conversation i
 the difference between them. So it first imitates the 24 recorded conversations of `data/sum_demonstrations.jsonl`
 (`algorithm: sft`), about other things. `--epochs 0` leaves that out, for a model that calls tools as it comes.
 
+Three times over, they are enough: measured once, 1 of 12 held-out answers was right before and 12 after, and its own
+conversations had nothing left to teach, which the program says. With `--epochs 1` (8 of 12) there is something left.
+
 Any function is a tool: the model is told its name, its docstring and its parameters. Never give it `eval`, nor a
 function that runs what a model wrote: its arguments are text that anybody in the conversation can steer.
 """
@@ -89,13 +92,13 @@ async def tool_agent(options: argparse.Namespace) -> None:
         print(f"\n0. {options.model}, untrained\n{untrained.summary()}\n{calls(untrained)}", flush=True)
         await imitate(agent, environment, options)
     so_far = "after imitation" if options.epochs else "untrained"
-    await learn(agent, environment, reward, options, sales(HELD_OUT), so_far=so_far, also=calls)
+    await learn(agent, environment, reward, options, sales(HELD_OUT), so_far=so_far, rate=2e-5, also=calls)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it from the command line; returns the exit code."""
-    parser = command_line("tool_agent", __doc__, episodes=64)
-    parser.add_argument("--epochs", type=int, default=1, help="times that the recordings are imitated (default 1)")
+    parser = command_line("tool_agent", __doc__, episodes=32)
+    parser.add_argument("--epochs", type=int, default=3, help="times that the recordings are imitated (default 3)")
     return run(tool_agent, parser.parse_args(arguments))
 
 
