@@ -50,7 +50,7 @@ HELD_OUT = {
 
 
 class StubJudge:
-    """A `ChatModel` that grades replies by their words: 10 for 5 to 20 of them, less the farther from that."""
+    """A `ChatModel` that grades replies by their words: 10 for 5 to 20 of them, half a point less for each beyond."""
 
     async def complete(
         self, messages: Sequence[Mapping[str, str]], *, key: str, temperature: float, max_tokens: int
@@ -60,7 +60,7 @@ class StubJudge:
         said = [turn["content"] for turn in map(json.loads, lines) if turn.get("role") == "assistant"]
         words = len(" ".join(said).split())
         away = max(5 - words, words - 20, 0)
-        return json.dumps({"reason": f"{words} words", "score": max(0, 10 - away)})
+        return json.dumps({"reason": f"{words} words", "score": max(0, 10 - away / 2)})
 
     def describe(self) -> dict[str, Any]:
         """As results record it."""

@@ -51,7 +51,7 @@ async def test_the_stand_in_judge_grades_by_words_alone():
         turns = [ConversationTurn("user", "Why?"), ConversationTurn("assistant", " ".join(["word"] * words))]
         return (await reward.evaluate(turns)).score
 
-    assert [await grade(words) for words in (5, 20, 4, 23, 1, 40)] == [1.0, 1.0, 0.9, 0.7, 0.6, 0.0]
+    assert [await grade(words) for words in (5, 20, 4, 23, 1, 40)] == [1.0, 1.0, 0.95, 0.85, 0.8, 0.0]
 
 
 async def test_brevity_and_asking_back_by_hand():
