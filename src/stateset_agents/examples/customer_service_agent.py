@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agents import AgentConfig, ToolAgent, ToolLimits
 from ..core.environment import TaskEnvironment, load_tasks
-from ..core.errors import StatesetError
+from ..core.errors import EXIT_INTERRUPTED, StatesetError
 from ..core.facts import provided_topics
 from ..core.reward import (
     CompositeReward,
@@ -253,6 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StatesetError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     print(answer)
     print(f"{(time.monotonic() - begun) / 60:.1f} minutes")
     return 0
