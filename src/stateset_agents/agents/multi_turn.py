@@ -16,6 +16,7 @@ from ..core.trajectory import ConversationTurn, TokenRow
 from ..engines.base import SamplingParams
 from .base import Agent, History
 from .config import AgentConfig
+from .history import as_messages
 from .memory import first_in_window, first_that_fits, notes_of, since_the_user
 from .runtime import AgentRuntime, LazyRuntime
 from .session import Definitions, Message, TokenSession
@@ -108,7 +109,7 @@ class MultiTurnAgent(Agent):
         self, history: History, user_input: str, context: Mapping[str, Any] | None = None
     ) -> ConversationTurn:
         """See `Agent.process_turn`. The turn's stop reason is CONTEXT when the model's context is full."""
-        messages = [*map(_as_message, history), {"role": "user", "content": user_input}]
+        messages = [*as_messages(history), {"role": "user", "content": user_input}]
         return await self._respond(messages, context)
 
     async def generate_response(self, messages: History) -> str:
@@ -268,18 +269,10 @@ def require_begun(agent: MultiTurnAgent) -> None:
     )
 
 
-def _as_message(turn: ConversationTurn | Mapping[str, str]) -> Message:
-    if isinstance(turn, ConversationTurn):
-        return turn.to_message()
-    if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
-        raise ConfigError(f"a message is {turn!r}; it must be {{'role': ..., 'content': ...}}")
-    return {"role": turn["role"], "content": turn["content"]}
-
-
 def _given(messages: History) -> list[Message]:
     if not messages:
         raise ConfigError("there are no messages to answer; pass [{'role': 'user', 'content': '...'}]")
-    return [_as_message(message) for message in messages]
+    return as_messages(messages)
 
 
 def _require_room(turn: ConversationTurn) -> None:

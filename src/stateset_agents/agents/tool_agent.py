@@ -7,10 +7,12 @@ made, and a turn that still calls something after it was told so is the reply, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
-from ..chat.tool_format import FORMATS, ToolFormat, ToolFormatName
+from ..chat.tool_format import FORMATS, Calls, ToolFormat, ToolFormatName
 from ..core.errors import ConfigError
 from ..core.tool_calls import TOOL, ToolCall
 from ..core.tools import Tool, as_tools
@@ -21,6 +23,10 @@ from .multi_turn import MultiTurnAgent
 from .runtime import AgentRuntime
 from .session import Definitions, Message
 from .toolbox import Toolbox, ToolLimits
+
+logger = logging.getLogger(__name__)
+
+_TOLD: set[type] = set()
 
 
 class ToolAgent(MultiTurnAgent):
@@ -61,6 +67,8 @@ class ToolAgent(MultiTurnAgent):
         if limits is not None and not isinstance(limits, ToolLimits):
             raise ConfigError(f"limits is {limits!r:.60}; it must be ToolLimits(calls_per_turn=...)")
         self.limits = limits if limits is not None else ToolLimits()
+        self._made: list[ConversationTurn] = []
+        """Steps of the moves that are over."""
 
     @classmethod
     def from_model(cls, name: str, *, tools: Iterable[object] = (), **config: Any) -> Self:
@@ -90,7 +98,37 @@ class ToolAgent(MultiTurnAgent):
             )
         return chosen
 
+    def calls_in(self, runtime: AgentRuntime, reply: str) -> Calls:
+        """The calls in a reply. A thought that the prompt opened is part of it."""
+        thought = "<think>" if runtime.codec.opens_thought else ""
+        return self.format_of(runtime).calls(thought + reply)
+
+    def settle(self, turns: Sequence[ConversationTurn]) -> int:
+        """See `Agent.settle`. Says so, once for a class, when calls that were made did not reach the conversation."""
+        written = super().settle(turns)
+        calls = [step.span for step in self._made if step.span is not None]
+        lost = sum(not any(span.row.mask[span.start : span.end]) for span in calls)
+        if lost and type(self) not in _TOLD:
+            _TOLD.add(type(self))
+            logger.warning(
+                "%d of %d turns with calls did not reach the conversation, so that they are not trained and no "
+                "environment or reward sees them: return the turn of super().process_turn, or give yours its `steps` "
+                "(%s.process_turn)",
+                lost,
+                len(calls),
+                type(self).__name__,
+            )
+        return written
+
+    def _on_fork(self) -> None:
+        super()._on_fork()
+        self._made = []
+
+    def _shared_names(self) -> tuple[str, ...]:
+        return (*super()._shared_names(), "_made")
+
     async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
+        context = self._with_tools(context)
         move = await self._move(messages, context)
         while True:
             turn = await self.next_turn(move.messages, context, move.fresh)
@@ -101,6 +139,7 @@ class ToolAgent(MultiTurnAgent):
         self, messages: list[Message], context: Mapping[str, Any] | None
     ) -> AsyncIterator[str | ConversationTurn]:
         """Pieces of what is certainly said to the user; calls are not shown."""
+        context = self._with_tools(context)
         move = await self._move(messages, context)
         while True:
             text, shown = "", 0
@@ -121,7 +160,13 @@ class ToolAgent(MultiTurnAgent):
 
     async def _move(self, messages: list[Message], context: Mapping[str, Any] | None) -> _Move:
         runtime = await self._runtime.get(self.config)
-        return _Move(messages, self.format_of(runtime), self.offered(context), self.limits)
+        box = Toolbox(self.offered(context), self.limits)
+        made = self._made if self.key else []  # who is no fork is never settled
+        return _Move(messages, self.format_of(runtime), partial(self.calls_in, runtime), box, made)
+
+    def _with_tools(self, context: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The context with what the environment offers as `Tool` objects: made once in a move, however often asked."""
+        return {**context, "tools": as_tools(context["tools"])} if context and context.get("tools") else context
 
     def _compose(
         self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None, fresh: int = 1
@@ -172,12 +217,20 @@ def _described(tools: list[Tool]) -> list[Mapping[str, Any]]:
 class _Move:
     """One turn of the user, up to the reply: the calls that were made, and how many are left."""
 
-    def __init__(self, messages: list[Message], form: ToolFormat, tools: list[Tool], limits: ToolLimits) -> None:
+    def __init__(
+        self,
+        messages: list[Message],
+        form: ToolFormat,
+        calls_in: Callable[[str], Calls],
+        box: Toolbox,
+        made: list[ConversationTurn],
+    ) -> None:
         self.form = form
+        self._calls_in = calls_in
         self.steps: list[ConversationTurn] = []
         self._asked = messages
-        self._box = Toolbox(tools, limits)
-        self._left = limits.calls_per_turn
+        self._box, self._made = box, made
+        self._left = box.limits.calls_per_turn
         self._warned = False
 
     @property
@@ -192,10 +245,11 @@ class _Move:
 
     async def goes_on(self, turn: ConversationTurn) -> bool:
         """Make the calls of a turn; False if it is the reply, which has the steps of the move then."""
-        calls = self.form.calls(turn.content) if self._box.tools and turn.span is not None else []
+        calls = self._calls_in(turn.content) if self._box.tools and turn.span is not None else []
         if not calls or self._warned:
             turn.tool_calls = tuple(call for call in calls if isinstance(call, ToolCall))  # unmade: nobody hears them
             turn.steps = self.steps
+            self._made += self.steps
             return False
         turn.tool_calls = tuple(call for call in calls[: self._left + 1] if isinstance(call, ToolCall))
         self._warned = len(calls) > self._left

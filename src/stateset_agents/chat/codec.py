@@ -60,6 +60,7 @@ class ChatCodec:
         end_of_turn: text of the control token that the template puts after an earlier assistant message, if any.
         reply_header: ids that the template puts between the generation prompt and a reply (gpt-oss: the final
             channel), which the model samples itself; usually none.
+        opens_thought: whether the generation prompt ends in `<think>`, so that a reply begins inside a thought.
 
     Args:
         tokenizer: a Hugging Face fast tokenizer with a chat template, or anything that behaves like one.
@@ -92,6 +93,7 @@ class ChatCodec:
         prompt = self._template.render([greeting])
         header = before.removeprefix(prompt) if before.startswith(prompt) else ""
         has_header = self._leading_control(header) in self._controls.special_ids
+        self.opens_thought = prompt.rstrip().endswith("<think>")
         self.reply_header: tuple[int, ...] = self._controls.encode(header, after="") if has_header else ()
 
     @cached_property

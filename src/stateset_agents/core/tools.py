@@ -8,17 +8,21 @@ A parameter schema is read from the function's signature and docstring, or given
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .dotted import import_dotted
 from .errors import ConfigError
 from .json_schema import checked_schema, violations
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
 _KEYS = ("name", "description", "function", "parameters", "sequential")
@@ -83,18 +87,47 @@ class Tool:
             raise ConfigError(
                 f"{place} is called {name!r}; a name has letters, digits, _ and -, for example 'find_order'"
             )
-        described, schema, check = _from_signature(function, name, place, given_schema=spec.get("parameters"))
+        where = f"{place} ({name})"
+        described, schema, check = _from_signature(function, name, where, given_schema=spec.get("parameters"))
         description = spec.get("description") or described
         if not isinstance(spec.get("sequential", False), bool):
-            raise ConfigError(f"sequential of {name!r} is {spec['sequential']!r}; it must be True or False")
+            raise ConfigError(f"{where}: sequential is {spec['sequential']!r}; it must be True or False")
         if not isinstance(description, str):
-            raise ConfigError(f"the description of {name!r} is {description!r}; it must be text")
+            raise ConfigError(f"{where}: its description is {description!r}; it must be text")
         return cls(name, description, schema, function, check, spec.get("sequential", False))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
+        """A copy with what the function belongs to. Where Python cannot copy that, this one tool is shared."""
+        attempt = dict(memo)
+        try:
+            function = copy.deepcopy(self.function, attempt)
+        except Exception as error:  # whatever a foreign __deepcopy__ raises
+            _tell_shared(self, error)
+            return self
+        memo.update(attempt)
+        memo.setdefault(id(memo), []).append(attempt)  # what a memo holds it finds by id: no id may be given again
+        return replace(self, function=function)
 
     def definition(self) -> dict[str, Any]:
         """The form in which chat templates and chat completion servers take tools."""
         function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
         return {"type": "function", "function": function}
+
+
+_TOLD: set[tuple[str, str]] = set()
+
+
+def _tell_shared(tool: Tool, error: Exception) -> None:
+    """A state that all conversations write to is a surprise, once."""
+    told = (tool.name, repr(type(getattr(tool.function, "__self__", tool.function))))
+    if told not in _TOLD:
+        _TOLD.add(told)
+        logger.warning(
+            "the tool %r cannot be copied (%s), so all conversations share it and what it belongs to; if that is "
+            "meant, give its owner a __deepcopy__ that returns itself",
+            tool.name,
+            error,
+        )
 
 
 def as_tools(given: Iterable[object], place: str = "tools") -> list[Tool]:
@@ -151,20 +184,22 @@ def load_tool(spec: Mapping[str, Any], base_dir: Any = None, place: str = "tools
 
 
 def _from_signature(
-    function: Callable[..., Any], name: str, place: str, given_schema: object
+    function: Callable[..., Any], name: str, where: str, given_schema: object
 ) -> tuple[str, Mapping[str, Any], Check]:
     """Description, parameter schema and check of a function."""
     documented = _documentation(function)
     if given_schema is not None:
-        return documented[0], *_given(given_schema, name)
+        schema, check = _given(given_schema, where)
+        _require_taken(schema, function, where)
+        return documented[0], schema, check
     try:
         signature = inspect.signature(function, eval_str=True)
     except Exception as error:  # an annotation that is text is evaluated by `inspect`, and may be any nonsense
         raise ConfigError(
-            f"the signature of {name!r} ({place}) cannot be read ({type(error).__name__}: {error}); mend its "
+            f"{where}: its signature cannot be read ({type(error).__name__}: {error}); mend its "
             "annotations, or give its JSON Schema as `parameters`"
         ) from None
-    return documented[0], *_inferred(signature, name, documented[1])
+    return documented[0], *_inferred(signature, name, where, documented[1])
 
 
 def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
@@ -176,7 +211,9 @@ def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     return text, {one.arg_name: " ".join((one.description or "").split()) for one in parsed.params}
 
 
-def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str]) -> tuple[Mapping[str, Any], Check]:
+def _inferred(
+    signature: inspect.Signature, name: str, where: str, about: Mapping[str, str]
+) -> tuple[Mapping[str, Any], Check]:
     from pydantic import ConfigDict, Field, ValidationError, create_model
 
     fields: dict[str, Any] = {}
@@ -187,8 +224,8 @@ def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str])
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise ConfigError(
-                f"the parameter {parameter.name!r} of the tool {name!r} has no name that a call could give; make it an "
-                "ordinary one, or give the tool's JSON Schema as `parameters`"
+                f"{where}: its parameter {parameter.name!r} has no name that a call could give; make it an ordinary "
+                "one, or give the tool's JSON Schema as `parameters`"
             )
         kind = Any if parameter.annotation is parameter.empty else parameter.annotation
         # Fields are numbered: a parameter may have a name that pydantic keeps for itself (schema, json, _x).
@@ -204,8 +241,8 @@ def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str])
     except Exception as error:  # pydantic and its core have several ways to say that they know no such type
         why = str(error).splitlines()[0]
         raise ConfigError(
-            f"the parameters of the tool {name!r} cannot be described ({why}); annotate them with types that JSON has, "
-            "or give the tool's JSON Schema as `parameters`"
+            f"{where}: its parameters cannot be described ({why}); annotate them with types that JSON has, or give the "
+            "tool's JSON Schema as `parameters`"
         ) from None
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,13 +257,29 @@ def _inferred(signature: inspect.Signature, name: str, about: Mapping[str, str])
     return schema, check
 
 
-def _given(schema: object, name: str) -> tuple[Mapping[str, Any], Check]:
-    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+def _require_taken(schema: Mapping[str, Any], function: Callable[..., Any], where: str) -> None:
+    """Refuse a given schema that lets a call name arguments which the function does not take."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of a function written in C, which says nothing of its parameters
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    takes = [parameter.name for parameter in parameters if parameter.kind in named]
+    unknown = [key for key in schema.get("properties", {}) if key not in takes]
+    if unknown:
         raise ConfigError(
-            f"the parameters of the tool {name!r} are {schema!r:.60}; they must be the JSON Schema of an object"
+            f"{where}: its `parameters` name {unknown[0]!r}, which the function does not take; it takes "
+            f"{', '.join(takes) or 'nothing by name'}"
         )
+
+
+def _given(schema: object, where: str) -> tuple[Mapping[str, Any], Check]:
+    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+        raise ConfigError(f"{where}: its `parameters` are {schema!r:.60}; they must be the JSON Schema of an object")
     schema = {"type": "object", **schema}
-    validator = checked_schema(schema, f"the schema of the tool {name!r}")
+    validator = checked_schema(schema, f"{where}: the schema of its `parameters`")
 
     def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
         found = violations(validator, dict(arguments))

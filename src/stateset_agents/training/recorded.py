@@ -24,6 +24,8 @@ from ..core.tools import BadArguments
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from ..engines.recorded import NOT_SAMPLED, RecordedEngine
 
+_NEEDED = 'agent.type must be "tool", or "custom" with a class that derives from ToolAgent'
+
 
 @dataclass(frozen=True)
 class RecordedGroup:
@@ -46,7 +48,7 @@ class RecordedGroup:
             group.trajectories.append(
                 MultiTurnTrajectory(
                     self.record.place,
-                    turns=[ConversationTurn(message["role"], message["content"]) for message in messages],
+                    turns=[_turn(message) for message in messages],
                     rows=[_row(ids, mask) for ids, mask in rows],
                     reward=float(number == 0),
                 )
@@ -133,11 +135,11 @@ def _text(message: Message, agent: MultiTurnAgent) -> str:
     content = str(message["content"])
     if message["role"] not in ("assistant", "tool") or not message.get("tool_calls"):
         if message["role"] == "tool" and not isinstance(agent, ToolAgent):
-            raise DataError("it has messages of tools, and the agent calls none: agent.type must be tool")
+            raise DataError(f"it has messages of tools, and the agent calls none: {_NEEDED}")
         return content
     if not isinstance(agent, ToolAgent):
-        raise DataError("it calls tools, and the agent calls none: agent.type must be tool")
-    calls = [ToolCall(call["name"], call["arguments"]) for call in message["tool_calls"]]
+        raise DataError(f"it calls tools, and the agent calls none: {_NEEDED}")
+    calls = _calls(message)
     known = [tool.name for tool in agent.tools]
     for call in calls:
         if call.name not in known:
@@ -148,12 +150,21 @@ def _text(message: Message, agent: MultiTurnAgent) -> str:
     except ValueError as error:
         raise DataError(str(error)) from None
     text = f"{content}\n{written}" if content.strip() else written
-    if form.calls(text) != calls:
+    if agent.calls_in(agent.runtime, text) != calls:
+        thinks = ": its prompt opens a <think>, which they close" if agent.runtime.codec.opens_thought else ""
         raise DataError(
             f"its calls {calls!r:.80} cannot be told from the words beside them in the form {form.name!r}, in which "
-            "this model makes them; leave the content empty, or other words out"
+            f"this model makes them; leave the content empty, or other words out{thinks}"
         )
     return text
+
+
+def _calls(message: Message) -> list[ToolCall]:
+    return [ToolCall(call["name"], call["arguments"]) for call in message.get("tool_calls") or ()]
+
+
+def _turn(message: Message) -> ConversationTurn:
+    return ConversationTurn(message["role"], message["content"], tool_calls=tuple(_calls(message)))
 
 
 def _require_made_calls(messages: Sequence[Message], agent: MultiTurnAgent) -> None:
@@ -169,7 +180,7 @@ def _require_made_calls(messages: Sequence[Message], agent: MultiTurnAgent) -> N
         text = _text(message, agent)
         if not isinstance(agent, ToolAgent):
             continue
-        calls = agent.format_of(agent.runtime).calls(text) if agent.tools else []
+        calls = agent.calls_in(agent.runtime, text) if agent.tools else []
         if len(calls) != after:
             raise DataError(f"{text!r:.60} makes {len(calls)} calls, and {after} messages of tools follow it")
         tools = {tool.name: tool for tool in agent.tools}

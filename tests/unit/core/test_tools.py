@@ -133,15 +133,24 @@ def test_a_given_schema_is_what_is_checked():
         ({"name": "a b", "function": print}, "called 'a b'; a name has letters"),
         ({"name": "x" * 65, "function": calculator_tool}, "a name has letters"),
         ({"name": "t", "function": calculator_tool, "desc": "d"}, "unknown key 'desc'. Known: name, description"),
-        ({"name": "t", "function": calculator_tool, "description": 3}, "description of 't' is 3"),
+        ({"name": "t", "function": calculator_tool, "description": 3}, r"^tools\[0\] \(t\): its description is 3"),
         (lambda text: text, "called '<lambda>'"),
-        ({"name": "t", "function": lambda *texts: texts}, "parameter 'texts' of the tool 't' has no name"),
-        ({"name": "t", "function": lambda text, /: text}, "parameter 'text' of the tool 't' has no name"),
+        ({"name": "t", "function": lambda *texts: texts}, r"tools\[0\] \(t\): its parameter 'texts' has no"),
+        ({"name": "t", "function": lambda text, /: text}, r"tools\[0\] \(t\): its parameter 'text' has no"),
         ({"name": "t", "function": calculator_tool, "parameters": []}, "they must be the JSON Schema of an object"),
         ({"name": "t", "function": calculator_tool, "parameters": {"type": "array"}}, "JSON Schema of an object"),
         ({"name": "t", "function": calculator_tool, "parameters": {"required": "x"}}, "is no JSON Schema"),
+        ({"name": "t", "function": calculator_tool, "sequential": 1}, r"tools\[0\] \(t\): sequential is 1"),
         (
-            {"name": "t", "function": print, "parameters": {"properties": {"a": {"$ref": "http://x/y"}}}},
+            {"name": "t", "function": calculator_tool, "parameters": {"properties": {"sum": {}}}},
+            r"tools\[0\] \(t\): its `parameters` name 'sum', which the function does not take; it takes expression",
+        ),
+        (
+            {"name": "t", "function": lambda x, /: x, "parameters": {"properties": {"x": {}}}},
+            "does not take; it takes nothing by name",
+        ),
+        (
+            {"name": "t", "function": lambda a: a, "parameters": {"properties": {"a": {"$ref": "http://x/y"}}}},
             "may refer to its own parts only",
         ),
     ],
@@ -181,7 +190,7 @@ def test_a_config_names_functions_and_only_those_it_may():
 
 
 def given(schema):
-    return Tool.of({"name": "t", "function": calculator_tool, "parameters": schema})
+    return Tool.of({"name": "t", "function": lambda a: a, "parameters": schema})
 
 
 @pytest.mark.parametrize(
