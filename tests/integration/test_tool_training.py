@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from stateset_agents import ToolAgent, train
+from stateset_agents import MultiTurnAgent, ToolAgent, train
 from stateset_agents.agents import AgentConfig, load_agent_from_checkpoint
-from stateset_agents.core.environment import ConversationEnvironment
-from stateset_agents.core.errors import ConfigError
+from stateset_agents.core.environment import ConversationEnvironment, TaskEnvironment
+from stateset_agents.core.errors import ConfigError, DataError
 from stateset_agents.core.reward import RewardFunction, RewardResult
 
 SCENARIOS = [{"id": str(number), "user_responses": ["How much is the tea?", "And now?"]} for number in range(2)]
@@ -31,6 +31,13 @@ class Prices(RewardFunction):
     async def compute_reward(self, turns, context=None):
         worked = sum(turn.tool_result is not None and turn.tool_result.ok for turn in turns)
         return RewardResult(worked + sum(turn.content.count("e") for turn in turns if turn.role == "assistant") / 10)
+
+
+class Silent(MultiTurnAgent):
+    """It answers in its own way."""
+
+    async def process_turn(self, history, user_input, context=None):
+        return await super().process_turn(history, user_input, context)
 
 
 def agent_of(*tools):
@@ -87,3 +94,17 @@ async def test_a_run_is_not_resumed_with_other_tools(tmp_path):
     with pytest.raises(ConfigError, match=r"agent\.tools"):
         await trained(tmp_path / "run", agent_of(price, other), episodes=12, resume=True)
     await trained(tmp_path / "run", agent_of(price), episodes=12, resume=True)
+
+
+@pytest.mark.parametrize("agent", [agent_of(price), MultiTurnAgent(AgentConfig("tiny")), Silent(AgentConfig("tiny"))])
+async def test_a_task_that_the_agent_has_no_tool_for_is_refused_before_anything_is_made(tmp_path, agent):
+    """Mutation: a whole run is rewarded for everything but the task."""
+    tasks = TaskEnvironment([{"id": "t", "goal": "g", "required_actions": [{"name": "a", "tool": "prize"}]}])
+    settings = {**SMALL, "num_episodes": 4}
+    work = train(agent, tasks, reward_fn=Prices(), config_overrides=settings, output_dir=tmp_path / "run", quiet=True)
+    if isinstance(agent, Silent):  # its override may make calls that nobody knows of
+        await work
+        return
+    with pytest.raises(DataError, match="task 't': the action 'a' can never be done: there is no tool 'prize'"):
+        await work
+    assert list(tmp_path.iterdir()) == []

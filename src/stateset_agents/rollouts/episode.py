@@ -198,6 +198,9 @@ class _Episode:
                 self._require_a_first_reply(action)
                 if action.content:  # an override answered in the model's place
                     turns.append(action)
+                cut_off = [*action.steps, *([action] if action.content else [])]
+                if cut_off:
+                    state = _checked_state(await self._ask(environment.unfinished, state, cut_off), "unfinished")
                 while turns and turns[-1].role == "user":
                     turns.pop()  # a conversation that was cut ends with the agent's last word, or what a tool said
                 return self._cut(state)
@@ -351,9 +354,9 @@ def _environment(name: str, problem: str) -> _EpisodeFailed:
     return _EpisodeFailed(Outcome.ENVIRONMENT, f"{name}: {problem}")
 
 
-def _checked_state(state: Any) -> EnvironmentState:
+def _checked_state(state: Any, method: str = "reset") -> EnvironmentState:
     if not isinstance(state, EnvironmentState):
-        raise _environment("reset", f"it returned {state!r}; it must return an EnvironmentState")
+        raise _environment(method, f"it returned {state!r}; it must return an EnvironmentState")
     return state
 
 

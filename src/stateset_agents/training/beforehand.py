@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..agents import MultiTurnAgent, ToolAgent
 from ..checkpoints import Checkpoint
 from ..core.errors import ConfigError, ModelError
 from ..core.records import Record
@@ -38,7 +39,7 @@ def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | No
         The checkpoint that `run.resume_from` means.
 
     Raises:
-        ConfigError, ModelError, CheckpointError, RunFolderError: see the message.
+        ConfigError, DataError, ModelError, CheckpointError, RunFolderError: see the message.
     """
     if run.resume and run.resume_from is not None:
         raise ConfigError("resume continues the run in output_dir, resume_from starts a new one: give one of them")
@@ -52,6 +53,9 @@ def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | No
             raise ModelError("a run can only begin from a checkpoint with a model that has weights: a stub has none")
     elif start is not None:
         has_state(start, adapters=run.config.lora is not None)
+    for environment in (run.environment, run.evaluation):
+        if environment is not None and _calls_by_itself(run.agent):
+            environment.require_tools(run.agent.offered() if isinstance(run.agent, ToolAgent) else ())
     try:
         require_a_mean_to_watch(run.config, run.reward)
     except ConfigError as error:
@@ -91,6 +95,11 @@ def require_memory(run: Run, data: Sequence[Record] | None) -> MemoryEstimate | 
         trust_remote_code=run.agent.config.trust_remote_code,
         loaded=loaded,
     )
+
+
+def _calls_by_itself(agent: MultiTurnAgent) -> bool:
+    """Whether it calls no other tools than those that it says it has: an override may make calls of its own."""
+    return isinstance(agent, ToolAgent) or type(agent).process_turn is MultiTurnAgent.process_turn
 
 
 def _require_a_log_file_of_its_own(run: Run) -> None:

@@ -128,7 +128,7 @@ def _rows_with_turns(trajectory: MultiTurnTrajectory, *, mask_truncated: bool) -
             if not trained:
                 continue
             if known:
-                turn_number = known.get((id(row), place), trajectory.length - 1)
+                turn_number = known.get((id(row), place), trajectory.moves[-1])
             else:
                 runs += place == 0 or not row.mask[place - 1]
                 turn_number = runs

@@ -11,10 +11,10 @@ from stateset_agents.agents import (
     agent_record,
 )
 from stateset_agents.chat import ChatCodec
-from stateset_agents.core.environment import ConversationEnvironment, Environment, EnvironmentState
+from stateset_agents.core.environment import ConversationEnvironment, Environment, EnvironmentState, TaskEnvironment
 from stateset_agents.core.errors import ConfigError, EnvironmentFailed
 from stateset_agents.core.outcome import Outcome, StopReason
-from stateset_agents.core.reward import RewardFunction, RewardResult
+from stateset_agents.core.reward import RewardFunction, RewardResult, TaskCompletionReward
 from stateset_agents.core.tool_calls import ToolCall, replies, spoken
 from stateset_agents.core.trajectory import ConversationTurn
 from stateset_agents.engines.stub import StubEngine
@@ -140,6 +140,18 @@ async def test_a_context_that_fills_up_while_calling_ends_with_the_agents_last_w
     assert [turn.role for turn in trajectory.turns] == ["user", "assistant", "tool"]
     assert (trajectory.length, replies(trajectory.turns)) == (0, [])  # a call is never taken for a reply
     assert sum(row.trained_tokens for row in trajectory.rows) == len(tokenizer.encode(f"{CALL}<|im_end|>"))
+
+
+@pytest.mark.parametrize(("of", "done"), [("tea", True), ("coffee", False)])
+async def test_what_was_done_before_the_context_ended_counts(of, done):
+    """Mutation: the environment is not told of a move without a reply, and the action was never done."""
+    action = {"name": "priced", "tool": "price", "arguments": {"of": of}}
+    tasks = TaskEnvironment([{"goal": "Price tea", "user_responses": ["The tea?"], "required_actions": [action]}])
+    long = agent_with(CALL, "It costs $3.", tools=[{"name": "price", "function": lambda of: "x" * 3000}])
+    long.runtime.max_context = len(codec.open([{"role": "user", "content": "How much is the tea?"}]).ids) + 300
+    episode = await play_episode(long, tasks, tasks.episode_scenarios()[0], TaskCompletionReward(), key="k")
+    assert [turn.role for turn in episode.turns] == ["user", "assistant", "tool"]
+    assert (episode.outcome, episode.success, episode.reward) == (Outcome.TRUNCATED, done, float(done))
 
 
 async def test_an_override_may_use_the_reply_and_its_steps_stay():

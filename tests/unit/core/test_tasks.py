@@ -9,6 +9,7 @@ from stateset_agents.core.environment import EpisodeStatus
 from stateset_agents.core.environment.task import GO_ON, TaskEnvironment, as_tasks, load_tasks
 from stateset_agents.core.errors import ConfigError, DataError
 from stateset_agents.core.tool_calls import ToolCall, ToolError, ToolResult
+from stateset_agents.core.tools import as_tools
 from stateset_agents.core.trajectory import ConversationTurn
 
 SHIPPED = Path(__file__).parents[3] / "data" / "tasks.json"
@@ -179,6 +180,8 @@ async def test_a_task_without_actions_is_said_to_be_done_by_any_reply():
         ({"goal": "a", "required_actions": [{"name": "b", "keyword": ["c"]}]}, "unknown key 'keyword'"),
         ({"goal": "a", "required_actions": [{"name": "b", "keywords": "c"}]}, "it must be a list of words"),
         ({"goal": "a", "required_actions": [{"name": "b", "keywords": ["!"]}]}, "it must be a list of words"),
+        ({"goal": "a", "required_actions": [{"name": "b", "keywords": []}]}, "keywords is empty, so that no reply has"),
+        ({"goal": "a", "required_actions": [{"name": "b", "tool": " "}]}, "tool is ' '; it must be the name of a tool"),
         ({"goal": "a", "required_actions": [{"name": "b", "tool": 3}]}, "tool is 3; it must be the name of a tool"),
         ({"goal": "a", "required_actions": [{"name": "b", "keywords": ["c"], "arguments": {}}]}, "beside a tool"),
         ({"goal": "a", "required_actions": [{"name": "b", "check": 3}]}, "check is 3; it must be a function or"),
@@ -220,3 +223,91 @@ def test_a_task_can_be_written_down_also_with_a_check_that_is_a_function():
     environment = TaskEnvironment([{"goal": "Be polite", "required_actions": [{"name": "polite", "check": polite}]}])
     (written,) = [scenario.to_dict() for scenario in environment.episode_scenarios()]
     assert json.loads(json.dumps(written))["required_actions"][0]["check"].endswith("polite")
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "done"),
+    [
+        (1, True, False),
+        (True, 1, False),
+        (True, True, True),
+        (1.0, 1, True),
+        ([1, {"a": True}], [1, {"a": 1}], False),
+        ([1, {"a": True}], [1, {"a": True}], True),
+        ([1], [1, 2], False),
+        ("1", 1, False),
+    ],
+)
+async def test_arguments_are_compared_as_json_compares_them(made, wanted, done):
+    """Mutation: Python's `True == 1`."""
+    task = {"goal": "g", "required_actions": [{"name": "a", "tool": "t", "arguments": {"x": wanted}}]}
+    state, _ = await play(TaskEnvironment([task]), move(*called("t", x=made)))
+    assert (state.context["completed_actions"] == ["a"]) is done
+
+
+async def test_an_argument_that_is_wanted_to_be_null_is_not_one_that_is_missing():
+    task = {"goal": "g", "required_actions": [{"name": "a", "tool": "t", "arguments": {"x": None}}]}
+    for arguments, done in (({}, []), ({"x": None}, ["a"])):
+        state, _ = await play(TaskEnvironment([task]), move(*called("t", **arguments)))
+        assert state.context["completed_actions"] == done
+
+
+@pytest.mark.parametrize("wrong", [lambda: True, lambda turns: True, lambda turns, *, context: True, "os.system"])
+def test_a_function_that_cannot_take_turns_and_context_is_refused_when_the_environment_is_made(wrong):
+    """Mutation: it is found out by the first reply, whose episode fails."""
+    action = {"name": "a", "check": wrong}
+    with pytest.raises(ConfigError, match=r"the check of 'a' is .*, which cannot be called with \(turns, context\): "):
+        TaskEnvironment([{"goal": "g", "required_actions": [action]}])
+    with pytest.raises(ConfigError, match=r"success_criteria is .*, which cannot be called with"):
+        TaskEnvironment([VACATION], wrong)
+
+
+def lookup(order: str, fast: bool = False) -> str:
+    """Where an order is."""
+    return order
+
+
+def within(**schema):
+    return {"name": "lookup", "function": lookup, "parameters": schema}
+
+
+@pytest.mark.parametrize(
+    ("action", "tool", "told"),
+    [
+        ({"tool": "lookup", "arguments": {"order": "A"}}, lookup, None),
+        ({"tool": "lookup"}, lookup, None),
+        ({"tool": "look_up", "keywords": ["order"]}, lookup, None),
+        ({"tool": "look_up"}, lookup, "there is no tool 'look_up'. The agent's: lookup"),
+        (
+            {"tool": "lookup", "arguments": {"id": "A"}},
+            lookup,
+            "'lookup' does not take its arguments: .*'id' was",
+        ),
+        ({"tool": "lookup", "arguments": {"order": 5}}, lookup, "arguments: order: 5 is not of type 'string'"),
+        ({"tool": "lookup", "arguments": {"fast": True}}, within(anyOf=[{"required": ["order"]}]), None),
+    ],
+)
+def test_an_action_that_the_agents_tools_can_never_do_is_refused(action, tool, told):
+    environment = TaskEnvironment([{"id": "x", "goal": "g", "required_actions": [{"name": "a", **action}]}])
+    tools = as_tools([tool])
+    if told is None:
+        environment.require_tools(tools)
+        return
+    with pytest.raises(DataError, match=f"^task 'x': the action 'a' can never be done: .*{told}"):
+        environment.require_tools(tools)
+
+
+def test_an_environment_with_tools_of_its_own_is_not_asked_before_an_episode():
+    class Stall(TaskEnvironment):
+        def episode_tools(self, state):
+            return [lookup]
+
+    Stall([{"goal": "g", "required_actions": [{"name": "a", "tool": "lookup"}]}]).require_tools(())
+
+
+async def test_a_tools_words_are_no_reply_where_the_context_ended_before_one():
+    """Mutation: a keyword in a result does the action."""
+    environment = TaskEnvironment([{**VACATION, "required_actions": VACATION["required_actions"][:1]}])
+    state = await environment.reset()
+    cut = [ConversationTurn("assistant", "{...}"), ConversationTurn("tool", "Where?", tool_result=ToolResult("t"))]
+    assert (await environment.unfinished(state, cut)).context["completed_actions"] == []

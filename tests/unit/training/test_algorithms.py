@@ -6,6 +6,7 @@ import torch
 from stateset_agents.algorithms import generalized_advantages
 from stateset_agents.config.algorithms import RECIPES
 from stateset_agents.core.errors import ConfigError
+from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from stateset_agents.training.conversations import conversations_of
 from stateset_agents.training.natural_update import NaturalUpdate
 from stateset_agents.training.packing import PackedBatch
@@ -112,6 +113,22 @@ def test_values_along_a_conversation_become_advantages_of_its_tokens(kit):
     advantages, returns = generalized_advantages(rewards, values, discount=0.9, decay=0.5)
     assert [a for sample in samples for a in sample.advantage] == pytest.approx(advantages)
     assert [r for sample in samples for r in sample.returns] == pytest.approx(returns)
+
+
+def test_a_trained_token_that_no_turn_points_to_belongs_to_the_last_move(kit):
+    """Mutation: the number of replies less one, which is -1 for a conversation that was cut while it called a tool."""
+    row = TokenRow()
+    span = row.append_sampled([1, 2], [0.0, 0.0], 0)
+    row.append_context([3])
+    row.append_sampled([4], [0.0], 0)
+    turns = [
+        ConversationTurn("user", "a"),
+        ConversationTurn("assistant", "b", span=span),
+        ConversationTurn("tool", "c"),
+    ]
+    group = TrajectoryGroup("s", [MultiTurnTrajectory("s", turns=turns, rows=[row], reward=1.0)] * 2)
+    talks = conversations_of([group], kit.learner().config)
+    assert [talk.turns for talk in talks] == [[[0, 0, 0]]] * 2
 
 
 def test_a_divergence_in_the_reward_is_taken_from_it(kit):

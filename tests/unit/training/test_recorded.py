@@ -12,6 +12,7 @@ from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.errors import DataError, ModelError
 from stateset_agents.core.records import Record, read_records
 from stateset_agents.core.reward import ConcisenessReward
+from stateset_agents.core.tool_calls import ToolCall
 from stateset_agents.engines.stub import StubEngine
 from stateset_agents.models import load_tokenizer
 from stateset_agents.rollouts import collect_groups, play_episode
@@ -364,9 +365,23 @@ async def test_recorded_calls_of_tools_have_the_rows_of_calls_that_were_played(s
     assert tokenizer.decode(trained) == "".join(f"{text}<|im_end|>" for text in (CALL, "It costs $3.", "Still $3."))
 
 
+def test_the_turns_of_a_recorded_conversation_say_what_they_call():
+    """Mutation: only their words are kept, and a call without words says nothing at all."""
+    record = Record("file, line 1", tuple(WITH_TOOLS[:1]), (tuple(WITH_TOOLS[1:]),))
+    (episode,) = RecordedGroup(record, ((),)).to_group().trajectories
+    assert [len(turn.tool_calls) for turn in episode.turns] == [0, 1, 0, 0, 0, 0]
+    assert episode.turns[1].tool_calls == (ToolCall("price", {"of": "tea"}),)
+
+
+NEEDED = 'agent.type must be "tool", or "custom" with a class that derives from ToolAgent'
+
+
 @pytest.mark.parametrize(
     ("agent_tools", "told_of"),
-    [(None, "it calls tools, and the agent calls none"), ([], "it calls 'price', and the agent has the tools (none)")],
+    [
+        (None, f"it calls tools, and the agent calls none: {NEEDED}"),
+        ([], "it calls 'price', and the agent has the tools (none)"),
+    ],
 )
 async def test_calls_that_the_agent_cannot_make_are_refused_with_their_line(agent_tools, told_of):
     _, codec = codec_of(None)

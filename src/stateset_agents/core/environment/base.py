@@ -20,6 +20,7 @@ from typing import Any
 
 from ..outcome import Outcome
 from ..scenario import Scenario, as_scenarios, load_scenarios
+from ..tools import Tool
 from ..trajectory import ConversationTurn
 
 
@@ -118,12 +119,31 @@ class Environment(ABC):
         chosen = self._chosen(scenario)
         return chosen.user_responses[0] if chosen.user_responses else self.initial_prompt
 
+    async def unfinished(self, state: EnvironmentState, steps: Sequence[ConversationTurn]) -> EnvironmentState:
+        """See what the agent did in a move that the end of its context cut before the reply: nobody answers it.
+
+        Args:
+            state: the episode so far; left unchanged.
+            steps: calls of the agent and what the tools said.
+
+        Returns:
+            The state after them.
+        """
+        return state
+
     def episode_tools(self, state: EnvironmentState) -> Sequence[Any]:
         """What the agent may call in its next turn, beside tools of its own: functions, or what `Tool.of` accepts.
 
         They may change `state`, which the next `step` gets.
         """
         return ()
+
+    def require_tools(self, tools: Sequence[Tool]) -> None:
+        """Refuse what an agent with these tools can never do.
+
+        Raises:
+            DataError: a scenario asks for it.
+        """
 
     def success(self, turns: Sequence[ConversationTurn], state: EnvironmentState) -> bool | None:
         """Whether the agent did what the environment asks for; None when it states no criterion.

@@ -100,12 +100,10 @@ class ConversationEnvironment(Environment):
             raise ValueError("this state has no scenario; begin with `state = await environment.reset(scenario)`")
         if state.status is not EpisodeStatus.ONGOING:
             raise ValueError(f"this conversation is over ({state.status.value}); begin another with reset()")
-        after = state.copy()
         said = ConversationTurn("assistant", action) if isinstance(action, str) else action
-        after.history += [turn.bare() for turn in (*said.steps, said)]
+        after = await self.unfinished(state, (*said.steps, said))
         after.turn_count += 1
-        if await self._is_over(after):
-            after.status = EpisodeStatus.COMPLETED
+        if after.status is EpisodeStatus.COMPLETED:
             return after, None, 0.0, True
         try:
             answer = await self.user.reply(scenario, after.history, self.persona)
@@ -122,6 +120,14 @@ class ConversationEnvironment(Environment):
             after.history.append(ConversationTurn("user", answer))
             return after, response, 0.0, False
         return after, None, 0.0, True
+
+    async def unfinished(self, state: EnvironmentState, steps: Sequence[ConversationTurn]) -> EnvironmentState:
+        """See `Environment.unfinished`; COMPLETED if that was all there was to do."""
+        after = state.copy()
+        after.history += [turn.bare() for turn in steps]
+        if await self._is_over(after):
+            after.status = EpisodeStatus.COMPLETED
+        return after
 
     def success(self, turns: Sequence[ConversationTurn], state: EnvironmentState) -> bool | None:
         """Whether the agent covered every topic of `success_criteria.information_provided`; None without any."""

@@ -23,12 +23,13 @@ from typing import Any
 from ..data_file import read_data_file
 from ..dotted import import_dotted
 from ..errors import ConfigError, DataError
-from ..facts import fact_tokens
 from ..scenario import Scenario
 from ..tool_calls import spoken
+from ..tools import Tool
 from ..trajectory import ConversationTurn
 from ..users import ScriptedUser, User
-from .base import EnvironmentState, EpisodeStatus
+from .actions import action_problems, called, never_called, said
+from .base import Environment, EnvironmentState, EpisodeStatus
 from .conversation import ConversationEnvironment
 
 Judge = Callable[[Sequence[ConversationTurn], Mapping[str, Any]], Any]
@@ -38,7 +39,6 @@ Judge = Callable[[Sequence[ConversationTurn], Mapping[str, Any]], Any]
 GO_ON = "Please go on."
 """What a user says who has no script, until the task is done."""
 
-_ACTION_KEYS = ("name", "keywords", "tool", "arguments", "check")
 _OWN_KEYS = ("description", "goal", "required_actions")
 
 
@@ -118,6 +118,21 @@ class TaskEnvironment(ConversationEnvironment):
         """
         return load_tasks(path)
 
+    def require_tools(self, tools: Sequence[Tool]) -> None:
+        """See `Environment.require_tools`."""
+        if type(self).episode_tools is not Environment.episode_tools:
+            return  # what it will offer is known only once an episode has begun
+        offered = {tool.name: tool for tool in tools}
+        problems = [
+            f"task {task.id!r}: the action {action['name']!r} can never be done: {problem}"
+            for task in self.episode_scenarios()
+            for action in task.extra.get("required_actions", ())
+            if "tool" in action and not {"keywords", "check"} & action.keys()
+            for problem in never_called(action, offered)
+        ]
+        if problems:
+            raise DataError("\n".join(problems))
+
     def success(self, turns: Sequence[ConversationTurn], state: EnvironmentState) -> bool | None:
         """Whether the criterion held."""
         return bool(state.context.get("task_done"))
@@ -164,7 +179,8 @@ class TaskEnvironment(ConversationEnvironment):
         """Whether the agent's latest move has done it."""
         turns = state.history
         begun = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=-1)
-        if _said(action.get("keywords", ()), spoken(turns[-1])) or _called(action, turns[begun + 1 :]):
+        reply = spoken(turns[-1]) if turns[-1].role == "assistant" else ""  # none where the move was cut off
+        if said(action.get("keywords", ()), reply) or called(action, turns[begun + 1 :]):
             return True
         check = self._check_of(task, action)
         return check is not None and bool(await _answer(check, turns, state.context))
@@ -176,7 +192,8 @@ class TaskEnvironment(ConversationEnvironment):
             check = action.get("check")
             if callable(check):
                 action["check"] = f"{check.__module__}.{getattr(check, '__qualname__', type(check).__qualname__)}"
-                self._functions[f"{task.id}: {action['name']}"] = check
+                what = f"the check of {action['name']!r}"
+                self._functions[f"{task.id}: {action['name']}"] = _function(check, self._base_dir, what)
             self._check_of(task, action)
         return replace(task, extra={**task.extra, "required_actions": actions}) if actions else task
 
@@ -231,7 +248,7 @@ def as_tasks(entries: Sequence[Mapping[str, Any] | Scenario], *, where: str = "t
         except DataError as error:
             problems.append(str(error))
             continue
-        problems += _action_problems(place, task.extra.get("required_actions", ()))
+        problems += action_problems(place, task.extra.get("required_actions", ()))
         if task.id in ids:
             problems.append(f"{place}.id is {task.id!r}, which another task has already; give each its own")
         ids.add(task.id)
@@ -287,68 +304,6 @@ def _task(entry: Mapping[str, Any], place: str, default_id: str) -> Scenario:
     )
 
 
-def _action_problems(place: str, actions: Any) -> list[str]:
-    if isinstance(actions, (str, Mapping)) or not isinstance(actions, Sequence):
-        return [f"{place}.required_actions is {actions!r:.60}; it must be a list of {{'name': ..., 'keywords': [...]}}"]
-    problems: list[str] = []
-    names: set[str] = set()
-    for index, action in enumerate(actions):
-        where = f"{place}.required_actions[{index}]"
-        if not isinstance(action, Mapping) or not isinstance(action.get("name"), str) or not action["name"].strip():
-            problems.append(f"{where} is {action!r:.60}; it must be {{'name': ..., 'keywords': [...]}}")
-            continue
-        problems += [
-            f"{where} has the unknown key {key!r}. Known: {', '.join(_ACTION_KEYS)}"
-            for key in action
-            if key not in _ACTION_KEYS
-        ]
-        if action["name"] in names:
-            problems.append(f"{where}.name is {action['name']!r}, which another action has already")
-        names.add(action["name"])
-        if not {"keywords", "tool", "check"} & action.keys():
-            problems.append(f"{where} says not when it is done; give it keywords: [...], a tool or a check")
-        words = action.get("keywords", [])
-        if isinstance(words, str) or not isinstance(words, Sequence) or not all(_has_words(word) for word in words):
-            problems.append(f"{where}.keywords is {words!r:.60}; it must be a list of words")
-        if "tool" in action and not isinstance(action["tool"], str):
-            problems.append(f"{where}.tool is {action['tool']!r:.60}; it must be the name of a tool")
-        if "arguments" in action and ("tool" not in action or not isinstance(action["arguments"], Mapping)):
-            problems.append(f"{where}.arguments is {action['arguments']!r:.60}; it must be a mapping, beside a tool")
-        if "check" in action and not callable(action["check"]) and not isinstance(action["check"], str):
-            problems.append(f"{where}.check is {action['check']!r:.60}; it must be a function or its dotted name")
-    return problems
-
-
-def _has_words(text: Any) -> bool:
-    return isinstance(text, str) and bool(fact_tokens(text))
-
-
-def _said(keywords: Sequence[str], text: str) -> bool:
-    said = f" {' '.join(fact_tokens(text))} "
-    return any(f" {' '.join(fact_tokens(keyword))} " in said for keyword in keywords)
-
-
-def _called(action: Mapping[str, Any], steps: Sequence[ConversationTurn]) -> bool:
-    """Whether a call of the action's tool, with its arguments, succeeded."""
-    if "tool" not in action:
-        return False
-    wanted = action.get("arguments", {})
-    for at, turn in enumerate(steps):
-        if turn.role != "assistant":
-            continue
-        results = []
-        for after in steps[at + 1 :]:
-            if after.role == "assistant":
-                break
-            results.append(after.tool_result)
-        made = [result for result in results if result is not None and result.name]
-        for call, result in zip(turn.tool_calls, made, strict=False):
-            fits = call.name == action["tool"] and all(call.arguments.get(key) == wanted[key] for key in wanted)
-            if fits and result.ok:
-                return True
-    return False
-
-
 def _criterion(given: Judge | str, base_dir: str | Path | None) -> Judge:
     if isinstance(given, str) and given in CRITERIA:
         return CRITERIA[given]
@@ -364,6 +319,12 @@ def _function(given: Judge | str, base_dir: str | Path | None, what: str) -> Jud
     found: Any = import_dotted(given, base_dir, what=what) if isinstance(given, str) else given
     if not callable(found):
         raise ConfigError(f"{what} is {given!r:.60}; it must be a function of (turns, context)")
+    try:
+        inspect.signature(found).bind((), {})
+    except ValueError:  # of a function written in C, which says nothing of its parameters
+        pass
+    except TypeError as error:
+        raise ConfigError(f"{what} is {given!r:.60}, which cannot be called with (turns, context): {error}") from None
     judge: Judge = found
     return judge
 
