@@ -183,6 +183,10 @@ class MultiTurnAgent(Agent):
         opening: list[Message] = [{"role": "user", "content": user_input}]
         return self._prompt_length(self.runtime, self._compose(self.runtime, opening, context), context)
 
+    def most_tokens(self, replies: int) -> int:
+        """The most tokens that it can sample in a conversation of so many replies."""
+        return self.config.max_new_tokens * replies
+
     def settle(self, turns: Sequence[ConversationTurn]) -> int:
         """See `Agent.settle`."""
         return self._session.settle(turns)

@@ -98,6 +98,10 @@ class ToolAgent(MultiTurnAgent):
             )
         return chosen
 
+    def most_tokens(self, replies: int) -> int:
+        """See `MultiTurnAgent.most_tokens`: before each reply a turn for each call, and one more that is refused."""
+        return super().most_tokens(replies) * (self.limits.calls_per_turn + 2)
+
     def calls_in(self, runtime: AgentRuntime, reply: str) -> Calls:
         """The calls in a reply. A thought that the prompt opened is part of it."""
         thought = "<think>" if runtime.codec.opens_thought else ""

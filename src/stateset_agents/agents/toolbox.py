@@ -27,6 +27,7 @@ from typing import Any
 
 from ..chat.tool_format import MalformedCall
 from ..core.errors import ConfigError, ContextFull, EnvironmentFailed, StatesetError
+from ..core.secrets import Redactor
 from ..core.tool_calls import TOOL, ToolCall, ToolError, ToolResult
 from ..core.tools import BadArguments, Tool
 from ..core.trajectory import ConversationTurn
@@ -147,7 +148,9 @@ class Toolbox:
                 error.add_note(f"raised by the tool {tool.name}")
                 raise
             logger.debug("the tool %s failed", tool.name, exc_info=error)
-            return self._error(tool.name, ToolError.FAILED, f"{type(error).__name__}: {error}", spent)
+            # The model may repeat what it reads to the user.
+            message = Redactor.from_environment()(f"{type(error).__name__}: {error}")
+            return self._error(tool.name, ToolError.FAILED, message, spent)
         content, cut = _clipped(text, self.limits.bytes_per_result)
         return ConversationTurn(TOOL, content, tool_result=ToolResult(tool.name, None, time.monotonic() - begun, cut))
 

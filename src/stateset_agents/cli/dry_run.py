@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..agents import MultiTurnAgent
 from ..config import RunConfig
 from ..config.training import count
 from ..core.environment import Environment
@@ -49,7 +50,7 @@ def print_dry_run(config: RunConfig, *, resume: bool = False, resume_from: Path 
     config = run.source or config
     read = build_records(config.training)
     records = None if read is None else len(read)
-    values, amounts = list(value_rows(config)), list(amount_rows(config, environment, evaluated, records))
+    values, amounts = list(value_rows(config)), list(amount_rows(config, run.agent, environment, evaluated, records))
     if stdout_is_terminal():
         _print_tables(values, amounts)
     else:
@@ -95,19 +96,24 @@ def value_rows(config: RunConfig) -> Iterator[Row]:
 
 
 def amount_rows(
-    config: RunConfig, environment: Environment, evaluated: Environment | None, records: int | None = None
+    config: RunConfig,
+    agent: MultiTurnAgent,
+    environment: Environment,
+    evaluated: Environment | None,
+    records: int | None = None,
 ) -> Iterator[Row]:
     """What the numbers of the config amount to.
 
     Args:
         config: the run.
+        agent: who is trained.
         environment: what is trained on.
         evaluated: what evaluations are held on; None where there are none.
         records: how many the data file holds; None for a run that plays its conversations.
     """
     plan, training = config.training.plan, config.training
     if records is None:
-        yield from _played(config, environment)
+        yield from _played(config, agent, environment)
     else:
         epochs = plan.total_episodes / records
         yield "steps", f"{plan.total_steps} of {plan.conversations_per_step} records", ""
@@ -123,9 +129,9 @@ def amount_rows(
         yield "early stopping", f"after {plan.patience_evaluations} evaluations without improvement", ""
 
 
-def _played(config: RunConfig, environment: Environment) -> Iterator[Row]:
+def _played(config: RunConfig, agent: MultiTurnAgent, environment: Environment) -> Iterator[Row]:
     plan, training = config.training.plan, config.training
-    tokens = plan.conversations_per_step * longest(environment) * config.agent.max_new_tokens
+    tokens = plan.conversations_per_step * agent.most_tokens(longest(environment))
     scenarios = len(environment.scenarios)
     yield (
         "steps",

@@ -1,11 +1,15 @@
-"""What is a secret, judged by its name.
+"""What is a secret, judged by its name, and texts without it.
 
-Invariant: one rule for everything that is written, printed or sent: what one place hides, no other shows.
+Invariant: one rule for everything that is written, printed or sent: what one place hides, no other shows. A value that
+the environment or a config holds under the name of a secret becomes `***`, wherever in a text it stands, tracebacks
+included; so does anything that has the form of a well-known token.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable, Mapping
 
 _ANYWHERE = {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "passwords", "pwd", "secret"}
 _ANYWHERE |= {"secrets"}
@@ -36,3 +40,45 @@ def is_variable(name: object) -> bool:
     Capitals, digits and underscores; an API key has small letters, and is easily put where its variable belongs.
     """
     return isinstance(name, str) and re.fullmatch(r"[A-Z_][A-Z0-9_]*", name) is not None
+
+
+MASK = "***"
+
+_TOKEN_FORMS = re.compile(
+    r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}"
+    r"|xox[abpr]-[A-Za-z0-9-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
+    r"|(?<=bearer )[^\s\"',;]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)",
+    re.IGNORECASE,
+)
+_SHORTEST_SECRET = 8
+
+
+class Redactor:
+    """Replaces secrets in text.
+
+    Attributes:
+        secrets: the values that are replaced; shorter ones than 8 characters are left out, since replacing a "true"
+            everywhere hides the text and no secret.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.secrets: set[str] = set()
+        for secret in secrets:
+            self.add(secret)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Redactor:
+        """A redactor for every secret of the environment, by default that of this process."""
+        variables = os.environ if environment is None else environment
+        return cls(value for name, value in variables.items() if is_secret(name))
+
+    def add(self, secret: str) -> None:
+        """Replace this value too, for example an auth token that came as a flag."""
+        if len(secret) >= _SHORTEST_SECRET:
+            self.secrets.add(secret)
+
+    def __call__(self, text: str) -> str:
+        """`text` with `***` in place of every secret."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, MASK)
+        return _TOKEN_FORMS.sub(MASK, text)

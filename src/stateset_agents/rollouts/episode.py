@@ -27,6 +27,7 @@ from ..core.outcome import Outcome, StopReason
 from ..core.reward import GroupReward, RewardFunction, RewardResult, as_reward
 from ..core.rewards.base import LARGEST_SCORE, is_score
 from ..core.scenario import Scenario
+from ..core.secrets import Redactor
 from ..core.tool_calls import TOOL
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
 from ..core.users import UserFailed, keep_unheard
@@ -159,7 +160,9 @@ async def judge_together(
 
 
 def _fail(trajectory: MultiTurnTrajectory, failure: _EpisodeFailed) -> None:
-    trajectory.outcome, trajectory.error, trajectory.reward = failure.outcome, str(failure), None
+    # What foreign code raises may hold anything, and the error goes into logs, reports and messages.
+    error = Redactor.from_environment()(str(failure))
+    trajectory.outcome, trajectory.error, trajectory.reward = failure.outcome, error, None
 
 
 class _Episode:

@@ -1,9 +1,10 @@
 """What a run leaves behind and what it shows: the run folder, progress, logging, sinks and the closing report."""
 
+from ..core.secrets import Redactor
 from .health import Health, HealthStatus, assess
 from .logging_setup import setup_logging
 from .progress import Progress
-from .redaction import Redactor, redact_config
+from .redaction import redact_config
 from .report import RunSummary, training_report
 from .run_folder import RunFolder, read_metrics, read_trajectories
 from .sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink

@@ -15,36 +15,45 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.secrets import Redactor
+
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
 
-def to_line(row: Mapping[str, Any]) -> bytes:
+def to_line(row: Mapping[str, Any], redactor: Redactor | None = None) -> bytes:
     """One strict JSON line, newline included.
 
     NaN and infinities become null, scalars of numpy and torch become numbers, and what JSON cannot hold becomes its
     `repr`: what a user's code left in a turn's metadata must not end a run.
+
+    Args:
+        row: what the line says.
+        redactor: takes secrets out of its texts.
     """
-    return json.dumps(_plain(row), allow_nan=False, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    text = json.dumps(_plain(row, redactor), allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | str):
+def _plain(value: Any, redactor: Redactor | None) -> Any:
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return redactor(value) if redactor else value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, redactor) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [_plain(item, redactor) for item in value]
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return _plain(value.item())
-    return repr(value)
+        return _plain(value.item(), redactor)
+    return _plain(repr(value), redactor)
 
 
 class JsonlLog:
-    """The writing end of one log. The caller holds the lock of the folder.
+    """The writing end of one log, in which the environment's secrets are `***`. The caller holds the folder's lock.
 
     Raises:
         OSError: from every method, when the disk or the folder refuses.
@@ -52,6 +61,7 @@ class JsonlLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._redactor = Redactor.from_environment()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = _end_of_whole_lines(path)
         if self._size != os.fstat(self._fd).st_size:
@@ -65,7 +75,7 @@ class JsonlLog:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one line. When the disk refuses part of it, the part is taken back."""
-        line = to_line(row)
+        line = to_line(row, self._redactor)
         try:
             written = 0
             while written < len(line):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..core.errors import ConfigError
-from .redaction import Redactor
+from ..core.secrets import Redactor
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PACKAGE = "stateset_agents"

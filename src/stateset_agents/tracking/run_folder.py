@@ -29,6 +29,7 @@ from typing import Any, Literal, Self
 
 from ..checkpoints.locate import CHECKPOINTS, FINAL_MODEL
 from ..core.errors import RunFolderError
+from ..core.secrets import Redactor
 from ..core.trajectory import TrajectoryGroup
 from .disk import explained, replace_text, require_makeable, sync_folder
 from .jsonl import JsonlLog, Row, read_jsonl
@@ -338,6 +339,7 @@ class RunFolder:
         return self._metrics, self._trajectories
 
     def _write_status(self, state: State, message: str) -> None:
+        message = Redactor.from_environment()(message)
         status = RunStatus(state, self._step, self._started, timestamp(), os.getpid(), socket.gethostname(), message)
         write_status(self.path, status)
         self._last_beat = time.monotonic()

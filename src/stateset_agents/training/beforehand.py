@@ -85,13 +85,14 @@ def require_memory(run: Run, data: Sequence[Record] | None) -> MemoryEstimate | 
     loaded = run.agent.runtime.model if run.agent.initialized else None
     if run.agent.initialized and loaded is None:
         return None
+    tools = run.agent.offered() if isinstance(run.agent, ToolAgent) else ()
     return preflight(
         run.agent.config.model_name,
         training=True,
         lora_r=None if run.config.lora is None else run.config.lora.r,
         dtype=run.agent.config.dtype,
         device=run.agent.config.device,
-        step=StepSize.of(run.config, run.agent.config, run.environment, data),
+        step=StepSize.of(run.config, run.agent.config, run.environment, data, tools),
         trust_remote_code=run.agent.config.trust_remote_code,
         loaded=loaded,
     )

@@ -1,23 +1,26 @@
 """How large a step is, and what it holds in memory: asked before a model is loaded.
 
 Invariant: an estimate from below, so that a run which would do is not refused. It assumes that replies are half as long
-as `max_new_tokens` lets them be, that conversations without a script take half their turns and their users say nothing,
-that four bytes of text are a token, that attention keeps no scores, and that bfloat16 is computed in wherever it is
-asked for. Within that it follows the engine and the learner: slots of the engine's own capacities, doubled until every
-conversation in flight has one; a pass that reads the opening of a group once; logits in the learner's own blocks; and
-the second copies of the weights that a run keeps beside those it trains.
+as `max_new_tokens` lets them be and that no tool is called, that conversations without a script take half their turns
+and their users say nothing, that four bytes of text are a token, that attention keeps no scores, and that bfloat16 is
+computed in wherever it is asked for. Within that it follows the engine and the learner: slots of the engine's own
+capacities, doubled until every conversation in flight has one; a pass that reads the opening of a group once; logits in
+the learner's own blocks; and the second copies of the weights that a run keeps beside those it trains.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..agents.config import AgentConfig
+from ..chat.tool_format import FORMATS
 from ..config.training import TrainingConfig
 from ..core.environment import ConversationEnvironment, Environment
-from ..core.records import Record
+from ..core.records import Message, Record
+from ..core.tools import Tool
 from ..core.users import ScriptedUser
 from ..engines.cache import KeyValueCache, Pool
 from ..engines.layout import available
@@ -75,12 +78,14 @@ class StepSize:
         agent: AgentConfig,
         environment: Environment,
         records: Sequence[Record] | None = None,
+        tools: Sequence[Tool] = (),
     ) -> StepSize:
         """The size of a run's steps.
 
         Args:
             config, agent, environment: of the run.
             records: what it learns from, for a run that plays nothing.
+            tools: of which the agent is told.
         """
         per_step = config.plan.conversations_per_step
         if records is None:
@@ -88,8 +93,10 @@ class StepSize:
         else:
             opening, rest = _read(records)
             per_step *= len(records[0].answers)
+        # In its shortest form; most chat templates take more words for it.
+        told_of_tools = FORMATS["json"].instructions([tool.definition() for tool in tools]) if tools else ""
         return cls(
-            opening=opening,
+            opening=opening + int(_tokens(told_of_tools)),
             rest=rest,
             in_flight=min(config.max_concurrent, per_step) if records is None else 0,
             group=config.num_generations if records is None else len(records[0].answers),
@@ -156,9 +163,15 @@ def _played(agent: AgentConfig, environment: Environment) -> tuple[int, int]:
 
 
 def _read(records: Sequence[Record]) -> tuple[int, int]:
-    opening = _mean([sum(_tokens(message["content"]) for message in record.prompt) for record in records])
+    opening = _mean([sum(map(_said, record.prompt)) for record in records])
     answers = [answer for record in records for answer in record.answers]
-    return int(opening), int(_mean([sum(_tokens(message["content"]) for message in answer) for answer in answers]))
+    return int(opening), int(_mean([sum(map(_said, answer)) for answer in answers]))
+
+
+def _said(message: Message) -> float:
+    """Tokens of a recorded message; its calls are written as JSON, whatever stands around them."""
+    calls = message.get("tool_calls")
+    return _tokens(message["content"]) + (_tokens(json.dumps(calls, ensure_ascii=False)) if calls else 0.0)
 
 
 def _tokens(text: str) -> float:

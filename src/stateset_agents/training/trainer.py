@@ -349,7 +349,7 @@ class Trainer:
             self._phase("learning")
             measured = self.learner.step(
                 draw.kept,
-                max_tokens=self.agent.config.max_new_tokens * self.environment.max_turns,
+                max_tokens=self.agent.most_tokens(self.environment.max_turns),
                 max_new_tokens=self.agent.config.max_new_tokens,
             )
         self.steps = step + 1

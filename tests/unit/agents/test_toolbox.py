@@ -275,3 +275,16 @@ async def test_an_error_is_cut_and_holds_no_half_character():
 
     turn = await only(box(long, bytes_per_result=20), call("long"))
     assert told(turn)[1] == "ValueError: x?x?x?x? [cut]"
+
+
+async def test_a_secret_in_what_a_tool_raises_never_reaches_the_model(monkeypatch):
+    """Mutation: the model reads the key of the tool's own service, and tells it to whoever asks."""
+    monkeypatch.setenv("WEATHER_API_KEY", "w-key-0123456789")
+
+    def weather(city: str) -> str:
+        """The weather."""
+        raise ConnectionError("GET https://api.example?key=w-key-0123456789 failed")
+
+    (turn,) = await Toolbox(as_tools([weather]), ToolLimits()).run([ToolCall("weather", {"city": "Ulm"})], 1)
+    message = "ConnectionError: GET https://api.example?key=*** failed"
+    assert json.loads(turn.content) == {"error": "tool_failed", "message": message}

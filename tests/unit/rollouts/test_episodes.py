@@ -522,3 +522,14 @@ async def test_the_same_key_gives_the_same_tokens_and_another_key_others():
     await agent.aclose()
     assert one.rows[0].to_dict() == two.rows[0].to_dict()
     assert one.rows[0].ids != other.rows[0].ids
+
+
+async def test_a_secret_in_what_an_environment_raises_is_in_no_error(monkeypatch):
+    """Mutation: the error is logged, reported and shown as it was raised."""
+    monkeypatch.setenv("SHOP_PASSWORD", "opensesame")
+
+    def broken(state, action):
+        raise ConnectionError("shop:opensesame refused")
+
+    trajectory = await play(stub(), Steps(broken))
+    assert "ConnectionError: shop:*** refused" in trajectory.error

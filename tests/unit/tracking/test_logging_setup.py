@@ -7,8 +7,9 @@ import warnings
 import pytest
 
 from stateset_agents.core.errors import ConfigError
+from stateset_agents.core.secrets import Redactor
 from stateset_agents.tracking.logging_setup import reset_logging, setup_logging
-from stateset_agents.tracking.redaction import Redactor, redact_config
+from stateset_agents.tracking.redaction import redact_config
 
 
 @pytest.fixture(autouse=True)

@@ -111,6 +111,21 @@ def test_opening_a_run_to_read_it_takes_no_lock_and_changes_nothing(tmp_path):
         assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir() if p.is_file()} == before
 
 
+def test_no_file_of_a_run_holds_a_secret_that_a_conversation_or_an_error_told(tmp_path, monkeypatch):
+    """Mutation: what a tool said stands in trajectories.jsonl, and the error that ended the run in status.json."""
+    monkeypatch.setenv("SHOP_PASSWORD", 'open"sesame')
+    told = ConversationTurn("tool", 'shop:open"sesame refused', {"why": ['open"sesame']})
+    episode = MultiTurnTrajectory("s", reward=1.0, turns=[told], error='open"sesame')
+    with RunFolder.create(tmp_path / "run", config_yaml=CONFIG) as run:
+        run.log_trajectories(1, [TrajectoryGroup.of("s", [episode])])
+        run.set_status("failed", 'OSError: open"sesame refused')
+    files = [file for file in run.path.iterdir() if file.is_file()]
+    assert not [file.name for file in files if "sesame" in file.read_text()]
+    (row,) = read_trajectories(run.path)
+    assert (row["turns"][0]["content"], row["error"]) == ("shop:*** refused", "***")
+    assert run.status.message == "OSError: *** refused"
+
+
 def test_trajectories_are_logged_with_their_place_and_failures_with_their_reason(tmp_path):
     with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
         run.log_trajectories(3, [a_group()], tokens=True)

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from stateset_agents import ConversationEnvironment, MultiTurnAgent, train
+from stateset_agents import ConversationEnvironment, MultiTurnAgent, ToolAgent, train
+from stateset_agents.agents import ToolLimits
 from stateset_agents.agents.config import AgentConfig
+from stateset_agents.chat.tool_format import FORMATS
 from stateset_agents.config.training import TrainingConfig
 from stateset_agents.core.environment import Environment
 from stateset_agents.core.errors import ModelError
 from stateset_agents.core.records import Record
+from stateset_agents.core.tools import as_tools
 from stateset_agents.models.facts import ModelFacts
 from stateset_agents.models.memory import GIB, Memory
 from stateset_agents.training import step_size
@@ -109,6 +112,28 @@ def test_records_are_read_and_not_played():
     assert (size.opening, size.rest, size.in_flight, size.group) == (20, 20, 0, 2)
     assert (size.per_pass, size.per_step) == (8, 32)
     assert size(FACTS, GPU).cache == 0
+
+
+def test_what_a_prompt_tells_of_tools_and_recorded_calls_are_counted():
+    """Mutation: an agent is told of a hundred tools for nothing, and a record of calls is empty."""
+
+    def price(of):
+        """The price of a thing."""
+
+    (tool,) = as_tools([price])
+    told = len(FORMATS["json"].instructions([tool.definition()]))
+    config = TrainingConfig.from_profile("balanced", algorithm="sft", data_file="talks.jsonl")
+    calls = [{"name": "price", "arguments": {"of": "tea"}}]  # 47 characters of JSON
+    answer = ({"role": "assistant", "content": "a" * 5, "tool_calls": calls},)
+    records = [Record("line 1", ({"role": "user", "content": "q" * 80},), (answer,))]
+    size = StepSize.of(config, agent(), ConversationEnvironment([{"user_responses": ["Hi!"]}]), records, [tool])
+    assert (size.opening, size.rest) == (20 + told // 4, (5 + 47) // 4)
+
+
+def test_the_most_that_a_conversation_can_have_sampled_counts_the_turns_with_calls():
+    """Of dr_grpo the divisor. Three replies of 40 tokens; before each two calls, and one that is refused."""
+    tools = ToolAgent(agent(), limits=ToolLimits(calls_per_turn=2))
+    assert (MultiTurnAgent(agent()).most_tokens(3), tools.most_tokens(3)) == (3 * 40, 3 * (2 + 1 + 1) * 40)
 
 
 @pytest.mark.parametrize("initialized", [False, True])

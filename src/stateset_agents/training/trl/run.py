@@ -144,7 +144,7 @@ class TRLRun:
             self.agent.config = replace(told, **self.config.sampling)
             try:
                 with _published(engine), ModelUnderTraining(loaded, self.config, device) as model:
-                    most = player.config.max_new_tokens * self.environment.max_turns
+                    most = player.most_tokens(self.environment.max_turns)
                     arguments = grpo_arguments(
                         self.config, plan, precision, folder.path,
                         temperature=player.config.temperature, max_tokens=most,

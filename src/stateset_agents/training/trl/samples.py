@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...core.secrets import Redactor
 from ...core.trajectory import MultiTurnTrajectory, TrajectoryGroup
-from ...tracking.redaction import Redactor
 from ...tracking.sinks import WandbSink
 
 COLUMNS = ("step", "scenario", "conversation", "reward", "outcome")
