@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..config.training import count
 from ..core.trajectory import MultiTurnTrajectory
 from .result import EvaluationResult
 from .statistics import PairedDifference, paired_difference
@@ -60,7 +61,7 @@ class Comparison:
             ("reward", self.before.reward, self.after.reward, self.reward, ".3f"),
             ("success", self.before.success, self.after.success, self.success, ".1%"),
         ]
-        lines = [f"{self.reward.scenarios} scenarios, before and after"]
+        lines = [f"{count(self.reward.scenarios, 'scenario')}, before and after"]
         for name, before, after, difference, form in rows:
             if before is not None and after is not None and difference is not None:
                 lines += [

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from ..config.training import count
 from ..core.scenario import Scenario
 from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..core.users import in_words
@@ -225,7 +226,8 @@ class EvaluationResult:
     def summary(self) -> str:
         """Some lines for a terminal."""
         counts = self.counts
-        lines = [f"{len(self.scenarios)} scenarios x {self.samples} samples, {self.seconds:.0f} s"]
+        played = f"{count(len(self.scenarios), 'scenario')} x {count(self.samples, 'sample')}"
+        lines = [f"{played}, {self.seconds:.0f} s"]
         if self.user and self.user != {"type": "scripted"}:
             lines.append(f"user     {in_words(self.user)}")
         if self.reward and self.length:

@@ -59,6 +59,7 @@ def test_its_samples_are_those_nearest_to_the_scenarios_mean():
 def test_scenarios_that_failed_on_one_side_are_left_out():
     comparison = compare(evaluation({"a": [None], "b": [0.1]}), evaluation({"a": [1.0], "b": [0.3]}))
     assert (comparison.reward.scenarios, comparison.scenario_id) == (1, "b")
+    assert comparison.summary().startswith("1 scenario, before and after\n")
     with pytest.raises(ValueError, match="share no scored scenario"):
         compare(evaluation({"a": [None]}), evaluation({"a": [1.0]}))
 
