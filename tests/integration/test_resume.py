@@ -308,6 +308,34 @@ def test_evaluations_on_scenarios_of_their_own_are_not_begun_in_the_middle(work)
     assert "the run play those that it trains on, and this one's would play scenarios of their own" in ended.err
 
 
+FAILS_WHILE_LOADING = """
+from stateset_agents.training import trainer
+async def broken(self, *_, **__):
+    raise MemoryError("no memory left")
+trainer.Trainer.prepare = broken
+"""
+
+FAILS_IN_THE_FIRST_STEP = """
+from stateset_agents.training import learner
+def broken(self, *_, **__):
+    raise MemoryError("no memory left")
+learner.Learner.step = broken
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--resume"]], ids=["the same command", "resume"])
+@pytest.mark.parametrize("before", [FAILS_WHILE_LOADING, FAILS_IN_THE_FIRST_STEP])
+def test_a_run_that_failed_before_its_first_step_begins_again(work, before, arguments):
+    work.write(logging={"log_file": "run.log"})
+    assert work.train(before=before).code != 0
+    assert work.status()["state"] == "failed"
+    again = work.train(*arguments)
+    assert again.code == 0, again.err
+    assert [row["step"] for row in work.metrics()] == [1, 2, 3, 4]
+    played = (work.path / "outputs" / "trajectories.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in played] == [step for step in (1, 2, 3, 4) for _ in range(4)]
+
+
 def test_a_folder_without_a_run_cannot_be_resumed(work):
     (work.path / "empty").mkdir()
     for folder, words in (("nowhere", "nowhere does not exist"), ("empty", "empty holds no run")):

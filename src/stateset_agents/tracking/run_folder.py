@@ -1,9 +1,9 @@
 """The run folder: the truth about one training run, on disk.
 
-Invariant: nothing that is there is overwritten, and a run that ended before it recorded anything leaves no trace. Logs
-only grow (a resumed run cuts what lies after its checkpoint),
-every other file is replaced in one step, and one process writes at a time. So a reader, or a run that continues after
-`kill -9`, always finds whole lines and whole files.
+Invariant: no step that was made is overwritten. A run that ended before it recorded anything leaves no trace, and one
+that failed or was stopped before its first step leaves a folder in which the same command begins again. Logs only grow
+(a resumed run cuts what lies after its checkpoint), every other file is replaced in one step, and one process writes at
+a time. So a reader, or a run that continues after `kill -9`, always finds whole lines and whole files.
 
     config.yaml          the resolved configuration
     metrics.jsonl        one object for each step; evaluations add `eval_*` keys to their step's object
@@ -86,7 +86,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, config_yaml: str, go_on: str = GO_ON) -> RunFolder:
-        """Begin a run in a folder that holds none. Unrelated files in it are left alone.
+        """Begin a run in a folder that holds none, or one that made no step. Other files in it are left alone.
 
         Args:
             path: made with mode 0700 if it does not exist.
@@ -107,6 +107,8 @@ class RunFolder:
             try:
                 # Again, as another process may have begun a run since the first look.
                 _refuse_used(folder.path, go_on)
+                if _made_no_step(folder.path):
+                    folder._clear()
                 folder._begin(config_yaml)
                 folder._begun = "with its folder" if made else "in a folder"
             except BaseException:
@@ -309,10 +311,7 @@ class RunFolder:
             self._write_status("running", "")
             self._open_logs()
         except BaseException:
-            for name in (STATUS, CONFIG, METRICS, TRAJECTORIES):
-                (self.path / name).unlink(missing_ok=True)
-            if self.checkpoints_dir.is_dir():
-                self.checkpoints_dir.rmdir()
+            self._clear()
             raise
 
     @property
@@ -322,12 +321,18 @@ class RunFolder:
 
     def _take_away(self) -> None:
         """Remove what `_begin` wrote, and the folder if it was made for it and nothing else is in it."""
-        for name in (STATUS, STARTED_FROM, CONFIG, METRICS, TRAJECTORIES):
-            (self.path / name).unlink(missing_ok=True)
-        self.checkpoints_dir.rmdir()
+        self._clear()
         if self._begun == "with its folder" and [file.name for file in self.path.iterdir()] == [LOCK]:
             (self.path / LOCK).unlink()
             self.path.rmdir()
+
+    def _clear(self) -> None:
+        """Remove the files of a run that made no step. The status goes last: until then it is known for such a run."""
+        for name in (STARTED_FROM, CONFIG, METRICS, TRAJECTORIES):
+            (self.path / name).unlink(missing_ok=True)
+        if self.checkpoints_dir.is_dir():
+            self.checkpoints_dir.rmdir()
+        (self.path / STATUS).unlink(missing_ok=True)
 
     def _open_logs(self) -> tuple[JsonlLog, JsonlLog]:
         self.lock()
@@ -363,7 +368,20 @@ def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Row]:
     return read_jsonl(Path(path) / TRAJECTORIES)
 
 
+def _made_no_step(path: Path) -> bool:
+    """Whether a run failed or was stopped there before its first step. One that was killed may be another machine's."""
+    status = read_status(path)
+    if status is None or status.state not in ("failed", "interrupted") or status.step:
+        return False
+    checkpoints = path / CHECKPOINTS
+    kept = any((path / name).exists() for name in (FINAL_MODEL, REPORT))
+    logged = (path / METRICS).exists() and (path / METRICS).stat().st_size > 0
+    return not (kept or logged or (checkpoints.is_dir() and any(checkpoints.iterdir())))
+
+
 def _refuse_used(path: Path, go_on: str) -> None:
+    if _made_no_step(path):
+        return
     used = [name for name in OWN_NAMES if (path / name).exists()]
     if STATUS in used or METRICS in used:
         raise RunFolderError(f"{path} already holds a run, and a run is never overwritten.\n  {go_on}")

@@ -204,6 +204,48 @@ def test_a_run_that_is_said_to_have_failed_stays_though_it_recorded_nothing(tmp_
     assert read_status(tmp_path).message == "the model is broken"
 
 
+@pytest.mark.parametrize("state", ["failed", "interrupted"])
+def test_a_run_that_ended_before_its_first_step_gives_way_to_the_next(tmp_path, state):
+    """Mutation: what it left stays, and its conversations are among those of the next run."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with RunFolder.create(tmp_path / "run", config_yaml=CONFIG) as run:
+        run.write_text("started_from.txt", "elsewhere\n")
+        run.log_trajectories(1, [a_group()])
+        run.set_status(state, "the judge did not answer")
+    RunFolder.require_free(tmp_path / "run")
+    with RunFolder.create(tmp_path / "run", config_yaml="other: 1\n") as run:
+        assert run.config_yaml == "other: 1\n"
+        assert list(read_trajectories(tmp_path / "run")) == []
+        assert not (tmp_path / "run" / "started_from.txt").exists()
+        assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+        assert run.status.state == "running"
+
+
+def log_a_step(run):
+    run.log_metrics({"step": 1})
+
+
+@pytest.mark.parametrize(
+    ("state", "before"),
+    [
+        ("running", lambda run: None),  # perhaps it runs on another machine
+        ("finished", lambda run: None),
+        ("failed", log_a_step),
+        ("failed", lambda run: (run.checkpoints_dir / "step-0").mkdir()),
+        ("failed", lambda run: run.final_model_dir.mkdir()),
+        ("failed", lambda run: (log_a_step(run), run.close(), (run.path / "metrics.jsonl").write_text(""))),
+    ],
+)
+def test_a_run_that_has_something_does_not_give_way(tmp_path, state, before):
+    with RunFolder.create(tmp_path / "run", config_yaml=CONFIG) as run:
+        before(run)
+        run.set_status(state)
+    for begin in (RunFolder.require_free, lambda path: RunFolder.create(path, config_yaml=CONFIG)):
+        with pytest.raises(RunFolderError, match="already holds a run"):
+            begin(tmp_path / "run")
+
+
 def test_a_folder_is_looked_at_before_a_run_begins_there_and_nothing_is_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     RunFolder.require_free(tmp_path / "new" / "run")
