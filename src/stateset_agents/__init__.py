@@ -1,14 +1,14 @@
 """Train multi-turn conversational agents with GRPO.
 
-Invariant: importing this package loads nothing but this file. A public name is fetched from its home on first use
+Invariant: importing this package loads no other room. A public name is fetched from its home on first use
 (PEP 562), so that neither torch nor transformers is paid for by code that only wants a type or a version.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import fetched
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -90,20 +90,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Fetch a public name from its home.
-
-    Raises:
-        AttributeError: the package has no such name.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """The public names, fetched or not, beside what is loaded."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = fetched(__name__, _HOMES)

@@ -6,8 +6,9 @@ room loads none of them: a name is fetched on first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import fetched
 
 if TYPE_CHECKING:
     from .customer_service_agent import (
@@ -24,15 +25,4 @@ _HOMES = {
 
 __all__ = ["CustomerServiceAgent", "CustomerServiceEnvironment", "create_customer_service_reward"]
 
-
-def __getattr__(name: str) -> Any:
-    """Fetch a name from its home.
-
-    Raises:
-        AttributeError: the room has no such name.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = fetched(__name__, _HOMES)

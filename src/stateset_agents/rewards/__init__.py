@@ -5,8 +5,9 @@ Importing this room loads none of them: a name is fetched on first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import fetched
 
 if TYPE_CHECKING:
     from .group_judge import GroupJudgeReward
@@ -31,15 +32,4 @@ __all__ = [
     "SemanticSimilarityReward",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Fetch a reward from its home.
-
-    Raises:
-        AttributeError: the room has no such reward.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = fetched(__name__, _HOMES)

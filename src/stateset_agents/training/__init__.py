@@ -6,8 +6,9 @@ Invariant: importing this package loads nothing heavy; a name below is fetched f
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import fetched
 
 if TYPE_CHECKING:
     from .trl.config import TRLGRPOConfig
@@ -22,20 +23,4 @@ _HOMES = {
 
 __all__ = ["TRLGRPOConfig", "train_customer_service_with_trl", "train_with_trl_grpo"]
 
-
-def __getattr__(name: str) -> Any:
-    """Fetch a public name from its home.
-
-    Raises:
-        AttributeError: the package has no such name.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """The public names, fetched or not, beside what is loaded."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = fetched(__name__, _HOMES)

@@ -37,8 +37,10 @@ def test_every_public_name_is_where_the_package_says(name):
     assert getattr(stateset_agents, name) is not None
 
 
-def test_what_type_checkers_see_is_what_is_fetched():
-    tree = ast.parse(Path(stateset_agents.__file__).read_text())
+@pytest.mark.parametrize("name", ["", ".training", ".rewards", ".examples"])
+def test_what_type_checkers_see_is_what_is_fetched(name):
+    package = importlib.import_module(f"stateset_agents{name}")
+    tree = ast.parse(Path(package.__file__).read_text())
     for_checkers = {
         alias.name: node.module
         for block in tree.body
@@ -47,8 +49,9 @@ def test_what_type_checkers_see_is_what_is_fetched():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert for_checkers == stateset_agents._HOMES
-    assert sorted([*stateset_agents._HOMES, "__version__"]) == sorted(stateset_agents.__all__)
+    assert for_checkers == package._HOMES
+    assert sorted([*package._HOMES, *([] if name else ["__version__"])]) == sorted(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
 
 
 def test_an_unknown_name_is_an_attribute_error_that_names_it():

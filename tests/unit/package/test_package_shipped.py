@@ -1,7 +1,9 @@
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from stateset_agents.core.errors import DataError
@@ -45,3 +47,13 @@ def test_the_wheel_holds_both_packages_their_type_marks_and_the_shipped_files(tm
         assert modules | {f"{package}/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests")]
+
+
+def test_the_source_archive_holds_what_its_tests_read(tmp_path):
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(path) as archive:
+        names = {Path(name).relative_to(Path(name).parts[0]).as_posix() for name in archive.getnames()}
+    folders = ("benchmarks", "configs", "data", "docs", "examples", "scripts", "tests")
+    needed = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
+    kept = {file.relative_to(ROOT).as_posix() for file in needed if "__pycache__" not in file.parts}
+    assert kept | {"Makefile", "README.md", "LICENSE", "constraints.txt", "pyproject.toml"} <= names
