@@ -21,6 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from stateset_agents.core.errors import RunFolderError
+from stateset_agents.tracking.run_folder import RunFolder
+
 LESSON = {"epochs": 2, "imitation_rate": 5e-5, "episodes": 320, "rate": 2e-5, "samples": 4, "tasks": None}
 
 
@@ -102,16 +105,24 @@ def main() -> int:
     parser.add_argument("--output-dir", type=Path, default=Path("runs/tool_use"))
     options = parser.parse_args()
     folder: Path = options.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
+    seeds = options.seeds if options.one is None else [options.one]
+    missing = [seed for seed in seeds if not (folder / f"seed-{seed}.json").exists()]
+    if not options.read:
+        try:
+            for seed in missing:
+                RunFolder.require_free(folder / f"seed-{seed}")
+        except RunFolderError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+        folder.mkdir(parents=True, exist_ok=True)
     if options.one is not None:
         result = asyncio.run(run_one(folder, options.one))
         (folder / f"seed-{options.one}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         return 0
     if not options.read:
-        for seed in options.seeds:
-            if not (folder / f"seed-{seed}.json").exists():
-                command = [sys.executable, __file__, "--one", str(seed), "--output-dir", str(folder)]
-                subprocess.run(command, check=True)
+        for seed in missing:
+            command = [sys.executable, __file__, "--one", str(seed), "--output-dir", str(folder)]
+            subprocess.run(command, check=True)
     print(table(folder))
     return 0
 

@@ -13,9 +13,7 @@ show; `benchmarks/tool_use.py` is the whole of it.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..agents import AgentConfig, ToolAgent, ToolLimits
 from ..core.environment import TaskEnvironment, load_tasks
-from ..core.errors import EXIT_INTERRUPTED, StatesetError
 from ..core.facts import provided_topics
 from ..core.reward import (
     CompositeReward,
@@ -36,12 +33,12 @@ from ..core.reward import (
 from ..core.scenario import Scenario
 from ..core.shipped import shipped
 from ..core.trajectory import ConversationTurn
+from .program import MODEL, command_line, run
 from .shop import Shop
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult
 
-MODEL = "smollm2-135m-instruct"
 TASKS, HELD_OUT = "data/order_tasks.json", "data/order_tasks_heldout.json"
 DEMONSTRATIONS = "data/order_demonstrations.jsonl"
 EXAMPLE = (
@@ -148,6 +145,7 @@ async def learn(
     *,
     seed: int = 0,
     folder: Path | None = None,
+    resume: bool = False,
     on_stage: Callable[[str, EvaluationResult], None] = lambda name, result: None,
     quiet: bool = True,
 ) -> None:
@@ -158,6 +156,7 @@ async def learn(
         lesson: how much.
         seed: of the order of things and of sampling.
         folder: where the run of the second part is kept; None keeps nothing.
+        resume: continue the run in `folder`; what comes before it is done again, with the same result.
         on_stage: told of each evaluation: "untrained", "imitation", "reinforcement".
         quiet: no progress on the terminal.
     """
@@ -200,6 +199,7 @@ async def learn(
             num_episodes=lesson.episodes,
             reward_fn=reward,
             output_dir=folder,
+            resume=resume,
             config_overrides={
                 **step,
                 "learning_rate": lesson.rate,
@@ -226,39 +226,33 @@ def told(name: str, result: EvaluationResult) -> str:
     return f"{name:<14} {summary}\n{'':<14} calls: {made}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="customer_service_agent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Lesson()
-    parser.add_argument("--model", default=MODEL, help=f"model name (default {MODEL})")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of things and of sampling (default 0)")
-    parser.add_argument(
-        "--epochs", type=int, default=default.epochs, help="over the demonstrations (default %(default)s)"
-    )
-    parser.add_argument("--episodes", type=int, default=default.episodes, help="of its own (default %(default)s)")
-    parser.add_argument("--output-dir", type=Path, help="keep the run and the trained agent there")
-    options = parser.parse_args(arguments)
+async def customer_service_agent(options: argparse.Namespace) -> None:
+    """The whole of it."""
     agent = CustomerServiceAgent(options.model)
-    lesson = replace(default, epochs=options.epochs, episodes=options.episodes)
-    begun = time.monotonic()
+    lesson = Lesson(epochs=options.epochs, episodes=options.episodes, samples=options.samples)
 
     def show(name: str, result: EvaluationResult) -> None:
         print(told(name, result), flush=True)
 
-    try:
-        asyncio.run(learn(agent, lesson, seed=options.seed, folder=options.output_dir, on_stage=show, quiet=False))
-        answer = asyncio.run(_ask(agent, "Where is my order A26?"))
-    except StatesetError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    print(answer)
-    print(f"{(time.monotonic() - begun) / 60:.1f} minutes")
-    return 0
+    await learn(
+        agent,
+        lesson,
+        seed=options.seed,
+        folder=options.output_dir,
+        resume=options.resume,
+        on_stage=show,
+        quiet=False,
+    )
+    print(await _ask(agent, "Where is my order A26?"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it from the command line; returns the exit code."""
+    default = Lesson()
+    parser = command_line(
+        "customer_service_agent", __doc__, episodes=default.episodes, samples=default.samples, epochs=default.epochs
+    )
+    return run(customer_service_agent, parser.parse_args(arguments))
 
 
 async def _ask(agent: CustomerServiceAgent, question: str) -> str:

@@ -1,8 +1,8 @@
 """What the example programs have in common: a command line, and a lesson with a look before and after it.
 
 Invariant: before and after, the same scenarios are played with the same sampling keys, so that what differs is the
-weights. Nothing is written unless `--output-dir` names a folder. An error that is meant for the user is its text and an
-exit code, never a traceback.
+weights. Nothing is written unless `--output-dir` names a folder, and one that cannot be used is refused before anything
+is played. An error that is meant for the user is its text and an exit code, never a traceback.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import EXIT_INTERRUPTED, StatesetError, TrainingStopped
+from ..core.errors import EXIT_INTERRUPTED, ConfigError, StatesetError, TrainingStopped
 from ..core.scenario import Scenario
+from ..tracking import RunFolder, read_status
 
 if TYPE_CHECKING:
     from ..agents import MultiTurnAgent
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 MODEL = "smollm2-135m-instruct"
 
 
-def command_line(name: str, about: str | None, *, episodes: int, samples: int = 2) -> argparse.ArgumentParser:
+def command_line(
+    name: str, about: str | None, *, episodes: int, samples: int = 2, epochs: int | None = None
+) -> argparse.ArgumentParser:
     """The options that every example has.
 
     Args:
@@ -36,6 +39,7 @@ def command_line(name: str, about: str | None, *, episodes: int, samples: int = 
         about: its docstring, which is what `--help` teaches.
         episodes: training conversations unless others are asked for.
         samples: conversations on each scenario of an evaluation, likewise.
+        epochs: passes over recorded conversations, likewise; None has no such option.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m stateset_agents.examples.{name}",
@@ -54,6 +58,13 @@ def command_line(name: str, about: str | None, *, episodes: int, samples: int = 
         default=episodes,
         help="conversations to train on, rounded up to whole steps; 0 only looks (default %(default)s)",
     )
+    if epochs is not None:
+        parser.add_argument(
+            "--epochs",
+            type=_number_from(0),
+            default=epochs,
+            help="times that it imitates the recorded conversations before; 0 leaves them out (default %(default)s)",
+        )
     parser.add_argument(
         "--samples",
         type=_number_from(1),
@@ -66,6 +77,9 @@ def command_line(name: str, about: str | None, *, episodes: int, samples: int = 
     parser.add_argument(
         "--output-dir", type=Path, help="keep metrics, conversations and the trained agent there (default: nothing)"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in --output-dir from its last checkpoint"
+    )
     return parser
 
 
@@ -77,15 +91,33 @@ def run(program: Callable[[argparse.Namespace], Awaitable[None]], options: argpa
         await program(options)
         print(f"\n{time.monotonic() - begun:.0f} seconds")
 
+    folder: Path | None = options.output_dir
+    try:
+        _require_ready(folder, resume=options.resume)
+    except StatesetError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     try:
         asyncio.run(whole())
     except StatesetError as error:
         print(error, file=sys.stderr)
-        return error.exit_code
+        code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+        code = EXIT_INTERRUPTED
+    else:
+        return 0
+    if folder is not None and read_status(folder) is not None:
+        print(f"the run in {folder} can be continued: the same command with --resume", file=sys.stderr)
+    return code
+
+
+def _require_ready(folder: Path | None, *, resume: bool) -> None:
+    """Refuse a folder before the first look, which takes minutes."""
+    if folder is not None:
+        RunFolder.require_ready(folder, resume=resume)
+    elif resume:
+        raise ConfigError("--resume continues the run in --output-dir: name it")
 
 
 async def look(
@@ -156,6 +188,7 @@ async def learn(
         num_episodes=options.episodes,
         reward_fn=reward,
         output_dir=options.output_dir,
+        resume=options.resume,
         callbacks=[_steps()],
         config_overrides={
             "learning_rate": rate,

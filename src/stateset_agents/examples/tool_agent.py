@@ -97,9 +97,7 @@ async def tool_agent(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it from the command line; returns the exit code."""
-    parser = command_line("tool_agent", __doc__, episodes=32)
-    parser.add_argument("--epochs", type=int, default=3, help="times that the recordings are imitated (default 3)")
-    return run(tool_agent, parser.parse_args(arguments))
+    return run(tool_agent, command_line("tool_agent", __doc__, episodes=32, epochs=3).parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from ..core.secrets import Redactor
 from ..core.trajectory import TrajectoryGroup
 from .disk import explained, replace_text, require_makeable, sync_folder
 from .jsonl import JsonlLog, Row, read_jsonl
-from .lock import FolderLock
+from .lock import FolderLock, require_unlocked
 from .status import STATUS, RunStatus, State, read_status, timestamp, write_status
 
 CONFIG = "config.yaml"
@@ -83,6 +83,18 @@ class RunFolder:
             require_makeable(Path(path))
             if Path(path).exists() and not Path(path).is_dir():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+    @classmethod
+    def require_ready(cls, path: str | os.PathLike[str], *, resume: bool) -> None:
+        """Look, without making anything, whether a run may begin there, or go on.
+
+        Raises:
+            RunFolderError: as `create`, or as `open` and `lock`.
+        """
+        if resume:
+            require_unlocked(cls.open(path).path / LOCK)
+        else:
+            cls.require_free(path)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, config_yaml: str, go_on: str = GO_ON) -> RunFolder:

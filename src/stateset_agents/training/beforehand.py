@@ -19,7 +19,6 @@ from ..core.records import Record
 from ..models import is_stub, preflight
 from ..models.preflight import MemoryEstimate
 from ..tracking.disk import require_makeable
-from ..tracking.lock import require_unlocked
 from ..tracking.run_folder import LOCK, OWN_NAMES, RunFolder
 from ..tracking.sinks import TensorBoardSink, WandbSink
 from .resume import find_start, has_state
@@ -62,10 +61,8 @@ def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | No
         raise ConfigError(run.located("training.early_stopping", str(error))) from None
     _require_a_log_file_of_its_own(run)
     _require_sinks(run)
-    if run.folder is not None and run.resume:
-        require_unlocked(RunFolder.open(run.folder).path / LOCK)
-    elif run.folder is not None:
-        RunFolder.require_free(run.folder)
+    if run.folder is not None:
+        RunFolder.require_ready(run.folder, resume=run.resume)
     return start
 
 

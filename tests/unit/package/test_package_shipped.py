@@ -53,7 +53,7 @@ def test_the_source_archive_holds_what_its_tests_read(tmp_path):
     (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with tarfile.open(path) as archive:
         names = {Path(name).relative_to(Path(name).parts[0]).as_posix() for name in archive.getnames()}
-    folders = ("benchmarks", "configs", "data", "docs", "examples", "scripts", "tests")
+    folders = ("configs", "data", "docs", "examples", "scripts", "tests")
     needed = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
     kept = {file.relative_to(ROOT).as_posix() for file in needed if "__pycache__" not in file.parts}
     assert kept | {"Makefile", "README.md", "LICENSE", "constraints.txt", "pyproject.toml"} <= names
