@@ -17,9 +17,10 @@ from .rewards.function import FunctionReward, reward_function
 from .rewards.ground_truth import load_ground_truth
 from .rewards.group import GroupReward
 from .rewards.helpfulness import HelpfulnessReward
-from .rewards.kinds import KINDS, Option, RewardKind
+from .rewards.kinds import KINDS, RewardKind
 from .rewards.length import LengthPenalty
 from .rewards.numeric_match import NumericMatchReward
+from .rewards.options import Option
 from .rewards.repetition import RepetitionPenalty
 from .rewards.rubric import RubricReward
 from .rewards.safety import SafetyReward

@@ -57,7 +57,9 @@ class MultiObjectiveReward(CompositeReward):
             return
         if combination_method in ("min", "max"):
             raise ConfigError(f"weights have no effect on the {combination_method} of the objectives; leave them out")
-        unknown = [key for key in weights if key not in self.rewards]
+        if not isinstance(weights, Mapping):
+            raise ConfigError(f"weights is {weights!r:.80}; it must map the objectives to numbers")
+        unknown = [str(key) for key in weights if key not in self.rewards]
         if unknown:
             raise ConfigError(f"weights name {', '.join(unknown)}; the objectives are {', '.join(self.rewards)}")
         weighed = [
@@ -71,15 +73,16 @@ def _named(objectives: Mapping[str, Any]) -> list[RewardFunction]:
     """Rewards that bear their names; the caller's own stay as they are."""
     made: list[RewardFunction] = []
     for name, objective in objectives.items():
-        if not isinstance(objective, bool) and isinstance(objective, int | float):
-            entry = {"type": name, "weight": objective}
-            try:
-                made.append(_only_part(build_rewards([entry], "max")))
-            except ConfigError as error:
-                texts = [text.replace("rewards[0]", f"objectives[{name!r}]") for text in error.problems]
-                raise ConfigError(*texts) from None
-        else:
-            made.append(_with(as_reward(objective), name=str(name)))
+        by_weight = not isinstance(objective, bool) and isinstance(objective, int | float)
+        try:
+            if by_weight:
+                made.append(_only_part(build_rewards([{"type": name, "weight": objective}], "max")))
+            else:
+                made.append(_with(as_reward(objective), name=str(name)))
+        except ConfigError as error:
+            place = f"objectives[{name!r}]"
+            texts = [text.replace("rewards[0]", place) if by_weight else f"{place}: {text}" for text in error.problems]
+            raise ConfigError(*texts) from None
     return made
 
 

@@ -223,7 +223,7 @@ def test_every_problem_of_every_entry_is_reported_at_once(folder):
         "rewards[1].type is None, which does not exist. Known: helpfulness, safety,",
         "rewards[2] has the unknown key 'wieght'; did you mean 'weight'? Known:",
         "rewards[2] has the unknown key 'module'. Known: weight, name, reward_type",
-        "rewards[3]: optimal_length is 0; it must be a whole number of words, at",
+        "rewards[3].optimal_length is 0; it must be a whole number of at least 1",
         'rewards[4] is of type "custom" and needs "module: my_rewards.my_reward"',
         "rewards[5].module is 'nowhere'; it must be a dotted path such as",
         "rewards[6]: weight of reward 'engagement' is 'much'; it must be a finite",
@@ -234,14 +234,14 @@ def test_every_problem_of_every_entry_is_reported_at_once(folder):
 
 
 def test_an_empty_list_of_rewards_is_refused():
-    with pytest.raises(ConfigError, match="at least one reward"):
+    with pytest.raises(ConfigError, match=r"rewards is .* at least one entry"):
         build_rewards([])
 
 
 def test_a_missing_ground_truth_file_is_a_data_error(folder):
     with pytest.raises(DataError, match=r"none\.json does not exist"):
         build_rewards([{"type": "correctness", "ground_truth_file": "none.json"}], base_dir=folder)
-    with pytest.raises(DataError, match="must be the path of a file"):
+    with pytest.raises(ConfigError, match=r"rewards\[0\]\.ground_truth_file is 3; it must be the path of a file"):
         build_rewards([{"type": "correctness", "ground_truth_file": 3}])
 
 
@@ -376,7 +376,7 @@ def test_a_class_that_derives_from_a_built_in_reward_is_written_as_itself():
 
 
 def test_problems_of_a_nested_reward_say_where_it_is():
-    with pytest.raises(ConfigError, match=r"rewards\[0\]: rewards\[1\]\.type is 'saftey'"):
+    with pytest.raises(ConfigError, match=r"rewards\[0\]\.functions\[1\]\.type is 'saftey'"):
         build_rewards([{"functions": [{"type": "safety"}, {"type": "saftey"}]}])
     with pytest.raises(ConfigError, match="rewards has the unknown key 'function'; did you mean 'functions'"):
         build_rewards({"function": []})

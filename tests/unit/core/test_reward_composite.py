@@ -143,6 +143,24 @@ def test_a_function_that_cannot_take_turns_is_refused_at_once():
         reward_function(weight="high")(lambda turns: 1.0)
 
 
+class Forgetful(RewardFunction):
+    async def compute_reward(self, turns):
+        return 1.0
+
+
+class Greedy(GroupReward):
+    async def compare(self, conversations, context, more):
+        return [0.0]
+
+
+@pytest.mark.parametrize("kind", [Forgetful, Greedy])
+def test_a_reward_whose_method_cannot_be_called_is_refused_before_a_run(kind):
+    with pytest.raises(ConfigError, match=rf"{kind.__name__}\..* cannot be called with .*; define `async def"):
+        as_reward(kind)
+    with pytest.raises(ConfigError, match=rf"^rewards\[1\]: {kind.__name__}"):
+        CompositeReward([SafetyReward(), kind()])
+
+
 async def test_a_callable_whose_signature_is_unknown_is_given_the_context(monkeypatch):
     def without_signature(function):
         raise ValueError("no signature found")

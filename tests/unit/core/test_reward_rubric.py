@@ -123,6 +123,12 @@ async def test_a_predicate_may_be_async_and_must_say_yes_or_no():
         await met({"predicate": lambda turns, context: 0.5})
 
 
+@pytest.mark.parametrize("predicate", [lambda: True, lambda turns: True, lambda turns, context, more: True, dict, 5.0])
+def test_a_predicate_that_cannot_be_called_is_refused_with_its_place(predicate):
+    with pytest.raises(ConfigError, match=r"^checks\[1\]\.predicate is "):
+        RubricReward([{"max_words": 3}, {"predicate": predicate}])
+
+
 async def test_a_predicate_is_imported_from_beside_the_config_and_found_again(tmp_path):
     (tmp_path / "my_rules.py").write_text("def polite(turns, context):\n    return 'sorry' in turns[1].content\n")
     search = list(sys.path)

@@ -108,7 +108,7 @@ class RewardFunction(ABC):
 
     def __init__(self, weight: float = 1.0, name: str = "", reward_type: RewardType | str | None = None) -> None:
         self.weight = checked_number(weight, "weight", self.label)
-        self.name = name
+        self.name = checked_name(name, self.label)
         if reward_type is not None:
             self.reward_type = checked_reward_type(reward_type, self.label)
 
@@ -266,6 +266,17 @@ def checked_number(value: object, what: str, label: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ConfigError(f"{what} of reward {label!r} is {value!r}; it must be a finite number, for example 0.5")
     return float(value)
+
+
+def checked_name(value: object, label: str) -> str:
+    """A name under which scores are reported.
+
+    Raises:
+        ConfigError: it is no text.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f'name of reward {label!r} is {value!r:.80}; it must be a text, for example "politeness"')
+    return value
 
 
 def checked_reward_type(value: RewardType | str, label: str) -> RewardType:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..dotted import import_dotted
-from ..errors import ConfigError, DataError
-from .base import RewardFunction, checked_number
+from ..errors import ConfigError
+from .base import RewardFunction, checked_name, checked_number
 from .composite import COMBINATION_METHODS, CompositeReward, as_reward
 from .conciseness import ConcisenessReward
 from .engagement import EngagementReward
@@ -23,6 +23,7 @@ from .helpfulness import HelpfulnessReward
 from .kinds import KINDS, PACKAGE
 from .safety import SafetyReward
 
+_EXAMPLE = '{"type": "helpfulness", "weight": 0.4}'
 DEFAULT_NOTICE = (
     "no reward was given: using the default, 0.5 helpfulness + 0.2 safety + 0.2 conciseness + 0.1 engagement "
     "(helpfulness looks for the scenarios' facts where they have any). Give rewards of your own to train for more"
@@ -81,10 +82,16 @@ def build_rewards(
     """
     if isinstance(specs, Mapping):
         return _composite(specs, "rewards", base_dir)
+    return _combined(specs, combination_method, "rewards", base_dir)
+
+
+def _combined(specs: Any, combination_method: object, where: str, base_dir: str | Path | None) -> RewardFunction:
+    if isinstance(specs, str | bytes) or not isinstance(specs, Sequence) or not specs:
+        raise ConfigError(f"{where} is {specs!r:.80}; it must be a list with at least one entry such as {_EXAMPLE}")
     problems: list[str] = []
     rewards: list[RewardFunction] = []
     for index, spec in enumerate(specs):
-        place = f"rewards[{index}]"
+        place = f"{where}[{index}]"
         try:
             rewards.append(_build(spec, place, base_dir))
         except ConfigError as error:
@@ -98,7 +105,7 @@ def build_rewards(
         raise ConfigError(*problems)
     if len(rewards) == 1 and isinstance(rewards[0], GroupReward):
         return rewards[0]  # it judges groups as a whole and is no part of a sum
-    return CompositeReward(rewards, combination_method)
+    return CompositeReward(rewards, str(combination_method))
 
 
 def _composite(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
@@ -106,18 +113,18 @@ def _composite(spec: Mapping[str, Any], place: str, base_dir: str | Path | None)
     unknown = [key for key in spec if key not in allowed]
     if unknown:
         raise ConfigError(*(f"{place} has the unknown key {key!r}{_suggest(key, allowed)}" for key in unknown))
-    try:
-        reward = build_rewards(spec.get("functions") or (), spec.get("combination_method", "weighted_sum"), base_dir)
-    except ConfigError as error:
-        raise ConfigError(*(f"{place}: {text}" for text in error.problems)) from None
+    method = spec.get("combination_method", "weighted_sum")
+    reward = _combined(spec.get("functions"), method, f"{place}.functions", base_dir)
+    if isinstance(reward, GroupReward) and place != "rewards":
+        raise ConfigError(f"{place}: {reward.label} judges groups as a whole and cannot be combined: use it alone")
     reward.weight = checked_number(spec.get("weight", 1.0), "weight", reward.label)
-    reward.name = str(spec.get("name", ""))
+    reward.name = checked_name(spec.get("name", ""), reward.label)
     return reward
 
 
 def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> RewardFunction:
     if not isinstance(spec, Mapping):
-        raise ConfigError(f'{place} is {spec!r}; it must be a mapping such as {{"type": "helpfulness", "weight": 0.4}}')
+        raise ConfigError(f"{place} is {spec!r:.80}; it must be a mapping such as {_EXAMPLE}")
     if "functions" in spec:
         return _composite(spec, place, base_dir)
     options = {key: value for key, value in spec.items() if value is not None}
@@ -140,8 +147,11 @@ def _build(spec: Mapping[str, Any], place: str, base_dir: str | Path | None) -> 
     if missing:
         needs = ", ".join(known[key].example for key in missing)
         raise ConfigError(f'{place} is of type "{kind}" and needs "{needs}"')
+    objections = {key: option.objection(options[key]) for key, option in known.items() if key in options}
+    if any(objections.values()):
+        raise ConfigError(*(f"{place}.{key} {objection}" for key, objection in objections.items() if objection))
     for key in [key for key, option in known.items() if option.file and key in options]:
-        options[key] = _beside(options[key], key, base_dir)
+        options[key] = _beside(options[key], base_dir)
     if KINDS[kind].imports:
         options["base_dir"] = base_dir
     found = import_dotted(f"{PACKAGE}.{KINDS[kind].address}", what=f"{place}.type")
@@ -155,16 +165,13 @@ def _custom(options: dict[str, Any], place: str, base_dir: str | Path | None) ->
         raise ConfigError(f'{place} is of type "custom" and needs "module: my_rewards.my_reward"')
     reward = load_reward(options["module"], base_dir, weight=options.get("weight"), what=f"{place}.module")
     if "name" in options:
-        reward.name = str(options["name"])
+        reward.name = checked_name(options["name"], reward.label)
     return reward
 
 
-def _beside(file: str | Path, key: str, base_dir: str | Path | None) -> Path:
+def _beside(file: str | Path, base_dir: str | Path | None) -> Path:
     """A data file beside the config, or as the path says."""
-    try:
-        beside = Path(base_dir or ".") / file
-    except TypeError:
-        raise DataError(f"{key} is {file!r}; it must be the path of a file") from None
+    beside = Path(base_dir or ".") / file
     return beside if beside.exists() else Path(file)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError, StatesetError, raised_at
 from .base import Context, RewardFunction, RewardResult, Turns
-from .function import FunctionReward
+from .function import FunctionReward, accepts
 from .group import GroupReward
 
 COMBINATION_METHODS = ("weighted_sum", "average", "min", "max")
@@ -52,8 +52,11 @@ class CompositeReward(RewardFunction):
                 + f" Known: {', '.join(COMBINATION_METHODS)}"
             )
         self.rewards: dict[str, RewardFunction] = {}
-        for entry in rewards:
-            reward = as_reward(entry)
+        for index, entry in enumerate(rewards):
+            try:
+                reward = as_reward(entry)
+            except ConfigError as error:
+                raise ConfigError(*(f"rewards[{index}]: {text}" for text in error.problems)) from None
             if isinstance(reward, GroupReward):
                 raise ConfigError(f"{reward.label} judges groups as a whole and cannot be combined: use it alone")
             label = reward.label
@@ -146,9 +149,9 @@ def as_reward(candidate: object) -> RewardFunction:
         ConfigError: it is none of these.
     """
     if isinstance(candidate, RewardFunction):
-        return candidate
+        return _callable(candidate)
     if isinstance(candidate, type) and issubclass(candidate, RewardFunction):
-        return _instance_of(candidate)
+        return _callable(_instance_of(candidate))
     if isinstance(candidate, (list, tuple)):
         return CompositeReward(candidate)
     if not isinstance(candidate, type):
@@ -161,6 +164,18 @@ def as_reward(candidate: object) -> RewardFunction:
         f"{candidate!r} is not a reward. Pass a RewardFunction such as HelpfulnessReward(), a function "
         "`async def my_reward(turns, context=None) -> float`, or a list of these"
     )
+
+
+def _callable(reward: RewardFunction) -> RewardFunction:
+    """The reward, if what it defines can be called as `evaluate` calls it: a run would find out in its midst."""
+    method, called = ("compare", "conversations") if isinstance(reward, GroupReward) else ("compute_reward", "turns")
+    function = getattr(reward, method)
+    if not accepts(function, called, "context"):
+        raise ConfigError(
+            f"{type(reward).__name__}.{method}{inspect.signature(function)} cannot be called with ({called}, context); "
+            f"define `async def {method}(self, {called}, context=None)`"
+        )
+    return reward
 
 
 def _instance_of(kind: type[RewardFunction]) -> RewardFunction:

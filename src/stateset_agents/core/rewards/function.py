@@ -105,6 +105,17 @@ def reward_function(
     return lambda decorated: FunctionReward(decorated, weight, name, reward_type, maximum)
 
 
+def accepts(function: Callable[..., Any], *arguments: str) -> bool:
+    """Whether a function can be called with that many arguments in a row; one that does not say is believed."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except ValueError:  # written in C
+        return True
+    except TypeError:
+        return False
+    return True
+
+
 def _takes_context(function: Scorer) -> bool:
     """Whether a function takes `(turns, context)`; it may also take `(turns)`.
 
@@ -113,17 +124,11 @@ def _takes_context(function: Scorer) -> bool:
     """
     if not callable(function):
         raise ConfigError(f"{function!r} cannot be called, so it is not a reward function")
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
+    if accepts(function, "turns", "context"):
         return True
-    for arguments in (("turns", "context"), ("turns",)):
-        try:
-            signature.bind(*arguments)
-        except TypeError:
-            continue
-        return len(arguments) == 2
+    if accepts(function, "turns"):
+        return False
     raise ConfigError(
-        f"the reward function {getattr(function, '__name__', function)}{signature} cannot be called with "
-        "(turns, context) or (turns)"
+        f"the reward function {getattr(function, '__name__', function)}{inspect.signature(function)} cannot be called "
+        "with (turns, context) or (turns)"
     )

@@ -77,6 +77,8 @@ class Answers:
     def __init__(self, given: str | Mapping[str, GroundTruth] | None, file: str | Path | None, label: str) -> None:
         if given is not None and file is not None:
             raise ConfigError(f"{label} takes ground_truth or ground_truth_file, not both")
+        if isinstance(given, str):
+            checked_ground_truth({"every scenario": given}, "ground_truth", ConfigError)
         self._for_all = given if isinstance(given, str) else None
         self._by_scenario: dict[str, GroundTruth] = {}
         if file is not None:

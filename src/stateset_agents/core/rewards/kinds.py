@@ -11,41 +11,12 @@ it becomes and of the attribute that keeps it; leaving it out, or null, stands f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..secrets import is_variable
-
-
-@dataclass(frozen=True)
-class Option:
-    """A key of a reward's entry.
-
-    Attributes:
-        kind: what it holds: `int`, `float`, `bool`, `str`, a type made of these such as `list[str]`, or `Any` for what
-            the class itself checks.
-        meaning: for readers of a config.
-        at_least, at_most, above: limits of a number.
-        check: whether a value will do, where its kind does not say it; `wanted` is then the value in words. The message
-            does not repeat what was given, which may be a secret in the wrong place.
-        needed: whether it may not be left out.
-        example: of a whole entry, where it is needed.
-        file: whether it names a data file, which lies beside the config.
-        folder: whether what it names may be a folder.
-    """
-
-    kind: Any
-    meaning: str
-    at_least: float | None = None
-    at_most: float | None = None
-    above: float | None = None
-    check: Callable[[Any], bool] | None = None
-    wanted: str = ""
-    needed: bool = False
-    example: str = ""
-    file: bool = False
-    folder: bool = False
+from .options import Option
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..facts import states_fact
 from ..tool_calls import TOOL, replies
 from .base import Context, RewardFunction, RewardResult, Turns, checked_number, named
+from .function import accepts
 from .text import length, words
 
 EXAMPLE = '{"contains": "refund", "points": 2}'
@@ -180,8 +181,13 @@ def _checked(check: Mapping[str, Any], where: str, base_dir: str | Path | None) 
     predicate = None
     if rule == "predicate":
         predicate = value if callable(value) else import_dotted(value, base_dir, what=f"{where}.predicate")
-        if not callable(predicate):
+        if not callable(predicate) or isinstance(predicate, type):
             raise ConfigError(f"{where}.predicate is {value!r}, which is no function")
+        if not accepts(predicate, "turns", "context"):
+            raise ConfigError(
+                f"{where}.predicate is {value!r}, which cannot be called with (turns, context); define "
+                "`def my_rule(turns, context) -> bool`"
+            )
     else:
         _check_value(rule, value, where)
     shown = getattr(value, "__name__", value)
