@@ -1,7 +1,13 @@
 import pytest
 
 from stateset_agents.core.errors import ConfigError
-from stateset_agents.core.reward import ConcisenessReward, EngagementReward, HelpfulnessReward, SafetyReward
+from stateset_agents.core.reward import (
+    ConcisenessReward,
+    CorrectnessReward,
+    EngagementReward,
+    HelpfulnessReward,
+    SafetyReward,
+)
 from stateset_agents.core.rewards.text import exchanges, finished, fluency, pick_up, similarity, substance
 from stateset_agents.core.trajectory import ConversationTurn as Turn
 
@@ -254,3 +260,62 @@ def test_a_finished_sentence_ends_like_one(text):
 @pytest.mark.parametrize("text", ["", "Yes.", "It costs $49", "and the price of the", "..."])
 def test_a_fragment_is_not_finished(text):
     assert not finished(text)
+
+
+SENTENCES = {
+    "German": "Die Lieferung der Lampe kostet vier Euro und dauert drei Tage.",
+    "French": "La livraison de la lampe prend trois jours et elle est gratuite.",
+    "Spanish": "La entrega de la lámpara tarda tres días y es gratis para usted.",
+    "Portuguese": "A entrega do candeeiro demora três dias e não tem custos.",
+    "Italian": "La consegna della lampada richiede tre giorni ed è gratuita.",
+    "Dutch": "De levering van de lamp duurt drie dagen en is gratis.",
+    "Polish": "Dostawa lampy trwa trzy dni robocze i jest całkowicie bezpłatna.",
+    "Turkish": "Lambanın teslimatı üç iş günü sürer ve tamamen ücretsizdir.",
+    "Russian": "Доставка лампы занимает три рабочих дня и стоит четыре евро.",
+    "Greek": "Η παράδοση της λάμπας διαρκεί τρεις ημέρες και είναι δωρεάν.",
+    "Arabic": "يستغرق توصيل المصباح ثلاثة أيام عمل وهو مجاني تماما لك؟",
+    "Hindi": "लैंप की डिलीवरी में तीन दिन लगते हैं और यह मुफ़्त है।",
+    "Korean": "램프 배송은 영업일 기준 사흘이 걸리고 요금은 무료이며 추가 비용은 없습니다.",
+    "Japanese": "ランプの配送には三日かかり、送料は無料です。",
+    "Chinese": "台灯配送需要三个工作日，运费全免。",
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_sentence_of_another_language_is_a_sentence(language):
+    assert fluency(SENTENCES[language]) == pytest.approx(1.0, abs=0.05)  # Hindi's vowel signs are no letters
+    assert finished(SENTENCES[language])
+
+
+@pytest.mark.parametrize(
+    "heap",
+    [
+        "lamp delivery price euro days free colour warranty",
+        "Lampe Lieferung Preis Euro Tage gratis Farbe Garantie",
+        "lampe livraison prix gratuité journée couleur garantie café",
+        "лампа lamp delivery price euro days free colour warranty",
+    ],
+)
+def test_a_heap_of_keywords_is_none_where_the_function_words_are_known(heap):
+    assert fluency(heap) == 0.0
+
+
+@pytest.mark.parametrize(
+    "heap", ["лампа доставка цена евро дни бесплатно цвет гарантия", "lampu harga hari warna gratis garansi kirim toko"]
+)
+def test_a_heap_of_keywords_is_seen_or_not_as_the_documents_say(heap):
+    """Cyrillic has no list and is let through; Indonesian has Latin letters and none of its own."""
+    assert fluency(heap) == (0.0 if heap.isascii() else 1.0)
+
+
+async def test_a_true_answer_in_another_language_earns_as_much_as_in_english():
+    fact = {"answer": ["4 Euro", "4 euros", "4 евро"]}
+    scores = []
+    for reply in (
+        "The delivery of the lamp to your home costs 4 euros.",
+        "Die Lieferung der Lampe nach Hause kostet Sie 4 Euro.",
+        "Доставка этой лампы к вам домой стоит ровно 4 евро.",
+    ):
+        turns = [Turn("user", "?"), Turn("assistant", reply)]
+        scores.append((await CorrectnessReward().evaluate(turns, {"facts": fact})).score)
+    assert scores == [1.0, 1.0, 1.0]

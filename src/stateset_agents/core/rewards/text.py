@@ -2,7 +2,8 @@
 
 Invariant: all of them are linear in the text, need no model, and are 0 for a text without words. They look at words,
 not at meaning: they tell an answer from a platitude, from an echo and from a list of keywords, and cannot tell a true
-sentence from a false one. The word lists are English; for another language the measures are coarser, never an error.
+sentence from a false one. For other languages than English the measures are coarser, never an error: polite phrases
+are known in English alone, and a heap of keywords is seen for what it is in the languages of `vocabulary.py`.
 """
 
 from __future__ import annotations
@@ -15,30 +16,12 @@ from itertools import pairwise
 from ..facts import stem
 from ..tool_calls import TOOL, replies_at, spoken
 from .base import Turns
+from .vocabulary import FUNCTION_WORDS, LISTED_LETTERS, SERVICE_PHRASES
 
 _WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+(?:['\u2019][^\W_]+)*")
-_END = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f")
+_END = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f", "\u061f", "\u0964")
 _CLOSERS = "\"'\u201d\u2019)]*_ \n\t"
 
-FUNCTION_WORDS = frozenset(
-    """a about after all also am an and any are as at be because been before both but by can could did do does done
-    down each for from get gets got had has have he her here him his how i i'd i'll i'm i've if in into is it it's
-    its just may me might more most much my no not now of off on once one only or other our out over own per she
-    should so some such than that that's the their them then there these they they're this those through to too
-    under until up us very was we we'll we're were what what's when where which while who why will with would yes
-    you you'd you'll you're you've your""".split()
-)
-_SERVICE_PHRASES = frozenset(
-    stem(word)
-    for word in """absolutely ahead ai anything apologies apologize apology appreciate ask asking assist assistance
-    assistant assisting best certainly clarify concern concerns confusion contact course customer day dear definitely
-    designed else ensure excellent experience feel free further glad gladly good great greetings happy hear hello help
-    helpful helping hesitate hi hope hopefully important inconvenience information inquiry interest kind know language
-    let like look looking make manner misunderstanding model moment need nice ok okay perfect please pleased pleasure
-    possible possibly provide providing query question questions reach ready really regarding representative request
-    resolve right satisfaction service sorry specific support sure team tell thank thanks there's today try
-    understand understanding valued wait want way welcome well wonderful work""".split()
-)
 _LETTERS_A_WORD = 12
 _LONGEST_WORD = 30
 _LONGEST_REPLY = 200
@@ -94,12 +77,12 @@ def content_stems(text: str) -> set[str]:
 
 def substance(reply: str, *known: str) -> set[str]:
     """The content that a reply adds: neither polite phrases nor words of the `known` texts."""
-    return content_stems(reply).difference(_SERVICE_PHRASES, *(content_stems(text) for text in known))
+    return content_stems(reply).difference(SERVICE_PHRASES, *(content_stems(text) for text in known))
 
 
 def pick_up(reply: str, asked: str) -> float:
     """Share of the question's content words that the reply takes up, full from half of them on; 1 if it has none."""
-    topics = content_stems(asked) - _SERVICE_PHRASES
+    topics = content_stems(asked) - SERVICE_PHRASES
     if not topics:
         return 1.0
     return min(1.0, 2 * len(topics & content_stems(reply)) / len(topics))
@@ -108,8 +91,9 @@ def pick_up(reply: str, asked: str) -> float:
 def fluency(text: str) -> float:
     """How much a text reads like sentences, in [0, 1].
 
-    Falls with repeated word pairs, with a share of function words below that of a telegram (from 8 words on), with
-    endless "words", with signs that are neither letters nor digits, and with length beyond 200 words.
+    Falls with repeated word pairs, with endless "words", with signs that are neither letters nor digits, with length
+    beyond 200 words, and in Latin letters from 8 words on with a share of function words below that of a telegram. A
+    word with a letter that no language of the lists has counts as one of these: it is of a language without a list.
     """
     found = words(text)
     if not found:
@@ -117,12 +101,26 @@ def fluency(text: str) -> float:
     count = len(found)
     pairs = set(pairwise(found))
     variety = min(1.0, len(pairs) / (count - 1) / 0.8) ** 2 if count > 3 else len(set(found)) / count
-    glue = min(1.0, sum(word in FUNCTION_WORDS for word in found) / count / 0.2) if count >= 8 else 1.0
+    glue = min(1.0, sum(map(_is_glue, found)) / count / 0.2) if count >= 8 and _in_latin_letters(found) else 1.0
     letters = sum(len(word) for word in found)
     endless = sum(len(word) for word in found if len(word) > _LONGEST_WORD)
     visible = sum(not character.isspace() for character in text)
     legible = min(1.0, letters / visible / 0.6)
     return variety * glue * (1 - endless / letters) * legible * min(1.0, _LONGEST_REPLY / count)
+
+
+def _is_glue(word: str) -> bool:
+    return word in FUNCTION_WORDS or any(_is_latin(letter) and letter not in LISTED_LETTERS for letter in word)
+
+
+def _in_latin_letters(found: list[str]) -> bool:
+    """Whether at least half of the words that begin with a letter begin with a Latin one."""
+    letters = [word[0] for word in found if word[0].isalpha()]
+    return 2 * sum(map(_is_latin, letters)) >= len(letters)
+
+
+def _is_latin(letter: str) -> bool:
+    return letter < "\u0250" or "\u1e00" <= letter < "\u1f00"
 
 
 def finished(text: str) -> bool:
