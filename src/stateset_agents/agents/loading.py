@@ -30,11 +30,13 @@ AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
 
 
 def agent_record(agent: MultiTurnAgent) -> dict[str, Any]:
-    """What `agent.json` holds: the class, the fields of `AgentConfig` that hold on any machine, and the tools."""
+    """What `agent.json` holds: the class, the fields of `AgentConfig` that hold on any machine, and tools."""
     settings = {name: value for name, value in asdict(agent.config).items() if name not in _NOT_RECORDED}
     record: dict[str, Any] = {"class": type(agent).__name__, "config": settings}
-    if isinstance(agent, ToolAgent) and agent.tools:
-        record["tools"] = [tool.definition()["function"] for tool in agent.tools]
+    if isinstance(agent, ToolAgent):
+        record |= {"tool_format": agent.tool_format, "tool_limits": asdict(agent.limits)}
+        if agent.tools:
+            record["tools"] = [tool.definition()["function"] for tool in agent.tools]
     return record
 
 
@@ -87,7 +89,32 @@ async def load_agent_from_checkpoint(
     """
     from ..checkpoints import resolve_checkpoint
 
-    folder = resolve_checkpoint(path)
+    agent = agent_in(resolve_checkpoint(path), agent_class, device=device)
+    await agent.initialize()
+    return agent
+
+
+def agent_in(
+    folder: Path,
+    agent_class: Callable[..., AgentT] = MultiTurnAgent,  # type: ignore[assignment]
+    *,
+    device: str | None = None,
+) -> AgentT:
+    """The agent of a checkpoint's folder. Its model is loaded on first use.
+
+    Raises:
+        CheckpointError, ConfigError: see `load_agent_from_checkpoint`.
+    """
+    record = read_agent_record(folder)
+    return agent_from_record(record, agent_class, weights=_weights_in(folder, _config_of(record)), device=device)
+
+
+def read_agent_record(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's `agent.json` holds.
+
+    Raises:
+        CheckpointError: there is none, or it is malformed.
+    """
     file = folder / RECORD
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -95,9 +122,8 @@ async def load_agent_from_checkpoint(
         raise CheckpointError(f"{file} cannot be read ({error.strerror}), so {folder} tells of no agent") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is no valid JSON: {error}") from None
-    agent = agent_from_record(record, agent_class, weights=_weights_in(folder, _config_of(record)), device=device)
-    await agent.initialize()
-    return agent
+    _config_of(record)
+    return dict(record)
 
 
 def _require_tools(agent: MultiTurnAgent, record: Mapping[str, Any]) -> None:

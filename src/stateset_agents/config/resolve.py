@@ -41,6 +41,7 @@ def load_config(
     overrides: Sequence[Override] = (),
     output_dir: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
+    needs_scenarios: bool = True,
 ) -> RunConfig:
     """Read a config file and decide every value of the run.
 
@@ -49,6 +50,7 @@ def load_config(
         overrides: values that win over everything, such as those of command-line flags.
         output_dir: the run folder; `./outputs` by default.
         environ: environment variables; those of the process by default.
+        needs_scenarios: refuse a config without any; whoever has them from elsewhere can do without.
 
     Raises:
         ConfigError: the file, a variable or an override is wrong; all problems at once.
@@ -75,7 +77,7 @@ def load_config(
         problems += layer.check()
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
-    return _finish(Merged(layers), document, file_layer, expansion.references, environ, output_dir)
+    return _finish(Merged(layers), document, file_layer, expansion.references, environ, output_dir, needs_scenarios)
 
 
 def _tidy_rewards(document: Document) -> list[str]:
@@ -119,6 +121,7 @@ def _finish(
     references: Mapping[KeyPath, str],
     environ: Mapping[str, str],
     output_dir: str | Path | None,
+    needs_scenarios: bool,
 ) -> RunConfig:
     data = merged.data
     origins = {dotted(path): origin for path, origin in merged.origins.items()}
@@ -143,7 +146,7 @@ def _finish(
     reads = file is not None
     if training is not None and reads and not played and training.eval_scenarios_file is None:
         training = _unevaluated(training, origins, given, layer, problems)
-    if not played and not reads:
+    if not played and not reads and needs_scenarios:
         key, example = ("tasks_file", "tasks.json") if tasks else ("scenarios_file", "customer_service_scenarios.json")
         hint = f"name a JSON or YAML file of {key.removesuffix('_file')}, for example data/{example}"
         problems.append(problem(layer.place(("environment",)), f"environment.{key} is missing.", hint))

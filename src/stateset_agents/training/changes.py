@@ -86,11 +86,15 @@ def _changed_scenarios(checkpoint: Checkpoint, environment: Environment) -> Iter
 
 
 def evaluation_record(run: Run) -> dict[str, Any]:
-    """What a checkpoint tells of the scenarios of evaluations; null where they are those that it trains on, or none."""
+    """What a checkpoint tells of the scenarios of evaluations; null where they are those that it trains on, or none.
+
+    `held_out` has those that the run never trains on, whether it evaluates or leaves that to others.
+    """
+    held_out = None if run.evaluation is None else [one.to_dict() for one in run.evaluation.episode_scenarios()]
     apart = run.evaluation or (run.environment if run.config.data_file is not None else None)
     if apart is None or not run.config.eval_every:
-        return {"scenarios": None}
-    return {"scenarios": [scenario.to_dict() for scenario in apart.episode_scenarios()]}
+        return {"scenarios": None, "held_out": held_out}
+    return {"scenarios": [scenario.to_dict() for scenario in apart.episode_scenarios()], "held_out": held_out}
 
 
 def _changed_evaluation(checkpoint: Checkpoint, run: Run) -> Iterator[str]:

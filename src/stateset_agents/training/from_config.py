@@ -122,11 +122,11 @@ def build_environment(config: RunConfig) -> Environment:
         DataError: the scenarios are missing or wrong.
     """
     if config.environment.type == "task" and config.environment.tasks_file is not None:
-        return _environment(config, _loaded(config, config.environment.tasks_file))
+        return environment_of(config, scenarios_in(config, config.environment.tasks_file))
     scenarios = _scenarios(config, config.environment.scenarios_file)
     if config.training.data_file is not None and scenarios is None and config.environment.type != "custom":
         return build_eval_environment(config) or Unplayed()
-    return _environment(config, scenarios)
+    return environment_of(config, scenarios)
 
 
 def build_eval_environment(config: RunConfig) -> Environment | None:
@@ -136,7 +136,7 @@ def build_eval_environment(config: RunConfig) -> Environment | None:
         ConfigError, DataError: as `build_environment`.
     """
     file = config.training.eval_scenarios_file
-    return None if file is None else _environment(config, _loaded(config, file))
+    return None if file is None else environment_of(config, scenarios_in(config, file))
 
 
 def build_records(training: TrainingConfig) -> list[Record] | None:
@@ -222,7 +222,7 @@ def _weights(reward: CompositeReward) -> list[float]:
 
 def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:
     if file is not None:
-        return _loaded(config, file)
+        return scenarios_in(config, file)
     if config.environment.scenarios is None:
         return None
     try:
@@ -232,8 +232,12 @@ def _scenarios(config: RunConfig, file: str | None) -> list[Scenario] | None:
         raise DataError("\n".join(f"data error in {place}: {line}" for line in str(error).splitlines())) from None
 
 
-def _loaded(config: RunConfig, file: str) -> list[Scenario]:
-    """The scenarios of a file. Which of a mixture's need lines of a script, the environment knows."""
+def scenarios_in(config: RunConfig, file: str | Path) -> list[Scenario]:
+    """The scenarios of a file. Which of a mixture's need lines of a script, the environment knows.
+
+    Raises:
+        DataError: it is missing or holds no scenarios of the environment's kind.
+    """
     if config.environment.type == "task":
         return load_tasks(file)
     user = config.environment.user
@@ -251,7 +255,12 @@ def _user(config: RunConfig) -> User:
         raise ModelError(f"environment.user: {error}") from error
 
 
-def _environment(config: RunConfig, scenarios: list[Scenario] | None) -> Environment:
+def environment_of(config: RunConfig, scenarios: list[Scenario] | None) -> Environment:
+    """The environment of `config.environment` with these scenarios, whatever files it names.
+
+    Raises:
+        ConfigError, DataError: as `build_environment`.
+    """
     section = config.environment
     if section.type == "task":
         criterion = section.success_criteria or task_completion_function

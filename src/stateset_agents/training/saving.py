@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..agents.loading import agent_record
 from ..agents.multi_turn import MultiTurnAgent
 from ..checkpoints import PROGRESS, Checkpoint, write_checkpoint
-from ..core.environment import Environment
+from ..core.environment import Environment, TaskEnvironment
 from ..core.errors import CheckpointError
 from ..core.reward import RewardFunction
 from ..models import has_lora, save_model_folder
@@ -48,6 +48,8 @@ class Subject:
             "persona": getattr(self.environment, "persona", None),
             "user": self.environment.describe_user(),
         }
+        if isinstance(self.environment, TaskEnvironment):
+            environment["success_criteria"] = self.environment.criterion_name
         reward = {"config": self.reward.to_config(), "attainable": self.reward.attainable}
         return {
             "agent": agent_record(self.agent),

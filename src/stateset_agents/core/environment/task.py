@@ -137,6 +137,16 @@ class TaskEnvironment(ConversationEnvironment):
         """Whether the criterion held."""
         return bool(state.context.get("task_done"))
 
+    @property
+    def criterion_name(self) -> str:
+        """The criterion as a config names it; of a function of somebody's own, where it was defined."""
+        for name, judge in CRITERIA.items():
+            if judge is self.criterion:
+                return name
+        origin = self.criterion
+        name = getattr(origin, "__qualname__", type(origin).__qualname__)
+        return f"{getattr(origin, '__module__', None)}.{name}"
+
     def unused(self) -> list[tuple[str, str]]:
         """A persona, where nobody plays it."""
         if not isinstance(self.user, ScriptedOrPatient):

@@ -72,7 +72,7 @@ def build_rewards(
     Args:
         specs: entries such as `{"type": "helpfulness", "weight": 0.4}`, with the options that `kinds.KINDS` has for the
             type; files are relative to `base_dir`, else to the working directory. An entry with `functions` is a
-            composite of its own. What `CompositeReward.to_config` gives is accepted whole, in place of the list.
+            composite of its own. What a reward's `to_config` gives is accepted whole, in place of the list.
         combination_method: one of `COMBINATION_METHODS`.
         base_dir: the config file's folder.
 
@@ -81,7 +81,7 @@ def build_rewards(
         DataError: a ground-truth file is missing or malformed.
     """
     if isinstance(specs, Mapping):
-        return _composite(specs, "rewards", base_dir)
+        return (_build if "type" in specs else _composite)(specs, "rewards", base_dir)
     return _combined(specs, combination_method, "rewards", base_dir)
 
 

@@ -1,0 +1,269 @@
+"""From a checkpoint's records to the parts that they describe.
+
+Invariant: a checkpoint is data, from wherever it came. What it says is believed where this package's own parts are told
+how to be; code that it names is never imported, a server that it names is never asked, and a variable that it names is
+never read. Each of these needs the operator's own config, and the error says how to give it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..agents.config import AgentConfig
+from ..agents.loading import read_agent_record
+from ..agents.multi_turn import MultiTurnAgent
+from ..agents.tool_agent import ToolAgent
+from ..agents.toolbox import ToolLimits
+from ..checkpoints import PROGRESS, Checkpoint
+from ..config import RunConfig
+from ..config.schema import AgentSection, EnvironmentSection, LoggingSection
+from ..config.training import TrainingConfig
+from ..config.users import UserSection
+from ..core.environment.task import CRITERIA, as_tasks
+from ..core.errors import CheckpointError, ConfigError
+from ..core.reward import KINDS, RewardFunction, build_rewards
+from ..core.scenario import Scenario, as_scenarios
+from ..core.tools import BUILT_IN, load_tool
+
+AgentMaker = Callable[[AgentConfig], MultiTurnAgent]
+
+_ENVIRONMENTS = {"ConversationEnvironment": "conversation", "TaskEnvironment": "task", "Unplayed": "conversation"}
+
+
+def refusal(checkpoint: Path, what: str) -> ConfigError:
+    """The error for what only the operator's own config may name.
+
+    Args:
+        checkpoint: its folder.
+        what: what it names, as the end of "the checkpoint names".
+    """
+    return ConfigError(
+        f"{checkpoint} names {what}. A checkpoint's word is not enough for that: it may come from anywhere.\n"
+        f"  give the config that names it, such as the one of the run: {_with_config(checkpoint)}"
+    )
+
+
+def step_of(checkpoint: Checkpoint) -> int | None:
+    """After which step it was saved; None where it does not say."""
+    for stem in (PROGRESS, "trainer"):
+        if stem in checkpoint.manifest.records:
+            return int(checkpoint.record(stem)["step"])
+    return None
+
+
+def recorded_scenarios(checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], bool]:
+    """The scenarios to look at a trained agent with: those that it never saw where the run has some.
+
+    Returns:
+        Their mappings, and whether training never saw them. None where the run had no scenarios at all.
+    """
+    if "evaluation" in checkpoint.manifest.records:
+        record = checkpoint.record("evaluation")
+        held_out = record.get("held_out") or record["scenarios"]
+        if held_out:
+            return list(held_out), True
+    if _environment_record(checkpoint).get("class") == "Unplayed":
+        return [], False
+    return list(checkpoint.record("scenarios")["scenarios"]), False
+
+
+def recorded_config(checkpoint: Checkpoint, device: str | None = None) -> RunConfig:
+    """A config with the agent's model and the environment of the run; everything else as it is by default.
+
+    Args:
+        checkpoint: opened.
+        device: of models that play a user.
+
+    Raises:
+        ConfigError: the environment is code of somebody's own, or its user is behind a server.
+        CheckpointError: the records are malformed, or of another version.
+    """
+    environment = _environment_section(checkpoint)
+    path = checkpoint.path
+    if environment.type == "custom":
+        raise refusal(path, f"the environment {environment.class_ or _environment_record(checkpoint).get('class')}")
+    if environment.success_criteria is not None and environment.success_criteria not in CRITERIA:
+        raise refusal(path, f"the criterion {environment.success_criteria}")
+    user = environment.user
+    if user is not None and "endpoint" in {user.type, *(one.type for one in user.users or ())}:
+        raise refusal(path, "a server that plays the user")
+    agent = AgentSection(model_name=read_agent_record(path)["config"].get("model_name"), device=device)
+    return RunConfig(
+        agent=agent,
+        environment=environment,
+        rewards=(),
+        combination_method="weighted_sum",
+        training=TrainingConfig.from_profile("balanced"),
+        logging=LoggingSection(),
+        environment_variables={},
+        output_dir=path,
+        config_file=path / "environment.json",
+    )
+
+
+def scenarios_of(checkpoint: Checkpoint, config: RunConfig) -> list[Scenario]:
+    """`recorded_scenarios` as the environment of the config takes them.
+
+    Raises:
+        ConfigError: a task is judged by code of somebody's own.
+        DataError: the record is malformed.
+    """
+    recorded, _ = recorded_scenarios(checkpoint)
+    if config.environment.type != "task" or not recorded:
+        return as_scenarios(recorded, strict=False)
+    for task in recorded:
+        for action in task.get("required_actions", ()):
+            if isinstance(action, Mapping) and "check" in action:
+                raise refusal(checkpoint.path, f"the check {action['check']} of {action.get('name')!r}")
+    return as_tasks(recorded)
+
+
+def recorded_reward(checkpoint: Checkpoint) -> RewardFunction:
+    """What the run trained for.
+
+    Raises:
+        ConfigError: a part of it is code of somebody's own or asks a server.
+        CheckpointError: the record is malformed, or of another version.
+    """
+    entry = checkpoint.record("reward")["config"]
+    for named in _foreign(entry):
+        raise refusal(checkpoint.path, named)
+    try:
+        return build_rewards(entry)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint.path / 'reward.json'}: {error}") from None
+
+
+def recorded_agent(checkpoint: Checkpoint) -> AgentMaker:
+    """What makes the agent of the run from its settings.
+
+    Raises:
+        ConfigError: it is of a class of somebody's own, or has tools that are.
+    """
+    record = read_agent_record(checkpoint.path)
+    if record.get("class") == "MultiTurnAgent":
+        return MultiTurnAgent
+    if record.get("class") != "ToolAgent":
+        raise refusal(checkpoint.path, f"the agent class {record.get('class')}")
+    names = [str(tool.get("name")) for tool in record.get("tools", ())]
+    specs = _tool_specs(checkpoint)
+    if [spec.get("name") for spec in specs] != names or any(spec.get("function") not in BUILT_IN for spec in specs):
+        raise refusal(checkpoint.path, f"the tools {', '.join(names)} of its agent")
+    tools = [load_tool(spec, None, f"tools[{place}]") for place, spec in enumerate(specs)]
+    try:
+        limits = ToolLimits(**record.get("tool_limits", {}))
+    except TypeError as error:
+        raise CheckpointError(f"{checkpoint.path / 'agent.json'}: tool_limits: {error}") from None
+    return lambda config: ToolAgent(config, tools, tool_format=record.get("tool_format", "auto"), limits=limits)
+
+
+def _tool_specs(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    agent = _run_record(checkpoint).get("agent", {})
+    specs = agent.get("tools") if agent.get("type") == "tool" else None
+    return [{key: value for key, value in spec.items() if value is not None} for spec in specs or ()]
+
+
+def _environment_section(checkpoint: Checkpoint) -> EnvironmentSection:
+    """The section of the run's config; of a run without one, what the environment said of itself."""
+    section = dict(_run_record(checkpoint).get("environment", {}))
+    if "type" in section:
+        section = {key: value for key, value in section.items() if key not in ("scenarios", "scenarios_file")}
+        section.pop("tasks_file", None)
+        section = _plain(section, checkpoint.path)
+    else:
+        section = _told(checkpoint)
+    try:
+        return EnvironmentSection.model_validate(section)
+    except ValidationError as error:
+        told = error.errors()[0]
+        place = ".".join(map(str, told["loc"]))
+        raise CheckpointError(f"{checkpoint.path}: environment.{place} is not understood: {told['msg']}") from None
+
+
+def _told(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The section that an environment's own record stands for."""
+    record = _environment_record(checkpoint)
+    kind = _ENVIRONMENTS.get(str(record.get("class")))
+    if kind is None:
+        raise refusal(checkpoint.path, f"the environment {record.get('class')}")
+    section = {"type": kind, "max_turns": record.get("max_turns"), "persona": record.get("persona")}
+    if kind == "task":
+        section["success_criteria"] = record.get("success_criteria")
+    user = record.get("user")
+    if user is not None and user != {"type": "scripted"}:
+        section["user"] = _user(user, checkpoint.path)
+    return {key: value for key, value in section.items() if value is not None}
+
+
+def _user(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The section that a user's description stands for."""
+    if about.get("type") == "mixture":
+        users = [{**_user(one, path), "share": one["share"]} for one in about["users"]]
+        return {"type": "mixture", "seed": about["seed"], "users": users}
+    if about.get("type") == "scripted":
+        return {"type": "scripted"}
+    if about.get("type") != "model" or about.get("kind") != "local" or "prompt" in about:
+        raise refusal(path, f"the user {about.get('model', about.get('type'))}")
+    known = {key: about[key] for key in UserSection.model_fields if key in about and key != "users"}
+    return {**known, "model_name": about["model"]}
+
+
+def _environment_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    record: Mapping[str, Any] = checkpoint.record("environment")
+    return record
+
+
+def _run_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    if "run" not in checkpoint.manifest.records:
+        return {}
+    record: Mapping[str, Any] = checkpoint.record("run")
+    return record
+
+
+def _foreign(entry: Any) -> Iterator[str]:
+    """What a reward's entry names that is not this package's own."""
+    if not isinstance(entry, Mapping):
+        return
+    for part in entry.get("functions", ()):
+        yield from _foreign(part)
+    kind = entry.get("type")
+    if kind == "custom":
+        yield f"the reward {entry.get('module')}"
+    elif entry.get("rebuildable") is False:
+        yield f"a reward of type {kind} that was made in code"
+    elif kind == "rubric":
+        yield from (f"the predicate {one['predicate']}" for one in entry.get("checks", ()) if "predicate" in one)
+    elif kind in KINDS and "base_url" in KINDS[kind].options:
+        yield f"the server {entry.get('base_url')} that judges conversations"
+
+
+def _plain(value: Any, path: Path) -> Any:
+    """Text as it was before it was escaped for a config file.
+
+    Raises:
+        ConfigError: it was made from a secret variable.
+    """
+    if isinstance(value, dict):
+        return {key: _plain(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, path) for item in value]
+    if not isinstance(value, str):
+        return value
+    if "${" in value.replace("$${", ""):
+        raise refusal(path, f"a variable in {json.dumps(value)}")
+    return value.replace("$${", "${")
+
+
+def _with_config(checkpoint: Path) -> str:
+    """How to give a config: the command that was typed with one more option, or the call."""
+    program = Path(sys.argv[0]).name
+    if program.startswith("grpo-"):
+        return f"{shlex.join([program, *sys.argv[1:]])} --config-file my_config.yaml"
+    return f"open_trained({str(checkpoint)!r}, config_file='my_config.yaml')"
