@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from ..core.tool_calls import spoken
 from ..core.trajectory import ConversationTurn, TokenRow
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,22 @@ class Agent(ABC):
         Returns:
             The assistant's turn. Content that an override changed stays in the conversation and is not trained.
         """
+
+    async def stream_turn(
+        self, history: History, user_input: str, context: Mapping[str, Any] | None = None
+    ) -> AsyncGenerator[str | ConversationTurn, None]:
+        """Like `process_turn`, in pieces as they come.
+
+        Yields:
+            Pieces of text that the user may read at once. Each step on the way (a call of a tool, what the tool said)
+            follows the text that was said beside it. The reply is the last item and has all steps too.
+        """
+        turn = await self.process_turn(history, user_input, context)
+        for step in turn.steps:
+            yield step
+        if spoken(turn):
+            yield spoken(turn)
+        yield turn
 
     def fork(self, key: str) -> Self:
         """A twin for one episode.

@@ -6,12 +6,14 @@ shows of it) and the user's message, rendered by the chat template; nothing else
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.errors import ConfigError, ContextFull, ModelError
+from ..core.outcome import StopReason
 from ..core.trajectory import ConversationTurn, TokenRow
 from ..engines.base import SamplingParams
 from .base import Agent, History
@@ -112,6 +114,20 @@ class MultiTurnAgent(Agent):
         messages = [*as_messages(history), {"role": "user", "content": user_input}]
         return await self._respond(messages, context)
 
+    async def stream_turn(
+        self, history: History, user_input: str, context: Mapping[str, Any] | None = None
+    ) -> AsyncGenerator[str | ConversationTurn, None]:
+        """See `Agent.stream_turn`. An override of `process_turn` is called instead, and its turn comes in one piece."""
+        overridden = getattr(self.process_turn, "__func__", None) is not MultiTurnAgent.process_turn
+        if overridden or getattr(self.next_turn, "__func__", None) is not MultiTurnAgent.next_turn:
+            pieces = super().stream_turn(history, user_input, context)
+        else:
+            messages = [*as_messages(history), {"role": "user", "content": user_input}]
+            pieces = self._stream(messages, context)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
     async def generate_response(self, messages: History) -> str:
         """The model's reply to `messages`, without any override of `process_turn`.
 
@@ -129,11 +145,12 @@ class MultiTurnAgent(Agent):
 
     async def stream_response(self, messages: History) -> AsyncIterator[str]:
         """Like `generate_response`, in pieces of text as they come."""
-        async for piece in self._stream(_given(messages), None):
-            if isinstance(piece, str):
-                yield piece
-            else:
-                _require_room(piece)
+        async with aclosing(self._stream(_given(messages), None)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield piece
+                elif piece.stop_reason is StopReason.CONTEXT:
+                    _require_room(piece)
 
     async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
         """The answer to messages of which the first may be a system prompt."""
@@ -141,20 +158,22 @@ class MultiTurnAgent(Agent):
 
     async def _stream(
         self, messages: list[Message], context: Mapping[str, Any] | None
-    ) -> AsyncIterator[str | ConversationTurn]:
+    ) -> AsyncGenerator[str | ConversationTurn, None]:
         """Like `_respond`, in pieces of text, and the turn as the last item."""
-        async for piece in self._next_pieces(messages, context, since_the_user(messages)):
-            yield piece
+        async with aclosing(self._next_pieces(messages, context, since_the_user(messages))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _next_pieces(
         self, messages: list[Message], context: Mapping[str, Any] | None, fresh: int = 1
-    ) -> AsyncIterator[str | ConversationTurn]:
+    ) -> AsyncGenerator[str | ConversationTurn, None]:
         """Like `next_turn`, in pieces of text, and the turn as the last item."""
         runtime = await self._runtime.get(self.config)
         composed = self._compose(runtime, messages, context, fresh)
         tools = self._definitions(runtime, context)
-        async for piece in self._session.stream(runtime, composed, self._params(runtime), tools):
-            yield piece
+        async with aclosing(self._session.stream(runtime, composed, self._params(runtime), tools)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def next_turn(
         self, messages: list[Message], context: Mapping[str, Any] | None = None, fresh: int = 1

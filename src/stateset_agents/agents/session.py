@@ -10,7 +10,7 @@ template that drops earlier thoughts) the messages open another row, in which al
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ class TokenSession:
 
     async def stream(
         self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams, tools: Definitions = None
-    ) -> AsyncIterator[str | ConversationTurn]:
+    ) -> AsyncGenerator[str | ConversationTurn, None]:
         """Like `reply`, in pieces of text, and the turn as the last item. A cut-off character waits for its rest."""
         pending = self._begin(runtime, messages, params, tools)
         if isinstance(pending, ConversationTurn):

@@ -8,13 +8,14 @@ made, and a turn that still calls something after it was told so is the reply, w
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Self
 
 from ..chat.tool_format import FORMATS, Calls, ToolFormat, ToolFormatName
 from ..core.errors import ConfigError
-from ..core.tool_calls import TOOL, ToolCall
+from ..core.tool_calls import TOOL, ToolCall, spoken
 from ..core.tools import Tool, as_tools
 from ..core.trajectory import ConversationTurn
 from .config import AgentConfig
@@ -136,31 +137,38 @@ class ToolAgent(MultiTurnAgent):
         move = await self._move(messages, context)
         while True:
             turn = await self.next_turn(move.messages, context, move.fresh)
-            if not await move.goes_on(turn):
+            calls = move.calls_of(turn)
+            if not calls:
                 return turn
+            await move.make(calls)
 
     async def _stream(
         self, messages: list[Message], context: Mapping[str, Any] | None
-    ) -> AsyncIterator[str | ConversationTurn]:
-        """Pieces of what is certainly said to the user; calls are not shown."""
+    ) -> AsyncGenerator[str | ConversationTurn, None]:
+        """Pieces of what is certainly said to the user; calls are turns, as soon as they are about to be made."""
         context = self._with_tools(context)
         move = await self._move(messages, context)
         while True:
             text, shown = "", 0
-            async for piece in self._next_pieces(move.messages, context, move.fresh):
-                if isinstance(piece, ConversationTurn):
-                    turn = piece
-                    continue
-                text += piece
-                safe = len(move.form.speech(text))
-                if safe > shown:
-                    yield text[shown:safe]
-                    shown = safe
-            if not await move.goes_on(turn):
-                if len(turn.content) > shown:
+            async with aclosing(self._next_pieces(move.messages, context, move.fresh)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, ConversationTurn):
+                        turn = piece
+                        continue
+                    text += piece
+                    safe = len(move.form.speech(text))
+                    if safe > shown:
+                        yield text[shown:safe]
+                        shown = safe
+            calls = move.calls_of(turn)
+            if not calls:
+                if len(spoken(turn)) > shown:
                     yield turn.content[shown:]
                 yield turn
                 return
+            yield turn
+            for result in await move.make(calls):
+                yield result
 
     async def _move(self, messages: list[Message], context: Mapping[str, Any] | None) -> _Move:
         runtime = await self._runtime.get(self.config)
@@ -247,17 +255,22 @@ class _Move:
         """The user's message and what came after it."""
         return since_the_user(self.messages)
 
-    async def goes_on(self, turn: ConversationTurn) -> bool:
-        """Make the calls of a turn; False if it is the reply, which has the steps of the move then."""
+    def calls_of(self, turn: ConversationTurn) -> Calls:
+        """The calls that `make` is to make; none if this turn is the reply, which has the steps of the move then."""
         calls = self._calls_in(turn.content) if self._box.tools and turn.span is not None else []
         if not calls or self._warned:
             turn.tool_calls = tuple(call for call in calls if isinstance(call, ToolCall))  # unmade: nobody hears them
             turn.steps = self.steps
             self._made += self.steps
-            return False
+            return []
         turn.tool_calls = tuple(call for call in calls[: self._left + 1] if isinstance(call, ToolCall))
         self._warned = len(calls) > self._left
+        self.steps.append(turn)
+        return calls
+
+    async def make(self, calls: Calls) -> list[ConversationTurn]:
+        """What the tools say to these calls."""
         results = await self._box.run(calls, self._left)
         self._left = max(0, self._left - len(calls))
-        self.steps += [turn, *results]
-        return True
+        self.steps += results
+        return results

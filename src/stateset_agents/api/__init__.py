@@ -1,0 +1,21 @@
+"""The service: conversations with an agent that are stored, and the doors to them."""
+
+from .conversations import Conversations, History, Reply, Started
+from .errors import ServeError
+from .limits import ServeLimits
+from .sqlite_store import SqliteStore
+from .store import ConversationStore, owner_of
+from .watch import EngineWatch
+
+__all__ = [
+    "ConversationStore",
+    "Conversations",
+    "EngineWatch",
+    "History",
+    "Reply",
+    "ServeError",
+    "ServeLimits",
+    "SqliteStore",
+    "Started",
+    "owner_of",
+]
