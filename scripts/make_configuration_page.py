@@ -32,7 +32,7 @@ from stateset_agents.config.algorithm_settings import AlgorithmSettings
 from stateset_agents.config.algorithms import RECIPES
 from stateset_agents.config.environ import HERE, OTHER_ROOMS
 from stateset_agents.config.profiles import COMMON
-from stateset_agents.config.schema import ToolLimitsSection, ToolSpec
+from stateset_agents.config.schema import MlflowSection, ToolLimitsSection, ToolSpec, TrackerSpec, TrackioSection
 from stateset_agents.core.dotted import import_dotted
 from stateset_agents.core.reward import KINDS
 from stateset_agents.core.rewards.kinds import PACKAGE
@@ -56,6 +56,9 @@ def tables() -> dict[str, str]:
         "logging": LoggingSection,
         "wandb": WandbSection,
         "tensorboard": TensorboardSection,
+        "trackio": TrackioSection,
+        "mlflow": MlflowSection,
+        "trackers": TrackerSpec,
     }
     return {
         **{name: _section(section) for name, section in sections.items()},

@@ -129,12 +129,35 @@ class WandbSection(Section):
     project: Name | None = Field(default=None, description="project of the run; WANDB_PROJECT stands in for it")
     entity: Name | None = Field(default=None, description="user or team; null: your own default")
     tags: list[str] = Field(default=[], description="labels of the run")
+    samples: NotNegative = Field(
+        default=0, description="conversations of each step that it gets as a table; 0: nothing but metrics"
+    )
 
 
 class TensorboardSection(Section):
     """TensorBoard; used when the section is there."""
 
     log_dir: Name | None = Field(default=None, description="null: a folder `tensorboard` in the run folder")
+
+
+class TrackioSection(Section):
+    """trackio, on this machine only; used when the section is there."""
+
+    project: Name = Field(description="whose runs are compared; `trackio show --project` shows them")
+
+
+class MlflowSection(Section):
+    """MLflow; used when the section is there."""
+
+    experiment: Name = Field(description="whose runs are compared; made if there is none of that name")
+    tracking_uri: Name | None = Field(default=None, description="null: the file `mlflow.db` in the run folder")
+
+
+class TrackerSpec(Section):
+    """A tracker that an installed package brings."""
+
+    type: Name = Field(description="the name under which the package registers it")
+    options: dict[str, Any] = Field(default={}, description="what it is made with, by name")
 
 
 class LoggingSection(Section):
@@ -146,6 +169,9 @@ class LoggingSection(Section):
     log_file: Name | None = Field(default=None, description="relative to the run folder")
     wandb: WandbSection | None = Field(default=None, description="metrics to Weights & Biases; null: none")
     tensorboard: TensorboardSection | None = Field(default=None, description="metrics for TensorBoard; null: none")
+    trackio: TrackioSection | None = Field(default=None, description="metrics for trackio; null: none")
+    mlflow: MlflowSection | None = Field(default=None, description="metrics for MLflow; null: none")
+    trackers: list[TrackerSpec] = Field(default=[], description="metrics to what other packages bring")
 
     @field_validator("level", mode="before")
     @classmethod

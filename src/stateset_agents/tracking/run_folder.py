@@ -43,8 +43,9 @@ LOCK = "run.lock"
 
 REPORT = "report.txt"
 STARTED_FROM = "started_from.txt"
+TRACKERS = "trackers.json"
 
-OWN_NAMES = (STATUS, CONFIG, METRICS, TRAJECTORIES, CHECKPOINTS, FINAL_MODEL, REPORT, STARTED_FROM)
+OWN_NAMES = (STATUS, CONFIG, METRICS, TRAJECTORIES, CHECKPOINTS, FINAL_MODEL, REPORT, STARTED_FROM, TRACKERS)
 HEARTBEAT_SECONDS = 5.0
 GO_ON = (
     "continue it with --resume (in Python: resume=True), or choose another folder with --output-dir (in Python: "

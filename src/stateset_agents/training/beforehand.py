@@ -20,7 +20,7 @@ from ..models import is_stub, preflight
 from ..models.preflight import MemoryEstimate
 from ..tracking.disk import require_makeable
 from ..tracking.run_folder import LOCK, OWN_NAMES, RunFolder
-from ..tracking.sinks import TensorBoardSink, WandbSink
+from ..tracking.sinks import chosen_sinks
 from .resume import find_start, has_state
 from .run import Run
 from .step_size import StepSize
@@ -126,15 +126,12 @@ def _require_a_log_file_of_its_own(run: Run) -> None:
 
 def _require_sinks(run: Run) -> None:
     """What copies the metrics must be installed, and have a place."""
-    if run.source is None:
+    if run.source is None or run.folder is None:
         return
-    wandb, board = run.source.logging.wandb, run.source.logging.tensorboard
-    if wandb is not None and wandb.project is not None:
-        WandbSink.check()
-    if board is None:
-        return
-    TensorBoardSink.check()
-    if board.log_dir is None:
+    for sink in chosen_sinks(run.source.logging, run.folder):
+        sink.check()
+    board = run.source.logging.tensorboard
+    if board is None or board.log_dir is None:
         return
     place = Path(board.log_dir)
     try:

@@ -19,12 +19,11 @@ import torch
 import yaml
 
 from ..checkpoints import clean_stale_temporaries
-from ..config import RunConfig
 from ..core.errors import ConfigError, Interrupted, is_out_of_memory
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
 from ..tracking.run_folder import CONFIG, REPORT, RunFolder
-from ..tracking.sinks import MetricsSink, Sinks, TensorBoardSink, WandbSink
+from ..tracking.sinks import Sinks, chosen_sinks
 from .announce import announce
 from .beforehand import require_memory, require_possible
 from .callbacks import Callback
@@ -83,7 +82,7 @@ async def _execute(run: Run) -> RunReport:
             run.evaluation,
             watchers,
             None if run.quiet else progress,
-            Sinks(_sinks(run.source, folder)),
+            Sinks(() if run.source is None or folder is None else chosen_sinks(run.source.logging, folder.path)),
             {"run": run.settings, "evaluation": evaluation_record(run)},
             data,
         )
@@ -149,18 +148,6 @@ def _as_yaml(run: Run) -> str:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the settings of the agent, environment or reward are no JSON: {error}") from error
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def _sinks(source: RunConfig | None, folder: RunFolder | None) -> list[MetricsSink]:
-    sinks: list[MetricsSink] = []
-    if source is None or folder is None:
-        return sinks
-    wandb, board = source.logging.wandb, source.logging.tensorboard
-    if wandb is not None and wandb.project is not None:
-        sinks.append(WandbSink(wandb.project, wandb.entity, wandb.tags))
-    if board is not None:
-        sinks.append(TensorBoardSink(folder.path / "tensorboard" if board.log_dir is None else board.log_dir))
-    return sinks
 
 
 class _LogFile(Callback):

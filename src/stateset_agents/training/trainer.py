@@ -282,7 +282,6 @@ class Trainer:
             "criterion_stated": sorted(self._stated),
             "judge": self._judge.state_dict(),
             "callbacks": {callback.name: callback.state_dict() for callback in self.parts.callbacks},
-            "sinks": self.parts.sinks.state_dict(),
             "config": self.config.fingerprint_fields(),
         }
 
@@ -304,7 +303,6 @@ class Trainer:
         for callback in self.parts.callbacks:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
-        self.parts.sinks.load_state_dict(state["sinks"])
         self.saved_step = self.steps
         self.publish()
 
@@ -361,6 +359,7 @@ class Trainer:
             self._stated |= {episode.success is not None for group in groups for episode in group.trajectories}
             if self.parts.folder is not None:
                 self.parts.folder.log_trajectories(self.steps, groups)
+            self.parts.sinks.sample(self.steps, groups)
         if self.steps == 1:
             require_something_to_learn(groups, trains=self.learner is not None)
         await self._complete(row)

@@ -22,7 +22,6 @@ from ...tracking.run_folder import RunFolder
 from ...tracking.sinks import Sinks
 from ..stopping import Judge
 from .rewards import UnscoredLog
-from .samples import SamplesSink
 from .weights import finite
 
 log = logging.getLogger(__name__)
@@ -82,9 +81,7 @@ class Reporter(TrainerCallback):
         self.stated |= {episode.success is not None for group in groups for episode in group.trajectories}
         self._folder.log_trajectories(step, groups)
         self.unscored.update(step, groups)
-        for sink in self._sinks.sinks:
-            if isinstance(sink, SamplesSink):
-                sink.sample(step, groups)
+        self._sinks.sample(step, groups)
         if dropped_rows and not self._dropped_rows:
             log.warning(
                 "TRL trains one row of tokens for each conversation, and the history of some was rewritten (a memory "

@@ -38,7 +38,7 @@ from ...tracking.progress import Progress
 from ...tracking.redaction import redact_config
 from ...tracking.report import RunSummary, training_report
 from ...tracking.run_folder import REPORT, RunFolder
-from ...tracking.sinks import Sinks
+from ...tracking.sinks import Sinks, WandbSink
 from ..announce import announce_parts
 from ..order import SeededOrder
 from ..room import require_room
@@ -51,7 +51,6 @@ from .plan import TRLPlan, make_plan
 from .player import Player, speaking
 from .reporter import Reporter
 from .rewards import given_reward
-from .samples import SamplesSink
 from .weights import ModelUnderTraining
 
 log = logging.getLogger(__name__)
@@ -384,11 +383,13 @@ def _sinks(config: TRLGRPOConfig) -> Sinks:
     project = config.wandb_project or os.environ.get("WANDB_PROJECT")
     if not project:
         return Sinks()
+    entity = config.wandb_entity or os.environ.get("WANDB_ENTITY")
+    sink = WandbSink(project, entity, samples=config.wandb_samples)
     try:
-        SamplesSink.check()
+        sink.check()
     except ConfigError as error:
         raise ConfigError(
             f"a W&B project is named ({project}), and the package wandb is not installed: "
             "pip install 'grpo-agent-framework[wandb]', or unset wandb_project and WANDB_PROJECT"
         ) from error
-    return Sinks([SamplesSink(project, config.wandb_entity or os.environ.get("WANDB_ENTITY"), config.wandb_samples)])
+    return Sinks([sink])

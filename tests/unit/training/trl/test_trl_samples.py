@@ -7,11 +7,8 @@ import pytest
 
 from stateset_agents import ConversationEnvironment, MultiTurnAgent
 from stateset_agents.core.errors import ConfigError
-from stateset_agents.core.outcome import Outcome
-from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
 from stateset_agents.training import TRLGRPOConfig, train_with_trl_grpo
 from stateset_agents.training.trl.library import import_trl
-from stateset_agents.training.trl.samples import COLUMNS, SamplesSink
 
 
 class FakeWandb(ModuleType):
@@ -43,35 +40,6 @@ def wandb(monkeypatch):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return fake
-
-
-def conversation(number, reward=0.5, outcome=Outcome.OK):
-    turns = [ConversationTurn("user", f"Question {number}?"), ConversationTurn("assistant", "hunter22hunter22")]
-    return MultiTurnTrajectory("price", key=f"k/{number}", turns=turns, reward=reward, outcome=outcome)
-
-
-def test_the_first_conversations_of_a_round_go_out_once_without_secrets(wandb, tmp_path, monkeypatch):
-    monkeypatch.setenv("MY_API_KEY", "hunter22hunter22")
-    sink = SamplesSink("shop", "team", 2)
-    sink.start(tmp_path, {}, 0)
-    sink.sample(1, [TrajectoryGroup.of("price", [conversation(number) for number in range(3)])])
-    sink.log(1, {"loss": 0.25})
-    sink.log(2, {"loss": 0.5})
-    first, table, last = wandb.rows
-    assert first == {"train/step": 1, "train/loss": 0.25}
-    assert table["samples"].columns == list(COLUMNS)
-    assert table["samples"].data == [
-        [1, "price", f"user: Question {number}?\nassistant: ***", 0.5, "ok"] for number in (0, 1)
-    ]
-    assert last == {"train/step": 2, "train/loss": 0.5}
-
-
-def test_no_conversation_leaves_where_none_are_asked_for(wandb, tmp_path):
-    sink = SamplesSink("shop", None, 0)
-    sink.start(tmp_path, {}, 0)
-    sink.sample(1, [TrajectoryGroup.of("price", [conversation(0)])])
-    sink.log(1, {"loss": 0.25})
-    assert wandb.rows == [{"train/step": 1, "train/loss": 0.25}]
 
 
 async def vowels(turns, context=None):
