@@ -78,5 +78,5 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@touch $@
 
 $(VENV)/.slow: $(VENV)/.dev
-	$(INSTALL) --editable '.[dev,quantization,wandb]'
+	$(INSTALL) --editable '.[dev,mlflow,quantization,trackio,wandb]'
 	@touch $@

@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import json
-import struct
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from stateset_agents.core.agent import AgentConfig
 from stateset_agents.core.reward import HelpfulnessReward
 from stateset_agents.tracking.run_folder import read_metrics
 from stateset_agents.training import TRLGRPOConfig, train_with_trl_grpo
+from wandb_records import rows
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,34 +23,6 @@ pytestmark = [
 
 CONFIG = Path(__file__).parents[2] / "configs" / "my_agent.yaml"
 SCENARIOS = [{"id": "order", "user_responses": ["Where is my order?", "And when does it come?"]}]
-BLOCK, HEADER = 32 * 1024, struct.Struct("<IHB")
-
-
-def records(folder):
-    """The protobuf records of the one offline run under a folder: a log of fragments in blocks, after 7 bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    (file,) = folder.glob("**/*.wandb")
-    data, place, whole, found = file.read_bytes(), 7, b"", []
-    while place + HEADER.size <= len(data):
-        left = BLOCK - place % BLOCK
-        if left < HEADER.size:
-            place += left
-            continue
-        _, length, kind = HEADER.unpack_from(data, place)
-        place += HEADER.size
-        whole += data[place : place + length]
-        place += length
-        if kind in (1, 4):  # whole, or the last fragment
-            found.append(Record.FromString(whole))
-            whole = b""
-    return found
-
-
-def rows(folder):
-    """The logged rows; a key in parts is joined by dots."""
-    history = [record.history.item for record in records(folder) if record.HasField("history")]
-    return [{item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in one} for one in history]
 
 
 @pytest.fixture(autouse=True)

@@ -128,7 +128,11 @@ def _require_sinks(run: Run) -> None:
     """What copies the metrics must be installed, and have a place."""
     if run.source is None or run.folder is None:
         return
-    for sink in chosen_sinks(run.source.logging, run.folder):
+    try:
+        sinks = chosen_sinks(run.source.logging, run.folder)
+    except ConfigError as error:
+        raise ConfigError(run.located("logging.trackers", str(error))) from error
+    for sink in sinks:
         sink.check()
     board = run.source.logging.tensorboard
     if board is None or board.log_dir is None:
