@@ -206,6 +206,10 @@ class MultiTurnAgent(Agent):
         """The most tokens that it can sample in a conversation of so many replies."""
         return self.config.max_new_tokens * replies
 
+    def said_beside_calls(self, content: str) -> str:
+        """What a sampled turn says to the user; without tools that is all of it."""
+        return content
+
     def settle(self, turns: Sequence[ConversationTurn]) -> int:
         """See `Agent.settle`."""
         return self._session.settle(turns)

@@ -132,6 +132,10 @@ class ToolAgent(MultiTurnAgent):
     def _shared_names(self) -> tuple[str, ...]:
         return (*super()._shared_names(), "_made")
 
+    def said_beside_calls(self, content: str) -> str:
+        """What a sampled turn says to the user, without its calls."""
+        return self.format_of(self.runtime).speech(content)
+
     async def _respond(self, messages: list[Message], context: Mapping[str, Any] | None) -> ConversationTurn:
         context = self._with_tools(context)
         move = await self._move(messages, context)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError
 from .messages import json_lines, message_problems, refuse, text_problems
+from .trajectory import ConversationTurn
 
 Message = Mapping[str, Any]
 
@@ -68,6 +70,47 @@ def digest(records: Iterable[Record]) -> str:
     for record in records:
         hashed.update(json.dumps([record.prompt, record.answers], sort_keys=True).encode() + b"\n")
     return hashed.hexdigest()
+
+
+def as_record(
+    turns: Sequence[ConversationTurn], system_prompt: str | None = None, beside_calls: Callable[[str], str] = str
+) -> dict[str, Any]:
+    """A conversation that was held, as one that can be learned from.
+
+    Args:
+        turns: user, assistant and tool turns, ending with a reply.
+        system_prompt: what the agent was told before it.
+        beside_calls: what a turn says to the user that also calls tools.
+    """
+    messages: list[Message] = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    for turn in turns:
+        if turn.tool_calls:
+            calls = [call.to_dict() for call in turn.tool_calls]
+            messages.append({"role": turn.role, "content": beside_calls(turn.content).strip(), "tool_calls": calls})
+        else:
+            messages.append(turn.to_message())
+    return {"messages": messages}
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> int:
+    """Add a conversation to a data file, which is made if there is none.
+
+    Returns:
+        Conversations that the file holds with it.
+
+    Raises:
+        DataError: nobody could learn from the conversation, or the file holds something else; nothing is written.
+        OSError: the file cannot be written.
+    """
+    refuse(list(_problems("this conversation", record, pairs=False)))
+    before = len(read_records(path, pairs=False)) if path.exists() and path.stat().st_size else 0
+    text = json.dumps(record, ensure_ascii=False) + "\n"
+    with path.open("a+b") as file:
+        if before:
+            file.seek(-1, os.SEEK_END)
+            text = text if file.read(1) == b"\n" else "\n" + text
+        file.write(text.encode("utf-8"))
+    return before + 1
 
 
 def _problems(place: str, value: Any, *, pairs: bool) -> Iterator[str]:
