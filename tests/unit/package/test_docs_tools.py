@@ -12,7 +12,7 @@ import pytest
 from stateset_agents.agents import AgentConfig, ToolAgent, ToolLimits
 from stateset_agents.config import load_config
 from stateset_agents.core.environment import load_tasks
-from stateset_agents.core.environment.task import _ACTION_KEYS
+from stateset_agents.core.environment.actions import KEYS
 from stateset_agents.core.messages import message_problems
 from stateset_agents.core.tool_calls import ToolError
 from stateset_agents.rollouts import play_episode
@@ -95,4 +95,4 @@ def test_every_error_and_every_key_of_an_action_has_a_row():
     rows = re.findall(r"^\| `(\w+)`", TOOLS, re.MULTILINE)
     assert {error.value for error in ToolError} <= set(rows)
     keys = re.findall(r"`(\w+)`", "".join(line for line in TASKS.splitlines() if line.startswith("| `")))
-    assert set(_ACTION_KEYS) <= {*keys, "name"}
+    assert set(KEYS) <= {*keys, "name"}
