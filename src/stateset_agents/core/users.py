@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
-from .errors import DataError
+from .errors import ConfigError, DataError
 from .scenario import Scenario, require_user_turns
 from .trajectory import ConversationTurn
 
@@ -78,6 +78,19 @@ class ScriptedUser:
             DataError: there is no scenario at all, or some have no `user_responses`.
         """
         require_user_turns(scenarios, where=where)
+
+
+def require_user(user: object, place: str) -> None:
+    """Refuse what is no user, before it is asked for its first line.
+
+    Raises:
+        ConfigError: it lacks `opening` or `reply`, or is a class.
+    """
+    if isinstance(user, type) or not isinstance(user, User):
+        raise ConfigError(
+            f"{place} is {user!r:.60}; it must be an object with `opening` and `reply`, such as ScriptedUser() or "
+            "ModelUser(model)"
+        )
 
 
 def described(user: object, scenario: Scenario | None = None) -> dict[str, Any]:

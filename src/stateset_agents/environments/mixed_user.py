@@ -18,7 +18,7 @@ from typing import Any
 from ..core.errors import ConfigError
 from ..core.scenario import Scenario
 from ..core.trajectory import ConversationTurn
-from ..core.users import User, described
+from ..core.users import User, described, require_user
 
 
 class MixedUser:
@@ -29,13 +29,17 @@ class MixedUser:
         seed: another seed, another choice.
 
     Raises:
-        ConfigError: there are no members, or a share is no number above 0.
+        ConfigError: there are no members, one is not (share, user), or a share is no number above 0.
     """
 
     def __init__(self, members: Sequence[tuple[float, User]], *, seed: int = 0) -> None:
-        if not members:
-            raise ConfigError("MixedUser: there are no members; give at least one (share, user)")
-        for share, _ in members:
+        if not isinstance(members, Sequence) or isinstance(members, str) or not members:
+            raise ConfigError(f"MixedUser: members is {members!r:.60}; it must be a list of at least one (share, user)")
+        for place, member in enumerate(members):
+            if not isinstance(member, tuple | list) or len(member) != 2:
+                raise ConfigError(f"MixedUser: members[{place}] is {member!r:.60}; it must be (share, user)")
+            share, user = member
+            require_user(user, f"MixedUser: the user of members[{place}]")
             if isinstance(share, bool) or not isinstance(share, int | float) or not (0 < share < math.inf):
                 raise ConfigError(f"MixedUser: a share is {share!r}; it must be a number above 0")
         whole = math.fsum(share for share, _ in members)

@@ -68,6 +68,10 @@ class ModelUser:
         prompt: Prompt = user_prompt,
     ) -> None:
         problems = []
+        if isinstance(model, type) or not isinstance(model, ChatModel):
+            problems.append(
+                f"model is {model!r:.60}; it must have `complete` and `describe`, as Endpoint(base_url, name) does"
+            )
         if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 <= temperature <= 5:
             problems.append(f"temperature is {temperature!r}; it must be a number from 0 (greedy) to 5")
         for name, value, least in (("max_tokens", max_tokens, 1), ("seed", seed, 0), ("max_turns", max_turns, 1)):

@@ -1,6 +1,10 @@
 """Real conversations of a tiny agent with a user behind a real server that misbehaves."""
 
-from endpoint_server import BROKEN, BUSY, CUT, MALFORMED, says
+import time
+
+import pytest
+
+from endpoint_server import BROKEN, BUSY, CUT, HANG, MALFORMED, says
 from stateset_agents.agents import AgentConfig, MultiTurnAgent
 from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.outcome import Outcome
@@ -48,3 +52,35 @@ async def test_a_dead_server_fails_every_conversation_soon(endpoint_server):
     groups = await collect_groups(agent, environment, SCENARIOS, None, group_size=8, key="k", max_concurrent=1)
     assert RolloutCounts.of(groups).failures == {Outcome.USER: 16}
     assert server.count == 3  # then the circuit breaker answers
+
+
+@pytest.mark.parametrize("hang", [HANG, says("never read", pause=0.2)])
+async def test_a_server_that_hangs_costs_a_conversation_and_no_more_than_the_limit_of_a_request(endpoint_server, hang):
+    """Every third question, told by its seed, is answered never or byte by byte. The others are scored.
+
+    Mutation: a request without a limit: the run never ends.
+    """
+    hanging = set()
+
+    def behaviour(number, body):
+        if body["seed"] % 3 == 0:
+            hanging.add(body["seed"])
+            return hang
+        return "Tell me more."
+
+    server = endpoint_server(behaviour)
+    breaker = Breaker(window=1000, min_calls=1000)
+    endpoint = Endpoint(server.base_url, "m", seconds=0.5, retries=1, first_wait=0.001, concurrency=32, breaker=breaker)
+    environment = ConversationEnvironment(SCENARIOS, max_turns=2, user=ModelUser(endpoint))
+    agent = MultiTurnAgent(AgentConfig("tiny", dtype="float32", device="cpu", temperature=1.0, max_new_tokens=6))
+    await agent.initialize()
+    begun = time.monotonic()
+    groups = await collect_groups(agent, environment, SCENARIOS, None, group_size=8, key="k", max_concurrent=16)
+    spent = time.monotonic() - begun
+    counts = RolloutCounts.of(groups)
+    assert 0 < len(hanging) < 16
+    assert counts.failures == {Outcome.USER: len(hanging)}
+    assert counts.scored == 16 - len(hanging)
+    assert all(episode.length == 2 for group in groups for episode in group.trajectories)
+    assert all("0.5 s" in episode.error for group in groups for episode in group.failures)
+    assert spent < 10  # two tries of 0.5 s, all conversations at once; the rest is a busy machine

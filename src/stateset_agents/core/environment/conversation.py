@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..facts import provided_topics
 from ..scenario import Scenario, as_scenarios
 from ..trajectory import ConversationTurn
-from ..users import ScriptedUser, User, UserFailed, described, in_words
+from ..users import ScriptedUser, User, UserFailed, described, in_words, require_user
 from .base import Environment, EnvironmentState, EpisodeStatus
 
 
@@ -33,6 +33,7 @@ class ConversationEnvironment(Environment):
 
     Raises:
         DataError: no scenarios, or some that are wrong.
+        ConfigError: the persona is no text, or the user no user.
     """
 
     persona: str | None = None
@@ -47,10 +48,13 @@ class ConversationEnvironment(Environment):
     ) -> None:
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
             raise DataError(f"max_turns is {max_turns!r}; it must be a whole number of assistant turns, at least 1")
+        if persona is not None and not isinstance(persona, str):
+            raise ConfigError(f"persona is {persona!r:.60}; it must be text that says who the user is, or None")
         self.scenarios: list[Scenario] = as_scenarios(scenarios)
         self.max_turns = max_turns
         self.persona = persona
         if user is not None:
+            require_user(user, "user")
             self.user = user
         require = getattr(self.user, "require", None)
         if callable(require):

@@ -67,7 +67,8 @@ class TaskEnvironment(ConversationEnvironment):
 
     Raises:
         DataError: no tasks, or some that are wrong.
-        ConfigError: the criterion is no function.
+        ConfigError: the criterion or a check is no function of `(turns, context)`, or another argument is not what it
+            should be.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class TaskEnvironment(ConversationEnvironment):
         *,
         base_dir: str | Path | None = None,
     ) -> None:
+        if base_dir is not None and not isinstance(base_dir, (str, Path)):
+            raise ConfigError(f"base_dir is {base_dir!r:.60}; it must be a folder's path, or None")
         self._base_dir = base_dir
         self._functions: dict[str, Judge] = {}
         scenarios = [self._registered(task) for task in as_tasks(tasks)]
