@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stateset_agents import ConversationEnvironment, MultiTurnAgent, train
 from stateset_agents.core.agent import AgentConfig, load_agent_from_checkpoint
-from stateset_agents.core.environment import Environment
+from stateset_agents.core.environment import Environment, TaskEnvironment
 from stateset_agents.core.errors import ConfigError, DataError, ModelError, RunFolderError, TrainingStopped
 from stateset_agents.core.reward import RewardResult, SafetyReward
 from stateset_agents.core.trajectory import ConversationTurn
@@ -407,6 +407,13 @@ async def test_what_cannot_be_done_here_is_refused_before_a_model_is_loaded(
     assert words in str(caught.value)
     assert not untouched.initialized
     assert not (tmp_path / "run").exists()
+
+
+async def test_a_task_that_the_agent_has_no_tool_for_is_refused(tmp_path):
+    tasks = TaskEnvironment([{"id": "t", "goal": "g", "required_actions": [{"name": "a", "tool": "refund"}]}])
+    with pytest.raises(DataError, match=r"task 't': the action 'a' can never be done: there is no tool 'refund'"):
+        await train_with_trl_grpo(TRLGRPOConfig(**SMALL, output_dir=str(tmp_path / "run")), tiny(), tasks, vowels)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_model_that_does_not_fit_is_refused_with_what_would(tmp_path):

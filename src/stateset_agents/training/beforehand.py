@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..agents import MultiTurnAgent, ToolAgent
 from ..checkpoints import Checkpoint
+from ..core.environment import Environment
 from ..core.errors import ConfigError, ModelError
 from ..core.records import Record
 from ..models import is_stub, preflight
@@ -52,9 +53,7 @@ def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | No
             raise ModelError("a run can only begin from a checkpoint with a model that has weights: a stub has none")
     elif start is not None:
         has_state(start, adapters=run.config.lora is not None)
-    for environment in (run.environment, run.evaluation):
-        if environment is not None and _calls_by_itself(run.agent):
-            environment.require_tools(run.agent.offered() if isinstance(run.agent, ToolAgent) else ())
+    require_tools(run.agent, run.environment, run.evaluation)
     try:
         require_a_mean_to_watch(run.config, run.reward)
     except ConfigError as error:
@@ -95,9 +94,21 @@ def require_memory(run: Run, data: Sequence[Record] | None) -> MemoryEstimate | 
     )
 
 
-def _calls_by_itself(agent: MultiTurnAgent) -> bool:
-    """Whether it calls no other tools than those that it says it has: an override may make calls of its own."""
-    return isinstance(agent, ToolAgent) or type(agent).process_turn is MultiTurnAgent.process_turn
+def require_tools(agent: MultiTurnAgent, *environments: Environment | None) -> None:
+    """Refuse scenarios that ask for what the agent's tools can never do.
+
+    Raises:
+        DataError: see `Environment.require_tools`.
+    """
+    if isinstance(agent, ToolAgent):
+        tools = agent.offered()
+    elif type(agent).process_turn is MultiTurnAgent.process_turn:
+        tools = []
+    else:  # an override may make calls that nobody knows of
+        return
+    for environment in environments:
+        if environment is not None:
+            environment.require_tools(tools)
 
 
 def _require_a_log_file_of_its_own(run: Run) -> None:

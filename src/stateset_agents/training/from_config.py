@@ -28,7 +28,7 @@ from ..core.errors import ConfigError, DataError, ModelError, StatesetError, rai
 from ..core.records import Record, read_records
 from ..core.reward import CompositeReward, GroupReward, RewardFunction, build_rewards, default_reward
 from ..core.scenario import Scenario, as_scenarios, load_scenarios
-from ..core.tools import Tool, load_tool
+from ..core.tools import Tool, as_tools, load_tool
 from ..core.trajectory import ConversationTurn
 from ..core.users import User
 from ..environments.from_config import build_user
@@ -107,6 +107,7 @@ def _tool_agent(config: RunConfig, settings: AgentConfig) -> ToolAgent:
         raise ConfigError(*problems)
     limits = ToolLimits(**config.agent.tool_limits.model_dump()) if config.agent.tool_limits else None
     try:
+        tools = as_tools(tools, "agent.tools")
         return ToolAgent(settings, tools, tool_format=config.agent.tool_format or "auto", limits=limits)
     except ConfigError as error:
         raise ConfigError(*(config.located("agent.tools", problem) for problem in error.problems)) from error

@@ -144,6 +144,12 @@ def test_a_tool_that_is_none_is_told_with_its_line(build, function, told):
     assert "run.yaml, line 3: agent.tools[0]" in str(caught.value)
 
 
+def test_two_tools_of_one_name_are_told_with_the_line_of_the_second(build):
+    text = "agent:\n  type: tool\n  tools:\n" + "    - {name: t, function: mine.look_up}\n" * 2
+    with pytest.raises(ConfigError, match=r"line 3: agent\.tools\[1\] is called 't', and so is another tool"):
+        build_agent(build(text + "environment: {scenarios_file: plain.json}\n"))
+
+
 def test_an_agent_has_every_setting_of_the_config(build):
     text = "agent: {model_name: tiny, system_prompt: Hi, temperature: 0.5, max_new_tokens: 7, top_p: 0.9, top_k: 3,\n"
     text += "  repetition_penalty: 1.2, memory_window: 4, dtype: float32, device: cpu}\n"
@@ -216,17 +222,17 @@ TASKS = [{"goal": "Sell", "required_actions": [{"name": "price", "keywords": ["c
 def test_an_environment_of_tasks_has_those_of_the_file_and_the_criterion_that_is_named(build, tmp_path):
     (tmp_path / "tasks.json").write_text(json.dumps({"tasks": TASKS}))
     (tmp_path / "held.json").write_text(json.dumps({"tasks": [{**TASKS[0], "id": "held"}]}))
-    text = "environment: {type: task, tasks_file: tasks.json, success_criteria: mine.look_up, max_turns: 3}\n"
+    text = "environment: {type: task, tasks_file: tasks.json, success_criteria: mine.polite, max_turns: 3}\n"
     config = build(text + "training: {eval_scenarios_file: held.json}\n")
     environment = build_environment(config)
     assert isinstance(environment, TaskEnvironment)
     assert [scenario.id for scenario in environment.episode_scenarios()] == ["task-0"]
-    assert (environment.criterion.__name__, environment.max_turns) == ("look_up", 3)
+    assert (environment.criterion.__name__, environment.max_turns) == ("polite", 3)
     held_out = build_eval_environment(config)
     assert isinstance(held_out, TaskEnvironment)
     assert [scenario.id for scenario in held_out.episode_scenarios()] == ["held"]
-    with pytest.raises(ConfigError, match=r"run\.yaml, line 1: success_criteria is 'look_up'"):
-        build_environment(build(text.replace("mine.look_up", "look_up")))
+    with pytest.raises(ConfigError, match=r"run\.yaml, line 1: success_criteria is 'polite'"):
+        build_environment(build(text.replace("mine.polite", "polite")))
 
 
 def test_evaluation_uses_the_held_out_scenarios_in_the_same_environment(build):

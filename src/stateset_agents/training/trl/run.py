@@ -40,6 +40,7 @@ from ...tracking.report import RunSummary, training_report
 from ...tracking.run_folder import REPORT, RunFolder
 from ...tracking.sinks import Sinks, WandbSink
 from ..announce import announce_parts
+from ..beforehand import require_tools
 from ..order import SeededOrder
 from ..room import require_room
 from ..run import Say
@@ -105,6 +106,7 @@ class TRLRun:
         scenarios = self.environment.episode_scenarios()
         self.reward.require([scenario.to_dict() for scenario in scenarios])
         self._require_trainable()
+        require_tools(self.agent, self.environment)
         RunFolder.require_free(self.config.output_dir, go_on=_GO_ON)
         trl = await asyncio.to_thread(import_trl)
         sinks = _sinks(self.config)
