@@ -115,16 +115,21 @@ async def test_an_override_that_drops_the_calls_is_told_so_once(caplog):
             turn = await super().process_turn(history, user_input, context)
             return ConversationTurn("assistant", turn.content)
 
+    class Wordy(ToolAgent):
+        async def process_turn(self, history, user_input, context=None):
+            said = await self.generate_response([*history, {"role": "user", "content": user_input}])
+            return ConversationTurn("assistant", said)
+
     class Faithful(ToolAgent):
         async def process_turn(self, history, user_input, context=None):
             turn = await super().process_turn(history, user_input, context)
             return ConversationTurn("assistant", turn.content, steps=turn.steps)
 
-    for kind in (Faithful, Curt, Curt):
+    for kind in (Faithful, Curt, Curt, Wordy):
         await play(kind(stub(CALL, "It costs $3.", "Still."), [price]))
-    (told,) = [record.getMessage() for record in caplog.records if "did not reach" in record.getMessage()]
-    assert told.startswith("1 of 1 turns with calls did not reach the conversation, so that they are not trained")
-    assert told.endswith("(Curt.process_turn)")
+    told = [record.getMessage() for record in caplog.records if "did not reach" in record.getMessage()]
+    assert [one.rpartition("(")[2] for one in told] == ["Curt.process_turn)", "Wordy.process_turn)"]
+    assert told[0].startswith("1 of 1 turns with calls did not reach the conversation, so that they are not trained")
 
 
 async def test_what_an_environment_offers_is_read_once_in_a_move(monkeypatch):
