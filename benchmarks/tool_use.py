@@ -24,7 +24,15 @@ from typing import Any
 from stateset_agents.core.errors import RunFolderError
 from stateset_agents.tracking.run_folder import RunFolder
 
-LESSON = {"epochs": 2, "imitation_rate": 5e-5, "episodes": 320, "rate": 2e-5, "samples": 4, "tasks": None}
+LESSON = {
+    "epochs": 2,
+    "imitation_rate": 5e-5,
+    "episodes": 320,
+    "batches": 2,
+    "rate": 2e-5,
+    "samples": 4,
+    "tasks": None,
+}
 
 
 async def run_one(folder: Path, seed: int) -> dict[str, Any]:

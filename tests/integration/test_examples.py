@@ -207,7 +207,7 @@ sys.exit(NAME.main())
 @pytest.mark.parametrize("name", ["custom_environment", "customer_service_agent", "tool_agent"])
 def test_an_example_that_ctrl_c_stopped_goes_on_with_resume_and_says_so(name, tmp_path):
     """Mutation: --resume is not handed to the training."""
-    arguments = ["--model", "tiny", "--episodes", "48", "--samples", "1", "--output-dir", "run"]
+    arguments = ["--model", "tiny", "--episodes", "32", "--samples", "1", "--output-dir", "run"]
     arguments += [] if name == "custom_environment" else ["--epochs", "1"]
     code = INTERRUPTED_AFTER_ITS_FIRST_STEP.replace("NAME", name)
 

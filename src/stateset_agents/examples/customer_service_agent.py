@@ -123,6 +123,7 @@ class Lesson:
         epochs: passes over the demonstrations; 0 leaves them out.
         imitation_rate: learning rate of the imitation.
         episodes: conversations of its own; 0 leaves them out.
+        batches: of 16 of them, 8 on each task, that move the weights once.
         rate: learning rate of learning from them.
         temperature: of sampling while it learns from its own: higher than when it serves, so that the samples of a
             group differ, without which nothing is learned.
@@ -132,7 +133,8 @@ class Lesson:
 
     epochs: int = 2
     imitation_rate: float = 5e-5
-    episodes: int = 64
+    episodes: int = 16
+    batches: int = 1
     rate: float = 2e-5
     temperature: float = 1.0
     samples: int = 1
@@ -205,7 +207,7 @@ async def learn(
                 "learning_rate": lesson.rate,
                 "num_generations": 8,
                 "batch_size": 16,
-                "gradient_accumulation_steps": 2,
+                "gradient_accumulation_steps": lesson.batches,
             },
             quiet=quiet,
         )

@@ -51,7 +51,7 @@ def users(options: argparse.Namespace) -> dict[str, User]:
     if options.base_url:
         model = Endpoint(options.base_url, options.user_model or "default", api_key_env=options.api_key_env)
     scripted = ScriptedUser()
-    played = ModelUser(model, max_tokens=40, max_turns=3, seed=options.seed)
+    played = ModelUser(model, max_tokens=32, max_turns=3, seed=options.seed)
     return {"scripted": scripted, "model": played, "mixed": MixedUser([(0.5, scripted), (0.5, played)])}
 
 
@@ -63,7 +63,7 @@ def heard(result: EvaluationResult) -> str:
 
 async def llm_user(options: argparse.Namespace) -> None:
     """The whole of it."""
-    config = AgentConfig(options.model, system_prompt="You are a shop's assistant. Be brief.", max_new_tokens=40)
+    config = AgentConfig(options.model, system_prompt="You are a shop's assistant. Be brief.", max_new_tokens=32)
     agent = MultiTurnAgent(config)
     for name, user in users(options).items():
         environment = ConversationEnvironment(SCENARIOS, max_turns=3, persona=PERSONA, user=user)
