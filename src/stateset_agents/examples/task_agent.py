@@ -43,7 +43,7 @@ def undone(result: EvaluationResult) -> str:
 
 async def task_agent(options: argparse.Namespace) -> None:
     """The whole of it."""
-    config = AgentConfig(options.model, system_prompt=SYSTEM_PROMPT, temperature=0.8, max_new_tokens=32)
+    config = AgentConfig(options.model, system_prompt=SYSTEM_PROMPT, temperature=0.8, max_new_tokens=40)
     tasks = load_tasks(shipped(TASKS))
     for task in tasks:
         print(f"{task.id}: {', '.join(action['name'] for action in task.extra['required_actions'])}")
