@@ -12,11 +12,9 @@ from typing import Any
 
 from ..core.rewards.base import Context, Turns
 from ..core.rewards.group import GroupReward
-from ..core.rewards.kinds import kind_of
-from ..engines.chat_model import ChatModel
-from .judge_cache import JudgeCache, question_key
-from .judge_entry import JudgeEntry, checked_rubric, judge_notices, judge_options, require_judge
-from .judging import Judge, checked_showable, number_within, says_nothing, shown_context, shown_turn
+from .judge_cache import question_key
+from .judge_reward import JudgeReward
+from .judging import number_within, says_nothing, shown_context, shown_turn
 
 DEFAULT_RUBRIC = (
     "A conversation that gives the user what they came for is better than one that does not. Among those that do, the "
@@ -33,7 +31,7 @@ equally good get the same score.
 Answer with one JSON object and nothing else, with a score for each name: {{"scores": {{{form}}}}}"""
 
 
-class GroupJudgeReward(JudgeEntry, GroupReward):
+class GroupJudgeReward(JudgeReward, GroupReward):
     """Asks a model to score the conversations of a group beside each other: no reference, no scale of its own needed.
 
     It sees the words of all turns, what tools said included, and of the scenario's context what `show` names; what the
@@ -59,22 +57,8 @@ class GroupJudgeReward(JudgeEntry, GroupReward):
         ConfigError: the rubric is empty, or `show` names what there is not.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        rubric: str | Sequence[str] = DEFAULT_RUBRIC,
-        weight: float = 1.0,
-        name: str = "",
-        *,
-        show: Sequence[str] = (),
-        cache: JudgeCache | None = None,
-        temperature: float = 0.0,
-        max_tokens: int = 1024,
-    ) -> None:
-        super().__init__(weight, name)
-        self.rubric = checked_rubric(rubric, self.label)
-        self.show = checked_showable(show, self.label)
-        self.judge = Judge(model, cache, temperature=temperature, max_tokens=max_tokens)
+    default_rubric = DEFAULT_RUBRIC
+    default_max_tokens = 1024
 
     async def compare(self, conversations: Sequence[Turns], context: Context | None = None) -> list[float]:
         """Ask the judge about all of them at once.
@@ -105,26 +89,6 @@ class GroupJudgeReward(JudgeEntry, GroupReward):
 
         scores = await self.judge.ask(instructions, evidence, read)
         return [0.0 if key is None else scores[names[key]] for key in keys]
-
-    def require(self, scenarios: Sequence[Mapping[str, Any]]) -> None:
-        """Check that the judge can be asked.
-
-        Raises:
-            ConfigError: its API key is not there.
-        """
-        require_judge(self.judge, self.label)
-
-    def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
-        """That its scores compare within a group only, and who judges."""
-        return [*super().notices(scenarios), *judge_notices(self.judge, self.label)]
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards; a judge that is no `Endpoint` can be made in code alone."""
-        options = judge_options(self.judge, self.rubric, self.show, DEFAULT_RUBRIC)
-        if kind_of(type(self)) is None:
-            return super().to_config()
-        entry = self._built_in_entry("group_judge", options or {})
-        return {**entry, "rebuildable": False} if options is None else entry
 
 
 def side_by_side(talks: Mapping[str, Sequence[Mapping[str, str]]]) -> list[dict[str, Any]]:

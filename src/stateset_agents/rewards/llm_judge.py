@@ -6,15 +6,12 @@ is no score: the reward raises, and the episode leaves its group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ..core.rewards.base import Context, RewardFunction, RewardResult, Turns
-from ..core.rewards.kinds import kind_of
-from ..engines.chat_model import ChatModel
-from .judge_cache import JudgeCache
-from .judge_entry import JudgeEntry, checked_rubric, judge_notices, judge_options, require_judge
-from .judging import Judge, checked_showable, number_within, reason_of, says_nothing, shown_context, shown_turn
+from ..core.rewards.base import Context, RewardResult, Turns
+from .judge_reward import JudgeReward
+from .judging import number_within, reason_of, says_nothing, shown_context, shown_turn
 
 DEFAULT_RUBRIC = (
     "Does the assistant give the user what they came for: right, complete, nothing made up, and no longer than needed?"
@@ -27,7 +24,7 @@ Answer with one JSON object and nothing else: {{"reason": "one short sentence", 
 to 10, the best}}"""
 
 
-class LLMJudgeReward(JudgeEntry, RewardFunction):
+class LLMJudgeReward(JudgeReward):
     """Asks a model how good a conversation is.
 
     It sees the words of all turns, what tools said included, and of the context what `show` names. It cannot see what
@@ -51,24 +48,9 @@ class LLMJudgeReward(JudgeEntry, RewardFunction):
         ConfigError: the rubric is empty, or `show` names what there is not.
     """
 
+    default_rubric = DEFAULT_RUBRIC
+    default_max_tokens = 512
     maximum = 1.0
-
-    def __init__(
-        self,
-        model: ChatModel,
-        rubric: str | Sequence[str] = DEFAULT_RUBRIC,
-        weight: float = 1.0,
-        name: str = "",
-        *,
-        show: Sequence[str] = (),
-        cache: JudgeCache | None = None,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-    ) -> None:
-        super().__init__(weight, name)
-        self.rubric = checked_rubric(rubric, self.label)
-        self.show = checked_showable(show, self.label)
-        self.judge = Judge(model, cache, temperature=temperature, max_tokens=max_tokens)
 
     async def compute_reward(self, turns: Turns, context: Context | None = None) -> RewardResult:
         """Ask the judge.
@@ -83,30 +65,10 @@ class LLMJudgeReward(JudgeEntry, RewardFunction):
         score, reason = await self.judge.ask(_INSTRUCTIONS.format(rubric=self.rubric), evidence, _read)
         return RewardResult(score / 10.0, metadata={"judge": reason} if reason else {})
 
-    def require(self, scenarios: Sequence[Mapping[str, Any]]) -> None:
-        """Check that the judge can be asked.
-
-        Raises:
-            ConfigError: its API key is not there.
-        """
-        require_judge(self.judge, self.label)
-
-    def notices(self, scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Who judges, and whether the same conversation would be judged alike again."""
-        return judge_notices(self.judge, self.label)
-
     @property
     def label(self) -> str:
         """`name`, or what stands for it."""
         return self.name or "llm_judge"
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry of a config's list of rewards; a judge that is no `Endpoint` can be made in code alone."""
-        options = judge_options(self.judge, self.rubric, self.show, DEFAULT_RUBRIC)
-        if kind_of(type(self)) is None:
-            return super().to_config()
-        entry = self._built_in_entry("llm_judge", options or {})
-        return {**entry, "rebuildable": False} if options is None else entry
 
 
 def _read(data: Mapping[str, Any]) -> tuple[float, str]:

@@ -168,6 +168,9 @@ async def test_tools_are_seen_by_what_they_said_and_the_context_by_what_is_shown
         LLMJudgeReward(model, show=["gold"])
     with pytest.raises(ConfigError, match="must be a list"):
         LLMJudgeReward(model, show="facts")
+    for wrong in (5, [5], {"polite": 1}):
+        with pytest.raises(ConfigError, match=r"rubric of reward 'llm_judge' is .*; it must be a text or a list of"):
+            LLMJudgeReward(model, wrong)
     with pytest.raises(ConfigError, match="rubric of reward 'llm_judge' is empty"):
         LLMJudgeReward(model, " ")
 
