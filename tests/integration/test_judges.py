@@ -10,6 +10,7 @@ import pytest
 
 from endpoint_server import BROKEN, BUSY, CUT, HANG, MALFORMED, says, tiny_model
 from stateset_agents import ConversationEnvironment, MultiTurnAgent
+from stateset_agents.agents.local_chat import LocalChat
 from stateset_agents.core.agent import AgentConfig
 from stateset_agents.core.outcome import Outcome
 from stateset_agents.engines.endpoint import Endpoint
@@ -100,11 +101,17 @@ def _holds(text, episode):
     return [json.loads(line)["content"] for line in lines] == [turn.content for turn in episode.turns]
 
 
-async def test_a_group_whose_judgement_fails_is_dropped_and_the_others_are_not(endpoint_server):
+NOT_ALL = json.dumps({"scores": {"c1": 0.5}})
+TOO_HIGH = json.dumps({"scores": {"c1": 0.1, "c2": 0.2, "c3": 0.3, "c4": 1.1}})
+NOT_FINITE = '{"scores": {"c1": 0.1, "c2": 0.2, "c3": 0.3, "c4": NaN}}'
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, BABBLE, NOT_ALL, TOO_HIGH, NOT_FINITE])
+async def test_a_group_whose_judgement_fails_is_dropped_and_the_others_are_not(endpoint_server, fault):
     def behaviour(number, body):
         lines = [json.loads(line) for line in evidence(body).split("\n")[1:-1]]
         if lines[0]["content"] == "order?":
-            return BROKEN
+            return fault
         names = {line["conversation"] for line in lines} - {"all of them"}
         return json.dumps({"scores": {name: int(name[1:]) / 10 for name in names}})
 
@@ -115,7 +122,7 @@ async def test_a_group_whose_judgement_fails_is_dropped_and_the_others_are_not(e
     )
     assert [group.scenario_id for group in with_baseline(groups)] == ["price", "refund"]
     assert [sorted(group.rewards) for group in with_baseline(groups)] == [[0.1, 0.2, 0.3, 0.4]] * 2
-    assert server.count == 1 + 2 + 1  # one question a group, and one retry
+    assert server.count == 1 + 2 + 1  # one question a group, and one more for the one that fails
     assert {len(evidence(body).split("all of them")) - 1 for body in server.bodies} == {1}  # the opening, once
 
 
@@ -136,6 +143,14 @@ async def test_a_judge_that_babbles_scores_nothing(endpoint_server):
     assert all(
         "cannot" not in (episode.error or "") or episode.reward is None for g in groups for episode in g.failures
     )
+
+
+@pytest.mark.parametrize("kind", [LLMJudgeReward, GroupJudgeReward])
+async def test_a_judge_in_this_process_that_babbles_scores_nothing(kind):
+    groups = await play(kind(LocalChat("tiny"), max_tokens=8), group_size=2)
+    assert RolloutCounts.of(groups) == RolloutCounts(episodes=6, failures={Outcome.REWARD: 6}, dropped_groups=3)
+    assert not with_baseline(groups)
+    assert all(episode.reward is None for group in groups for episode in group.failures)
 
 
 def test_a_training_run_with_a_judge_that_fails_a_fifth_ends_and_counts_it(work, endpoint_server):
