@@ -42,6 +42,16 @@ def test_each_program_runs(tmp_path, text):
     as_reward(names.get("reward", names.get("named")))
 
 
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.address])
+def test_every_reward_says_what_it_cannot_see(name):
+    (row,) = [line.split("|") for line in DOCS.splitlines() if line.startswith(f"| `{name}` |")]
+    found = import_dotted(f"stateset_agents.{KINDS[name].address}")
+    assert row[2].strip() == f"`{found.__name__}`"
+    assert len(row[6].split()) >= 2
+    told = " ".join(found.__doc__.split())
+    assert re.search("cannot see|nothing else|not meaning|not content|not whether|fool", told)
+
+
 def test_every_plain_reward_has_a_row_an_example_and_the_range_of_its_class():
     """Those of higher rooms may have a page of their own."""
     rows = {cells[1].strip(" `"): cells for cells in (line.split("|") for line in DOCS.splitlines() if "|" in line)}

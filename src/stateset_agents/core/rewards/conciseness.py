@@ -15,6 +15,8 @@ class ConcisenessReward(RewardFunction):
     to decay into fragments. A "word" of more than 12 letters counts once for each 12. The episode's score is the mean
     over its assistant turns, times `expected_turns` / turns when the conversation took more turns than expected.
 
+    It sees how long a reply is and nothing else: any short text gets 1.
+
     Args:
         weight: see `RewardFunction`.
         optimal_length: words in one reply, at least 1.

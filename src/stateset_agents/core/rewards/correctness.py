@@ -34,6 +34,8 @@ class CorrectnessReward(RewardFunction):
     the turn that states it, so that a heap of keywords earns less than a sentence. An episode without any of these is
     unscored.
 
+    It sees wordings, not meaning: "it is not $49" states $49, and a right answer in words that nobody listed is wrong.
+
     Args:
         weight: see `RewardFunction`.
         ground_truth: scenario id to its right answer (see `GroundTruth`), or one answer for every scenario.
