@@ -1,8 +1,10 @@
 """The service: conversations with an agent that are stored, and the doors to them."""
 
-from .conversations import Conversations, History, Reply, Started
+from .conversations import Conversations
 from .errors import ServeError
 from .limits import ServeLimits
+from .postgres_store import PostgresStore
+from .replies import History, Reply, Started
 from .sqlite_store import SqliteStore
 from .store import ConversationStore, owner_of
 from .watch import EngineWatch
@@ -12,6 +14,7 @@ __all__ = [
     "Conversations",
     "EngineWatch",
     "History",
+    "PostgresStore",
     "Reply",
     "ServeError",
     "ServeLimits",

@@ -20,7 +20,7 @@ from ..agents import Agent, MultiTurnAgent
 from ..core.trajectory import ConversationTurn
 from .limits import ServeLimits
 from .store import Conversation, ConversationStore
-from .turns import history_of
+from .transcript import history_of
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Forks:
     async def aclose(self) -> None:
         """Release all forks and close the agent."""
         self._forget_all()
-        await _close(self._served.agent)
+        await close_agent(self._served.agent)
 
     def _forget_all(self) -> None:
         for conversation_id in list(self._kept):
@@ -133,7 +133,7 @@ class Forks:
 
     async def _close_if_unused(self, served: _Served) -> None:
         if served is not self._served and served.turns == 0:
-            await _close(served.agent)
+            await close_agent(served.agent)
 
 
 def _bounded(agent: Agent, limits: ServeLimits) -> Agent:
@@ -143,6 +143,7 @@ def _bounded(agent: Agent, limits: ServeLimits) -> Agent:
     return agent
 
 
-async def _close(agent: Agent) -> None:
+async def close_agent(agent: Agent) -> None:
+    """Stop the agent's engine, if it has one."""
     if isinstance(agent, MultiTurnAgent):
         await agent.aclose()

@@ -12,9 +12,8 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,30 +22,33 @@ from ..tracking.lock import FolderLock
 from . import operations
 from .errors import StoreFailed
 from .finishing import finished
-from .operations import VERSION, Dialect, Operation, Query
-from .store import Attempt, Conversation, Status, StoredTurn
+from .operations import VERSION, Dialect, Operation
+from .sql_store import SqlStore
+from .watch import Observe, ignore
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-_ME = 0
-_DIALECT = Dialect()
 
 
-class SqliteStore:
-    """A `ConversationStore` in one file. See there for what the methods promise.
+class SqliteStore(SqlStore):
+    """A `ConversationStore` in one file.
 
     Args:
         path: made if it is not there, readable by its owner alone.
+        observe: hears how long each operation took.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    dialect = Dialect()
+
+    def __init__(self, path: str | Path, observe: Observe = ignore) -> None:
+        super().__init__(observe)
         self.path = Path(path)
         self._thread: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
         self._lock: FolderLock | None = None
 
-    async def open(self, now: datetime) -> int:
+    async def open(self) -> int:
         """See `ConversationStore.open`.
 
         Raises:
@@ -55,10 +57,10 @@ class SqliteStore:
         self._thread = ThreadPoolExecutor(1, "conversations")
         try:
             await self._in_thread(self._connect)
-            other = await self._run(operations.prepare())
+            other = await self.run(operations.prepare())
             if other is not None:
                 raise ConfigError(f"{self.path} has schema version {other}; this version reads {VERSION} alone")
-            return await self._run(operations.bury(_DIALECT, _ME))
+            return await self.run(operations.bury(self.dialect, self.server))
         except BaseException:
             await self.aclose()
             raise
@@ -70,59 +72,8 @@ class SqliteStore:
             self._thread.shutdown(wait=False)
             self._thread = None
 
-    async def ping(self) -> None:
-        """See `ConversationStore.ping`."""
-        await self._run(operations.ping())
-
-    async def create(self, conversation: Conversation, greeting: StoredTurn | None) -> None:
-        """See `ConversationStore.create`."""
-        await self._run(operations.create(conversation, greeting))
-
-    async def find(self, conversation_id: str) -> Conversation | None:
-        """See `ConversationStore.find`."""
-        return await self._run(operations.find(conversation_id))
-
-    async def ongoing(self) -> list[Conversation]:
-        """See `ConversationStore.ongoing`."""
-        return await self._run(operations.ongoing())
-
-    async def turns(self, conversation_id: str, after: int = 0, limit: int | None = None) -> list[StoredTurn]:
-        """See `ConversationStore.turns`."""
-        return await self._run(operations.turns(conversation_id, after, limit))
-
-    async def interrupted(self, conversation_id: str) -> list[Attempt]:
-        """See `ConversationStore.interrupted`."""
-        return await self._run(operations.interrupted(conversation_id))
-
-    async def answered(self, conversation_id: str, key: str) -> Attempt | None:
-        """See `ConversationStore.answered`."""
-        return await self._run(operations.answered(conversation_id, key))
-
-    async def begin(self, attempt: Attempt) -> tuple[Conversation, Attempt]:
-        """See `ConversationStore.begin`."""
-        return await self._run(operations.begin(attempt, _DIALECT, _ME))
-
-    async def commit(
-        self, attempt: Attempt, turns: Sequence[StoredTurn], reply: Mapping[str, Any], *, ends: str | None = None
-    ) -> Conversation:
-        """See `ConversationStore.commit`."""
-        return await self._run(operations.commit(attempt, turns, reply, ends, _DIALECT))
-
-    async def drop(self, attempt_id: str, *, interrupted: bool = False) -> None:
-        """See `ConversationStore.drop`."""
-        await self._run(operations.drop(attempt_id, interrupted=interrupted))
-
-    async def end(
-        self, conversation_id: str, at: datetime, status: Status, reason: str, *, if_idle_since: datetime | None = None
-    ) -> Conversation | None:
-        """See `ConversationStore.end`."""
-        return await self._run(operations.end(conversation_id, at, status, reason, if_idle_since, _DIALECT, _ME))
-
-    async def purge(self, before: datetime) -> int:
-        """See `ConversationStore.purge`."""
-        return await self._run(operations.purge(before))
-
-    async def _run(self, operation: Operation[Result]) -> Result:
+    async def transaction(self, operation: Operation[Result]) -> Result:
+        """See `SqlStore.transaction`."""
         return await self._in_thread(self._transaction, operation)
 
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
@@ -154,15 +105,12 @@ class SqliteStore:
             self._lock = FolderLock(self.path.with_name(self.path.name + ".lock"))
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self.path.chmod(0o600)
-            connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
-            self._connection = connection
+            self._connection = connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
         except RunFolderError:
-            raise ConfigError(
-                f"{self.path} is in use by another server; give each its own, or use PostgreSQL"
-            ) from None
+            raise ConfigError(f"{self.path} is in use by another server; give each its own file") from None
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{self.path} is no store of conversations: {error}") from None
         except OSError as error:
@@ -178,10 +126,10 @@ class SqliteStore:
 
 
 def _drive(operation: Operation[Result], connection: sqlite3.Connection) -> Result:
-    rows: Sequence[Sequence[Any]] | None = None
-    while True:
-        try:
-            query: Query = operation.send(rows)  # type: ignore[arg-type]  # None starts a generator
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        rows = connection.execute(query.sql, query.values).fetchall()
+    try:
+        query = next(operation)
+        while True:
+            query = operation.send(connection.execute(query.sql, query.values).fetchall())
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result

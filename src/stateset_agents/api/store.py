@@ -110,7 +110,7 @@ class ConversationStore(Protocol):
     finished, or undone as a whole.
     """
 
-    async def open(self, now: datetime) -> int:
+    async def open(self) -> int:
         """Make ready, and mark the turns of processes that are gone as interrupted; returns how many they were."""
         ...
 

@@ -7,6 +7,8 @@ learned from begin with the user.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,13 +18,15 @@ from ..core.tool_calls import ToolCall, ToolError, ToolResult, spoken
 from ..core.trajectory import ConversationTurn
 from .store import StoredTurn
 
+logger = logging.getLogger(__name__)
+
 
 def stored_reply(turn: ConversationTurn, at: datetime) -> StoredTurn:
     """The assistant's turn, as it is kept."""
     data: dict[str, Any] = {}
     if turn.steps:
         data["steps"] = [step.to_dict() for step in turn.steps]
-    if turn.metadata:
+    if turn.metadata and _is_json(turn.metadata):
         data["metadata"] = turn.metadata
     if turn.stop_reason is not None:
         data["stop_reason"] = turn.stop_reason.value
@@ -58,6 +62,15 @@ def _turn(data: Mapping[str, Any], at: datetime) -> ConversationTurn:
         tool_calls=tuple(ToolCall(call["name"], call["arguments"]) for call in data.get("tool_calls", ())),
         tool_result=None if result is None else _result(result),
     )
+
+
+def _is_json(metadata: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(metadata)
+    except (RecursionError, TypeError, ValueError) as error:
+        logger.warning("metadata of a turn is not kept, as it is no JSON: %s", error)
+        return False
+    return True
 
 
 def _result(data: Mapping[str, Any]) -> ToolResult:
