@@ -52,14 +52,16 @@ class ServeLimits:
         problems = []
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name == "context_instructs" or (value is None and f.name == "max_new_tokens"):
+            if isinstance(f.default, bool) or (value is None and f.default is None):
                 continue
-            whole = isinstance(f.default, int) or f.name == "max_new_tokens"
-            least = 0 if f.name in ("turn_wait", "max_waiting", "kept_forks") else 1 if whole else None
+            whole = not isinstance(f.default, float)
+            may_be_0 = f.name in _MAY_BE_0
             number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < (least or 0) or (least is None and value <= 0):
-                kind = "whole number" if whole else "number of seconds"
-                bound = "above 0" if least is None else f"of at least {least}"
-                problems.append(f"{f.name} is {value!r}; it must be a {kind} {bound}")
+            if not number or not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
+                bound = "of at least 0" if may_be_0 else "of at least 1" if whole else "above 0"
+                problems.append(f"{f.name} is {value!r}; it must be a {'whole ' if whole else ''}number {bound}")
         if problems:
             raise ConfigError(*problems)
+
+
+_MAY_BE_0 = ("kept_forks", "max_waiting", "turn_wait")

@@ -53,6 +53,7 @@ class EngineWatch:
         self.prompt_tokens = 0
         self.generation_tokens = 0
         self._progress = self._clock.monotonic()
+        self._starved = 0.0  # of time without a token, when the last reply ended: a hanging engine's turns are cut
 
     def attach(self, agent: Agent) -> None:
         """Watch the engine of an agent that is initialized; one without an engine has nothing to watch."""
@@ -72,26 +73,26 @@ class EngineWatch:
         self, request: GenerationRequest, stream: Callable[[GenerationRequest], AsyncIterator[GeneratedToken]]
     ) -> AsyncGenerator[GeneratedToken, None]:
         """Pass on the tokens of a reply, and count them."""
-        clock = self._clock
-        begun = clock.monotonic()
+        begun, tokens = self._clock.monotonic(), 0
+        first = begun
         if not self.running + self.waiting:
-            self._progress = begun
+            self._progress = begun - self._starved
         self.waiting += 1
         self.prompt_tokens += len(request.prompt_ids)
         self._observe("prompt_tokens", len(request.prompt_ids))
-        tokens, first = 0, begun
+        pieces = stream(request)
         try:
-            async with aclosing(stream(request)) as pieces:  # type: ignore[type-var]  # engines stream by generators
-                async for token in pieces:
-                    self._progress = clock.monotonic()
-                    if not tokens:
-                        first = self._progress
-                        self._observe("time_to_first_token", first - begun)
-                        self.waiting -= 1
-                        self.running += 1
-                    tokens += 1
-                    yield token
+            async for token in pieces:
+                self._progress = self._clock.monotonic()
+                if not tokens:
+                    first = self._progress
+                    self._observe("time_to_first_token", first - begun)
+                    self.waiting -= 1
+                    self.running += 1
+                tokens += 1
+                yield token
         finally:
+            self._starved = self.last_token_age
             if tokens:
                 self.running -= 1
             else:
@@ -100,6 +101,9 @@ class EngineWatch:
             self._observe("generation_tokens", tokens)
             if tokens > 1:
                 self._observe("time_per_output_token", (self._progress - first) / (tokens - 1))
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
 
 
 class _Watched:

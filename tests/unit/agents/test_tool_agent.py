@@ -304,3 +304,62 @@ def test_a_record_names_the_tools_and_an_agent_that_lacks_one_is_refused():
         agent_from_record(record, ToolAgent)
     again = agent_from_record(record, lambda config: ToolAgent(config, [price]))
     assert again.tools[0].name == "price"
+
+
+async def pieces_of(agent, message="How much is the tea?"):
+    return [
+        piece if isinstance(piece, str) else (piece.role, piece.content)
+        async for piece in agent.stream_turn([], message)
+    ]
+
+
+async def test_a_streamed_turn_shows_calls_before_they_are_made_and_is_the_turn_at_last():
+    made = []
+
+    def price(of: str):
+        made.append(of)
+        return "$3"
+
+    agent = agent_with(f"I look it up.\n{CALL}", "It costs $3.", tools=[price])
+    pieces, made_before = [], []
+    async for piece in agent.stream_turn([], "How much is the tea?"):
+        pieces.append(piece)
+        if not isinstance(piece, str):
+            made_before.append(list(made))
+    assert made_before == [[], ["tea"], ["tea"]]
+    turn = pieces[-1]
+    assert [step for step in pieces if not isinstance(step, str)] == [*turn.steps, turn]
+    assert said(turn.steps) == [("assistant", f"I look it up.\n{CALL}"), ("tool", "$3")]
+    assert "".join(piece for piece in pieces if isinstance(piece, str)) == "I look it up.\nIt costs $3."
+    whole = await agent.process_turn([], "How much is the tea?")
+    assert [step.bare() for step in [*whole.steps, whole]] == [step.bare() for step in [*turn.steps, turn]]
+
+
+async def test_a_streamed_reply_of_calls_that_were_not_made_says_nothing():
+    agent = agent_with(CALL, limits=ToolLimits(calls_per_turn=1))
+    *steps, turn = [piece async for piece in agent.stream_turn([], "Price?")]
+    assert [step.role for step in steps] == ["assistant", "tool", "assistant", "tool"]
+    assert (turn.content, spoken(turn)) == (CALL, "")
+
+
+@pytest.mark.parametrize("overridden", ["process_turn", "next_turn"])
+async def test_an_override_is_what_is_streamed(overridden):
+    async def shouting(self, *arguments):
+        turn = await getattr(ToolAgent, overridden)(self, *arguments)
+        turn.content = turn.content.upper()
+        return turn
+
+    loud = type("Loud", (ToolAgent,), {overridden: shouting})
+    agent = loud(AgentConfig("stub://"), [price])
+    agent.runtime = agent_with("It costs $3.").runtime
+    assert await pieces_of(agent) == ["IT COSTS $3.", ("assistant", "IT COSTS $3.")]
+
+
+async def test_what_takes_the_place_of_process_turn_in_one_agent_is_what_is_streamed():
+    agent = agent_with("It costs $3.")
+
+    async def other(history, user_input, context=None):
+        return ConversationTurn("assistant", "Ask later.")
+
+    agent.process_turn = other
+    assert await pieces_of(agent) == ["Ask later.", ("assistant", "Ask later.")]

@@ -754,7 +754,7 @@ async def test_every_error_has_a_slug_and_a_status_of_its_case():
 
 async def until(condition):
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nothing tells of a count
             await asyncio.sleep(0.001)
 
 
