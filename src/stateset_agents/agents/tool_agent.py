@@ -188,21 +188,7 @@ class ToolAgent(MultiTurnAgent):
         self, runtime: AgentRuntime, messages: list[Message], context: Mapping[str, Any] | None, fresh: int = 1
     ) -> list[Message]:
         composed = super()._compose(runtime, messages, context, fresh)
-        if runtime.codec.shows_results:
-            return composed
-        # A tool's words are the user's for a template that has no other place for them.
-        shown: list[Message] = []
-        after_a_result = False
-        for message in composed:
-            result = message["role"] == TOOL
-            if not result:
-                shown.append(message)
-            elif after_a_result:  # templates of this kind want user and assistant in turns
-                shown[-1] = {"role": "user", "content": f"{shown[-1]['content']}\nTool result: {message['content']}"}
-            else:
-                shown.append({"role": "user", "content": f"Tool result: {message['content']}"})
-            after_a_result = result
-        return shown
+        return composed if runtime.codec.shows_results else results_as_user_words(composed)
 
     def _definitions(self, runtime: AgentRuntime, context: Mapping[str, Any] | None) -> Definitions:
         tools = self.offered(context)
@@ -224,6 +210,22 @@ class ToolAgent(MultiTurnAgent):
         """
         episode = (context or {}).get("tools") or ()
         return as_tools([*self.tools, *episode]) if episode else self.tools
+
+
+def results_as_user_words(messages: Sequence[Message]) -> list[Message]:
+    """What tools said as the user's words, for a chat template that has no other place for them."""
+    shown: list[Message] = []
+    after_a_result = False
+    for message in messages:
+        result = message["role"] == TOOL
+        if not result:
+            shown.append(message)
+        elif after_a_result:  # templates of this kind want user and assistant in turns
+            shown[-1] = {"role": "user", "content": f"{shown[-1]['content']}\nTool result: {message['content']}"}
+        else:
+            shown.append({"role": "user", "content": f"Tool result: {message['content']}"})
+        after_a_result = result
+    return shown
 
 
 def _described(tools: list[Tool]) -> list[Mapping[str, Any]]:

@@ -1,0 +1,216 @@
+"""`/chat`: conversations that the server keeps.
+
+Invariant: a reply's JSON is the documented one, and the last event of a stream holds the very same. Whatever the
+service refuses is answered by the status and the problem document of its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..core.trajectory import ConversationTurn
+from .conversation_log import ConversationLog
+from .conversations import Conversations, Reply
+from .errors import ServeError
+from .problems import problem
+from .responses import problems
+from .sse import EventStream, event
+
+PAGE = 1000
+"""Turns of a history that one response holds at most."""
+
+
+class StartRequest(BaseModel):
+    """Who talks, and about what. Both may be left out."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "user123"}]})
+
+    user_id: str | None = Field(default=None, max_length=256)
+    context: dict[str, Any] = Field(default_factory=dict)
+
+
+class StartResponse(BaseModel):
+    """A conversation that began; `message` is the assistant's greeting."""
+
+    conversation_id: str
+    status: Literal["started"]
+    message: str
+
+
+class MessageRequest(BaseModel):
+    """What the user says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: str = Field(min_length=1, pattern=r"\S")
+    stream: bool = Field(default=False, strict=True, description="Reply with server-sent events.")
+
+
+class MessageResponse(BaseModel):
+    """The reply. `turn_count` counts the assistant's turns, the greeting too."""
+
+    conversation_id: str
+    response: str
+    turn_count: int
+    status: Literal["ongoing", "ended"]
+
+
+class HistoryTurn(BaseModel):
+    """One turn. `steps` are the calls of tools and their results that led to it."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    timestamp: str
+    steps: list[dict[str, Any]] | None = None
+
+
+class Interruption(BaseModel):
+    """A turn that was begun and lost when a server died; nothing of it is in the history."""
+
+    after: int
+    timestamp: str
+
+
+class HistoryResponse(BaseModel):
+    """A page of what was said."""
+
+    conversation_id: str
+    turns: list[HistoryTurn]
+    status: Literal["ongoing", "ended", "expired"]
+    interrupted: list[Interruption] | None = None
+
+
+class EndResponse(BaseModel):
+    """The conversation is over."""
+
+    conversation_id: str
+    status: Literal["ended", "expired"]
+
+
+def chat_routes(conversations: Conversations, log: ConversationLog | None = None) -> APIRouter:
+    """The routes.
+
+    Args:
+        conversations: the service behind them.
+        log: gets what is said.
+    """
+    router = APIRouter(prefix="/chat", tags=["conversations"])
+
+    @router.post(
+        "/start", response_model=StartResponse, responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503)
+    )
+    async def start(request: Request, response: Response, asked: StartRequest) -> Any:
+        """Start a conversation."""
+        started = await conversations.start(asked.user_id, asked.context, _owner(request))
+        response.headers["Location"] = f"/chat/{started.conversation_id}"
+        if log is not None:
+            log.write(
+                "started",
+                started.conversation_id,
+                user_id=asked.user_id,
+                context=asked.context,
+                message=started.message,
+            )
+        return started.to_dict()
+
+    @router.post(
+        "/{conversation_id}/message",
+        response_model=MessageResponse,
+        responses={
+            200: {
+                "description": "The reply; with stream: true, the events delta, tool, done and error.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **problems(400, 401, 404, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504),
+        },
+    )
+    async def message(
+        request: Request,
+        conversation_id: str,
+        asked: MessageRequest,
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")] = None,
+    ) -> Response:
+        """Say something, and get the reply."""
+        pieces = conversations.stream(conversation_id, asked.message, _owner(request), idempotency_key)
+        first = await anext(pieces)  # what is refused has a status, and is no broken stream
+        source = _logged(log, asked.message, first, pieces)
+        if asked.stream:
+            return EventStream(_events(source, request.state.request_id))
+        async with aclosing(source):
+            async for piece in source:
+                if isinstance(piece, Reply):
+                    headers = {"Idempotency-Replayed": "true"} if piece.replayed else None
+                    return JSONResponse(piece.to_dict(), headers=headers)
+        raise RuntimeError("the service ended a turn without a reply and without an error")
+
+    @router.get(
+        "/{conversation_id}/history",
+        response_model=HistoryResponse,
+        response_model_exclude_none=True,
+        responses=problems(401, 404, 422, 500, 503),
+    )
+    async def history(
+        request: Request,
+        conversation_id: str,
+        after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Turns to leave out.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=PAGE, description="Turns at most.")] = PAGE,
+    ) -> Any:
+        """What was said so far; also after the end."""
+        return (await conversations.history(conversation_id, _owner(request), after, limit)).to_dict()
+
+    @router.delete("/{conversation_id}", response_model=EndResponse, responses=problems(401, 404, 500, 503))
+    async def end(request: Request, conversation_id: str) -> Any:
+        """End a conversation. Doing it twice changes nothing."""
+        ended = await conversations.end(conversation_id, _owner(request))
+        if log is not None:
+            log.write("ended", conversation_id, status=ended.status.value)
+        return {"conversation_id": conversation_id, "status": ended.status.value}
+
+    return router
+
+
+def _owner(request: Request) -> str:
+    return str(request.state.owner)
+
+
+Pieces = AsyncGenerator[str | ConversationTurn | Reply, None]
+
+
+async def _logged(
+    log: ConversationLog | None, message: str, first: str | ConversationTurn | Reply, pieces: Pieces
+) -> Pieces:
+    """The pieces, from the first on; the reply is written to the log before anybody gets it."""
+    async with aclosing(pieces):
+        piece: str | ConversationTurn | Reply | None = first
+        while piece is not None:
+            if log is not None and isinstance(piece, Reply) and not piece.replayed:
+                log.write(
+                    "turn",
+                    piece.conversation_id,
+                    turn_count=piece.turn_count,
+                    message=message,
+                    response=piece.response,
+                    steps=piece.steps,
+                )
+            yield piece
+            piece = await anext(pieces, None)
+
+
+async def _events(pieces: Pieces, request_id: str) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pieces):
+        try:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield event({"text": piece}, "delta")
+                elif isinstance(piece, Reply):
+                    yield event(piece.to_dict(), "done")
+                else:
+                    yield event(piece.to_dict(), "tool")
+        except ServeError as error:
+            yield event(problem(error, request_id), "error")

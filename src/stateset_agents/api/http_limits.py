@@ -1,0 +1,53 @@
+"""How much one request may take.
+
+Invariant: every size that a client chooses has a bound that is checked before the work begins, so that no request costs
+more memory or time than these numbers say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ..core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class HttpLimits:
+    """Bounds of requests and connections.
+
+    Attributes:
+        body_bytes: of a request's body, counted as they arrive.
+        json_depth: levels of objects and lists in it.
+        json_values: numbers, texts, objects and lists in it.
+        text_characters: of one text in it.
+        header_seconds: from a connection's first byte to the end of a request's headers, and to its first byte.
+        body_seconds: for the whole body to arrive.
+        idle_seconds: that a connection is kept between two requests.
+        connections: open at once; more are closed at once.
+        new_tokens: most that a client may ask of one reply.
+        choices: replies to one chat completion request (`n`).
+        stop_texts: that end a reply (`stop`).
+        tools: that a chat completion request may offer.
+    """
+
+    body_bytes: int = 1_048_576
+    json_depth: int = 32
+    json_values: int = 20_000
+    text_characters: int = 200_000
+    header_seconds: float = 10.0
+    body_seconds: float = 20.0
+    idle_seconds: float = 75.0
+    connections: int = 2048
+    new_tokens: int = 4096
+    choices: int = 8
+    stop_texts: int = 4
+    tools: int = 64
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{field.name} is {getattr(self, field.name)!r}; it must be a number above 0"
+            for field in fields(self)
+            if not getattr(self, field.name) > 0
+        ]
+        if problems:
+            raise ConfigError(*problems)

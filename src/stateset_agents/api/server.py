@@ -1,0 +1,162 @@
+"""The process that serves: from its socket to its end.
+
+Invariant: SIGTERM loses no turn. First `/readyz` says no and new turns are refused, then those that run are waited for,
+what is left after `shutdown_seconds` ends with an error its client can read, and then the process ends with exit code
+0. A second signal ends it at once. SIGHUP puts another checkpoint in the place of the one that is served, or leaves
+everything as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from ..core.errors import EXIT_INTERRUPTED, ConfigError
+from .connections import connections_with
+from .service import Service
+
+logger = logging.getLogger(__name__)
+
+_LAST_BYTES_SECONDS = 5
+"""For responses that are made to reach clients that read slowly."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, whose signals are ours.
+
+    Args:
+        service: what is served.
+        shutdown_seconds: that turns have to finish after SIGTERM.
+    """
+
+    def __init__(self, service: Service, shutdown_seconds: float) -> None:
+        limits = service.door.limits
+        config = uvicorn.Config(
+            service.app(),
+            http=connections_with(limits),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            server_header=False,
+            proxy_headers=False,
+            access_log=False,
+            log_config=None,
+            backlog=2048,
+            timeout_keep_alive=int(limits.idle_seconds),
+            timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
+        )
+        super().__init__(config)
+        self._service = service
+        self._shutdown_seconds = shutdown_seconds
+        self._ending: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def serve_until_ended(self, listening: socket.socket) -> None:
+        """Serve: at once, with the model loaded meanwhile.
+
+        Raises:
+            StatesetError: it cannot be loaded.
+        """
+        serving = asyncio.create_task(self.serve([listening]))
+        loading = asyncio.create_task(self._service.open())
+        try:
+            await asyncio.wait([serving, loading], return_when=asyncio.FIRST_COMPLETED)
+            if loading.done() and loading.exception() is not None:
+                self.should_exit = True
+            await serving
+            if loading.done():
+                loading.result()
+        finally:
+            loading.cancel()
+            await asyncio.wait([loading])
+            if self._reloading is not None:
+                self._reloading.cancel()
+            await self._service.close()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals in the event loop, where what they start can wait."""
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handled = {signal.SIGTERM: self.end, signal.SIGINT: self.end, signal.SIGHUP: self.reload}
+        for number, handler in handled.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+    def end(self) -> None:
+        """Begin to end; a second call ends at once."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        else:
+            logger.warning("stopping at once: what runs is cut; nothing that was acknowledged is lost")
+            logging.shutdown()
+            os._exit(EXIT_INTERRUPTED)
+
+    def reload(self) -> None:
+        """Take another checkpoint, unless that is being done."""
+        if self._ending is not None:
+            return
+        if self._reloading is not None and not self._reloading.done():
+            logger.warning("a checkpoint is being loaded already")
+            return
+        self._reloading = asyncio.create_task(self._service.reload())
+
+    async def _end(self) -> None:
+        try:
+            await self._service.drain(self._shutdown_seconds)
+        except Exception:
+            logger.exception("the server could not end in order")
+        finally:
+            self.should_exit = True
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: the address cannot be had; the message says which port could.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host} is no address of this machine: {error}") from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(_why_not(host, port, error)) from None
+    return listening
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    other = 8080 if port < 1024 or port == 8000 else port + 1
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is in use by another program; choose another one: --port {other}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} is for root alone (permission denied); choose one from 1024 on: --port {other}"
+    return f"cannot listen at {host}, port {port}: {error.strerror}"
+
+
+def url_of(host: str, listening: socket.socket) -> str:
+    """Where a server that listens there is found."""
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"http://{name}:{listening.getsockname()[1]}"
