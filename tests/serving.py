@@ -28,7 +28,8 @@ HI = [{"role": "user", "content": "Hi"}]
 
 def service_of(folder: Path, model: str | MultiTurnAgent = "stub://Hello there", **settings: Any) -> Service:
     """A service that is not open: of a model by its name, or of an agent."""
-    agent = MultiTurnAgent.from_model(model, max_new_tokens=12) if isinstance(model, str) else model
+    longest = 12 if model == "tiny" else 256
+    agent = MultiTurnAgent.from_model(model, max_new_tokens=longest) if isinstance(model, str) else model
     return Service("agent", Opened(agent, 7), SqliteStore(folder / "conversations.sqlite3"), **settings)
 
 

@@ -26,7 +26,7 @@ from .exchange import Exchange
 from .http_limits import HttpLimits
 from .metrics import Metrics
 from .problems import from_validation, wire_form
-from .refusals import MalformedJson, MethodNotAllowed, NoSuchPath
+from .refusals import Crashed, MalformedJson, MethodNotAllowed, NoSuchPath
 from .responses import Problem
 
 _METHODS = ("GET", "POST", "DELETE")
@@ -93,7 +93,7 @@ def create_routes(routers: Iterable[APIRouter]) -> FastAPI:
     async def refused(request: Request, error: Exception) -> Response:
         return _response(error if isinstance(error, ServeError) else _translated(error), request)
 
-    for kind in (ServeError, RequestValidationError, HTTPException):
+    for kind in (ServeError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refused)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app
@@ -109,7 +109,7 @@ def _translated(error: Exception) -> ServeError:
             return MethodNotAllowed((error.headers or {}).get("Allow", ""))
         if error.status_code == 400:
             return MalformedJson()
-    raise error
+    return Crashed()  # starlette raises the error again, for `Exchange` to log
 
 
 def _response(error: ServeError, request: Request) -> Response:

@@ -158,7 +158,7 @@ async def _choice(begun: Begun, request: GenerationRequest, index: int) -> Async
                 break
             safe = stops.safe(text)
             if asked.form is not None:
-                safe = min(safe, len(asked.form.speech(text)))
+                safe = min(safe, len(_speech(asked, text)))
             if safe > shown:
                 upto = next((at for at, start in enumerate(starts) if start >= safe), len(starts))
                 yield Piece(index, text[shown:safe], tuple(tokens[pending:upto]))

@@ -53,10 +53,11 @@ class Exchange:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8)
         scope["state"] = {"request_id": request_id}
-        status = 0
+        status, whole = 0, False
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
+            whole = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = [(b"x-request-id", request_id.encode()), *_HEADERS]
@@ -75,7 +76,8 @@ class Exchange:
             logger.exception("request %s failed", request_id)
             if status:  # the response has begun, and its client must not take it for whole
                 raise
-            await answer(Crashed(), scope, noted)
+            if not status:
+                await answer(Crashed(), scope, noted)
         finally:
             self._count(scope, status, time.perf_counter() - begun)
 

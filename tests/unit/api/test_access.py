@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 
 import stateset_agents.api
+from serving import HI, client, service_of
 from stateset_agents.api.access import Tokens, is_loopback, parse_origins, read_tokens
 from stateset_agents.api.app import Door
 from stateset_agents.core.errors import ConfigError
-
-from serving import HI, client, service_of
 
 BODIES = {
     ("POST", "/chat/start"): {},
@@ -185,10 +184,6 @@ def test_origins_are_read_as_they_are_documented():
     ]
 
 
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True)]
-    + [("0.0.0.0", False), ("::", False), ("192.168.0.4", False), ("example.com", False), ("", False)],
-)
-def test_only_this_machine_reaches_loopback(host: str, local: bool):
-    assert is_loopback(host) is local
+def test_only_this_machine_reaches_loopback():
+    assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.0.4", "example.com", "localhost.evil.test", ""]))  # noqa: S104

@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from serving import client, service_of
 from stateset_agents.api.app import Door
 from stateset_agents.api.http_limits import HttpLimits
 from stateset_agents.core.errors import ConfigError
-
-from serving import client, service_of
 
 JSON = {"Content-Type": "application/json"}
 SMALL = Door(limits=HttpLimits(body_bytes=1000, json_depth=5, json_values=50, text_characters=100))
