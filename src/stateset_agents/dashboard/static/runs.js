@@ -1,0 +1,77 @@
+// All runs side by side, and the curves of those that are chosen.
+
+import { ask, isExport } from "./source.js";
+import { choice, fill, h, table } from "./dom.js";
+import { PALETTE, dash, figure, joined, spark } from "./charts.js";
+import { ago, number, percent } from "./format.js";
+import { chip, lastSign } from "./status.js";
+
+const AGAIN = 5000;
+const COMPARED = 6;
+
+/** The first page. */
+export async function showRuns(context) {
+  const chosen = new Set((context.parameters.get("compare") ?? "").split("|").filter(Boolean));
+  let key = context.parameters.get("key") ?? "reward_mean";
+  const list = h("section", {});
+  const compared = h("section", { "aria-label": "Chosen runs, compared" });
+
+  async function compare() {
+    const names = [...chosen].slice(0, COMPARED);
+    if (!names.length) { fill(compared); return; }
+    const found = await Promise.all(names.map((run) => ask("series", { run, keys: key, points: 600 }).catch(() => null)));
+    if (context.gone()) return;
+    const kept = names.map((name, place) => [name, found[place]]).filter(([, one]) => one?.series[key]);
+    const data = kept.length ? joined(kept.map(([, one]) => [one.step, one.series[key].mean])) : [[]];
+    const overview = await ask("overview", { run: names[0] });
+    const keys = overview.keys.filter((name) => name !== "updated");
+    fill(compared,
+      h("h2", {}, "Compared"),
+      h("div", { class: "bar" },
+        choice("Measure", keys.map((name) => [name, name]), key, (value) => { key = value; compare(); }),
+        h("span", { class: "quiet" }, `${names.length} of at most ${COMPARED} runs`)),
+      kept.length
+        ? figure({
+          title: key, wide: true, height: 260, x: data[0],
+          curves: kept.map(([name], place) => ({ label: name, values: data[place + 1], colour: PALETTE[place], dash: dash(place), width: 2 })),
+        })
+        : h("p", { class: "quiet" }, "None of these runs measured that."));
+  }
+
+  async function refresh() {
+    const { folder, runs } = await ask("runs");
+    if (context.gone()) return;
+    const focused = document.activeElement?.dataset?.run;
+    fill(list,
+      h("h1", {}, folder, " ", h("span", { class: "quiet" }, `${runs.length} ${runs.length === 1 ? "run" : "runs"}`)),
+      table("Runs", ["Compare", "Run", "Status", "Step", "Reward", "Its course", "Success", "Evaluated", "Last checkpoint", "Last sign"],
+        runs.map((run) => [
+          h("input", {
+            type: "checkbox", checked: chosen.has(run.name), "aria-label": `Compare ${run.name}`, "data-run": run.name,
+            disabled: !chosen.has(run.name) && chosen.size >= COMPARED,
+            on: { change: (event) => { chosen[event.target.checked ? "add" : "delete"](run.name); refresh(); compare(); } },
+          }),
+          h("a", { href: context.address(run.name, "learning") }, run.name),
+          chip(run.status),
+          h("td", { class: "number" }, number(run.step)),
+          h("td", { class: "number" }, number(run.reward)),
+          spark(run.spark, `reward of ${run.name} over its steps`),
+          h("td", { class: "number" }, percent(run.success)),
+          h("td", { class: "number" }, number(run.evaluated)),
+          run.checkpoint ? `step ${number(run.checkpoint.step)}, ${ago(run.checkpoint.age)}` : "none yet",
+          lastSign(run.status),
+        ]), { class: "runs" }));
+    if (focused) list.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  await refresh();
+  if (context.gone()) return;
+  fill(context.main, list, compared);
+  await compare();
+  if (!isExport) {
+    const timer = setInterval(() => {
+      if (!document.hidden) refresh().catch((error) => context.say(error.message));
+    }, AGAIN);
+    context.onLeave(() => clearInterval(timer));
+  }
+}
