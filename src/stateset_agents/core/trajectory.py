@@ -186,6 +186,10 @@ class MultiTurnTrajectory:
         success: the environment's or scenario's criterion, or None if neither states one.
         error: what went wrong, for an outcome that is not scored.
         edited_turns: assistant turns whose text code wrote or edited (mask 0).
+        advantages: what an update made of each assistant turn: the mean advantage of its trained tokens, None where none
+            is trained; empty before an update.
+        tokens: the same token by token, of some conversations only: for each row its `pieces` of text and their `mask`,
+            `advantages` and `logprobs`, and how many tokens were `cut` off.
         metadata: free; under "reward" what the reward added, its `unscored` the reason for a reward of None; under
             "user" who answered the agent, where that was no script: kind, model, temperature, seed, and as `unheard`
             what it said that the agent did not get to hear.
@@ -203,6 +207,8 @@ class MultiTurnTrajectory:
     success: bool | None = None
     error: str | None = None
     edited_turns: int = 0
+    advantages: list[float | None] = field(default_factory=list)
+    tokens: list[dict[str, Any]] = field(default_factory=list, repr=False)
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -261,6 +267,10 @@ class MultiTurnTrajectory:
             data["unscored"] = str(unscored)
         if self.edited_turns:
             data["edited_turns"] = self.edited_turns
+        if self.advantages:
+            data["advantages"] = self.advantages
+        if self.tokens:
+            data["tokens"] = self.tokens
         if tokens:
             data["rows"] = [row.to_dict() for row in self.rows]
         return data

@@ -20,11 +20,11 @@ from ..core.errors import CheckpointError
 from ..core.yaml_strict import YamlProblem, parse_yaml
 from ..tracking.health import assess
 from ..tracking.redaction import redact_config
-from ..tracking.run_folder import CONFIG, METRICS, REPORT
+from ..tracking.run_folder import CONFIG, METRICS, ORIGINS, REPORT
 from .buckets import Buckets, plain
 from .conversations import GroupName, Wanted
 from .learning import judge, t_quantile
-from .metrics import MetricLog, Row, last_row, sampled_rows
+from .metrics import MetricLog, Row, last_row, parse, sampled_rows
 from .runs import Run, RunLibrary
 
 Answer = dict[str, Any]
@@ -87,7 +87,7 @@ def overview(run: Run) -> Answer:
         "complete": complete,
         "share": share,
         "last": rows[-1] if rows else None,
-        "resumed_at": status.get("resumed_at", []),
+        "resumed_at": [at for at in _list(status.get("resumed_at")) if type(at) is int],
         "checkpoints": [{"step": step, "age": _age(path)} for step, path in run.checkpoints()],
         "report": _text(run, REPORT),
     }
@@ -193,7 +193,7 @@ def config(run: Run) -> Answer:
         return {"text": None, "values": {}, "problem": f"{CONFIG}, line {problem.line}: {problem}"}
     if not isinstance(data, dict):
         return {"text": None, "values": {}, "problem": f"{CONFIG} holds no config"}
-    return {"values": _flat(redact_config(data)), "problem": None}
+    return {"values": _flat(redact_config(data)), "origins": _origins(run), "problem": None}
 
 
 def checkpoints(run: Run) -> Answer:
@@ -292,6 +292,16 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return dict(itertools.chain.from_iterable(_flat(item, f"{path}[{i}]").items() for i, item in enumerate(value)))
     return {path: value}
+
+
+def _origins(run: Run) -> dict[str, str]:
+    """Where each value was written, as far as the run noted it."""
+    found = parse((_text(run, ORIGINS) or "").encode("utf-8", "replace")) or {}
+    return {key: str(value) for key, value in found.items()}
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _text(run: Run, name: str) -> str | None:

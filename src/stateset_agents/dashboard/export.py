@@ -18,6 +18,7 @@ import numpy as np
 from ..core.errors import ConfigError
 from ..tracking.disk import explained
 from ..tracking.jsonl import to_line
+from ..tracking.status import timestamp
 from . import answers
 from .conversations import Wanted
 from .page_files import page_files
@@ -67,7 +68,7 @@ def write_export(folder: Path, target: Path) -> str:
         sources = {name: path.read_text(encoding="utf-8") for name, path in files.items() if "/" not in name}
         (target / "app.js").write_text(bundle(sources, "app.js"), encoding="utf-8")
         found = {run.name: _answers(run, place, target) for place, run in enumerate(library.runs())}
-        data = {"runs": answers.runs(library), "answers": found}
+        data = {"at": timestamp().replace("T", " "), "runs": answers.runs(library), "answers": found}
         (target / "data.js").write_text(f"globalThis.GRPO_EXPORT = {_script(data)};\n", encoding="utf-8")
     return f"The page is {target / 'index.html'}; it opens from disk."
 

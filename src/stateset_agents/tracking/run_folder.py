@@ -6,6 +6,7 @@ that failed or was stopped before its first step leaves a folder in which the sa
 a time. So a reader, or a run that continues after `kill -9`, always finds whole lines and whole files.
 
     config.yaml          the resolved configuration
+    config_origins.json  where each value of it was written
     metrics.jsonl        one object for each step; evaluations add `eval_*` keys to their step's object
     trajectories.jsonl   one conversation a line
     status.json          running, finished, failed or interrupted; when; how far
@@ -44,8 +45,21 @@ LOCK = "run.lock"
 REPORT = "report.txt"
 STARTED_FROM = "started_from.txt"
 TRACKERS = "trackers.json"
+ORIGINS = "config_origins.json"
+"""Dotted key of the config to where its value was written."""
 
-OWN_NAMES = (STATUS, CONFIG, METRICS, TRAJECTORIES, CHECKPOINTS, FINAL_MODEL, REPORT, STARTED_FROM, TRACKERS)
+OWN_NAMES = (
+    STATUS,
+    CONFIG,
+    ORIGINS,
+    METRICS,
+    TRAJECTORIES,
+    CHECKPOINTS,
+    FINAL_MODEL,
+    REPORT,
+    STARTED_FROM,
+    TRACKERS,
+)
 HEARTBEAT_SECONDS = 5.0
 GO_ON = (
     "continue it with --resume (in Python: resume=True), or choose another folder with --output-dir (in Python: "
@@ -64,6 +78,7 @@ class RunFolder:
         self._metrics: JsonlLog | None = None
         self._trajectories: JsonlLog | None = None
         self._step = 0
+        self._resumed_at: tuple[int, ...] = ()
         self._started = timestamp()
         self._last_beat = float("-inf")
         self._begun: Literal["", "in a folder", "with its folder"] = ""
@@ -148,6 +163,7 @@ class RunFolder:
             )
         status = folder.status
         folder._step = status.step if status else 0
+        folder._resumed_at = tuple(status.resumed_at) if status else ()
         return folder
 
     # Reading
@@ -243,6 +259,7 @@ class RunFolder:
             if not evaluated:
                 trajectories.truncate_from(lambda row: row.get("step") == step and row.get("phase") == "eval")
         self._step = step
+        self._resumed_at = (*(earlier for earlier in self._resumed_at if earlier < step), *([step] if step else []))
         self.set_status("running")
 
     def set_status(self, state: State, message: str = "") -> None:
@@ -341,7 +358,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove the files of a run that made no step. The status goes last: until then it is known for such a run."""
-        for name in (STARTED_FROM, CONFIG, METRICS, TRAJECTORIES):
+        for name in (STARTED_FROM, CONFIG, ORIGINS, TRACKERS, METRICS, TRAJECTORIES):
             (self.path / name).unlink(missing_ok=True)
         if self.checkpoints_dir.is_dir():
             self.checkpoints_dir.rmdir()
@@ -358,7 +375,16 @@ class RunFolder:
 
     def _write_status(self, state: State, message: str) -> None:
         message = Redactor.from_environment()(message)
-        status = RunStatus(state, self._step, self._started, timestamp(), os.getpid(), socket.gethostname(), message)
+        status = RunStatus(
+            state,
+            self._step,
+            self._started,
+            timestamp(),
+            os.getpid(),
+            socket.gethostname(),
+            message,
+            self._resumed_at,
+        )
         write_status(self.path, status)
         self._last_beat = time.monotonic()
 

@@ -32,6 +32,7 @@ class RunStatus:
         pid: the writer, on `host`.
         host: name of the machine.
         message: why a run failed, or how to continue it.
+        resumed_at: the steps after which it was taken up again, in order.
     """
 
     state: State
@@ -41,6 +42,7 @@ class RunStatus:
     pid: int
     host: str
     message: str = ""
+    resumed_at: tuple[int, ...] = ()
 
 
 def read_status(path: str | os.PathLike[str]) -> RunStatus | None:

@@ -22,7 +22,7 @@ from ..checkpoints import clean_stale_temporaries
 from ..core.errors import ConfigError, Interrupted, is_out_of_memory
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
-from ..tracking.run_folder import CONFIG, REPORT, RunFolder
+from ..tracking.run_folder import CONFIG, ORIGINS, REPORT, RunFolder
 from ..tracking.sinks import Sinks, chosen_sinks
 from .announce import announce
 from .beforehand import require_memory, require_possible
@@ -68,6 +68,8 @@ async def _execute(run: Run) -> RunReport:
         say = _journal(run, folder, progress)
         announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say, data)
         last = None
+        if folder is not None and run.source is not None:
+            folder.write_text(ORIGINS, json.dumps(dict(run.source.origins), indent=1, ensure_ascii=False) + "\n")
         if folder is not None:
             clean_stale_temporaries(folder.checkpoints_dir)
             if run.resume:

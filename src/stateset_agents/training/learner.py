@@ -25,6 +25,7 @@ from ..models.allocation import keep_freed_memory
 from .comparison import Comparison, compares, observed, settled
 from .compute import compute_dtype
 from .conversations import Conversation, conversations_of
+from .credit import Credit
 from .forward import Forward
 from .logprobs import chosen_logprobs
 from .measures import Pass, StepMetrics
@@ -59,6 +60,7 @@ class Learner:
         note: a sentence for the user where that is not what was asked for, or None.
         weights: the float32 masters.
         steps: how many were made; those without an update count.
+        credit: what the last one made of its conversations; None before the first.
 
     Raises:
         ConfigError: the temperature is 0.
@@ -113,6 +115,7 @@ class Learner:
             fused=True,
         )
         self.steps = 0
+        self.credit: Credit | None = None
 
     def _frozen_copy(self) -> PackedModel:
         frozen = copy.deepcopy(self._loaded.model).requires_grad_(False).eval()
@@ -167,6 +170,7 @@ class Learner:
             talks = conversations_of(groups, self.config, max_new_tokens)
             self._ranks.require_same(itertools.chain(self._loaded.model.parameters(), self._trained().values()), talks)
             samples = self._samples(talks, max_tokens)
+            self.credit = Credit(talks, samples)
             if samples:
                 self._train(samples, metrics)
         self.steps += 1

@@ -34,6 +34,7 @@ from ..tracking.progress import Progress
 from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import Sinks
 from .callbacks import Callback
+from .credit import is_spelled
 from .from_config import build_records
 from .learner import Learner
 from .measures import StepMetrics
@@ -358,11 +359,22 @@ class Trainer:
         if self._source.data is None:
             self._stated |= {episode.success is not None for group in groups for episode in group.trajectories}
             if self.parts.folder is not None:
+                self._note_credit(groups)
                 self.parts.folder.log_trajectories(self.steps, groups)
             self.parts.sinks.sample(self.steps, groups)
         if self.steps == 1:
             require_something_to_learn(groups, trains=self.learner is not None)
         await self._complete(row)
+
+    def _note_credit(self, groups: Sequence[TrajectoryGroup]) -> None:
+        """Write into the conversations what the update made of them."""
+        learner, loaded = self.learner, self.agent.runtime.model
+        if learner is None or learner.credit is None or loaded is None:
+            return
+        spelled = next((group for group in groups if group.teaches), None)
+        if not is_spelled(self.steps, self.config.plan.total_steps):
+            spelled = None
+        learner.credit.note(spelled, lambda token: str(loaded.tokenizer.decode([token])))
 
     async def _complete(self, row: dict[str, Any]) -> None:
         """What follows the update: evaluation, log, verdict, checkpoint."""

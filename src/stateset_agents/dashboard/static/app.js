@@ -1,6 +1,7 @@
 // Which page the address means, and what all pages share: the trail, the theme, how to leave a page.
 
 import { fill, h } from "./dom.js";
+import { exportedAt } from "./source.js";
 import { showRuns } from "./runs.js";
 import { showRun } from "./run.js";
 
@@ -32,7 +33,7 @@ async function show() {
   leave();
   leave = () => {};
   const at = place();
-  say("");
+  say(exportedAt ? `As of ${exportedAt}` : "");
   const crumbs = [h("a", { href: "#/" }, "Runs")];
   if (at.kind === "run") crumbs.push(h("span", { class: "slash", "aria-hidden": true }, "/"), h("b", {}, at.name));
   fill(trail, crumbs);

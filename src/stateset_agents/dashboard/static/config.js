@@ -13,7 +13,7 @@ export async function showConfig(context) {
   let words = "";
   const values = h("div", {});
   const bar = h("div", { class: "bar" });
-  const kept = h("section", { "aria-label": "Checkpoints" });
+  const kept = h("div", {});
 
   async function drawValues() {
     const against = other ? await ask("config", { run: other }) : null;
@@ -27,7 +27,13 @@ export async function showConfig(context) {
       against && h("p", { class: "quiet" }, shown.length ? `${shown.length} values differ.` : "No value differs."),
       shown.length > 0 && table("Config", ["Key", name, ...(against ? [other] : origin ? ["Origin"] : [])],
         shown.map((key) => [h("th", { scope: "row", class: "key" }, key), h("code", {}, text(own.values[key])),
-          ...(against ? [h("code", {}, text(against.values[key]))] : origin ? [h("span", { class: "quiet" }, own.origins[key] ?? "")] : [])])));
+          ...(against ? [h("code", {}, text(against.values[key]))] : origin ? [h("span", { class: "quiet" }, originOf(key))] : [])])));
+  }
+
+  /** Where a value was written: by its own name, or with what it is part of. */
+  function originOf(key) {
+    for (let part = key; part; part = part.replace(/(^|\.|\[)[^.[]*$/, "")) if (own.origins[part]) return own.origins[part];
+    return "default";
   }
 
   function drawBar() {

@@ -5,6 +5,9 @@ const exported = globalThis.GRPO_EXPORT ?? null;
 /** Whether this page was exported: nothing changes, and nothing can be computed. */
 export const isExport = exported !== null;
 
+/** When it was, in words. */
+export const exportedAt = exported?.at ?? "";
+
 /** Asks a question; rejects with a sentence. */
 export async function ask(question, parameters = {}) {
   const asked = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
