@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.trajectory import ConversationTurn
 from .conversation_log import ConversationLog
-from .conversations import Conversations, Reply
+from .conversations import Conversations
 from .errors import ServeError
 from .problems import problem
+from .replies import Reply
 from .responses import problems
 from .sse import EventStream, event
 

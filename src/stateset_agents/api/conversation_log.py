@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import RunFolderError
-from ..tracking.redaction import MASK, Redactor
+from ..core.secrets import MASK, Redactor
 
 logger = logging.getLogger(__name__)
 

@@ -186,8 +186,8 @@ class MultiTurnTrajectory:
         success: the environment's or scenario's criterion, or None if neither states one.
         error: what went wrong, for an outcome that is not scored.
         edited_turns: assistant turns whose text code wrote or edited (mask 0).
-        advantages: what an update made of each assistant turn: the mean advantage of its trained tokens, None where none
-            is trained; empty before an update.
+        advantages: what an update made of each assistant turn: the mean advantage of its trained tokens, None where
+            none is trained; empty before an update.
         tokens: the same token by token, of some conversations only: for each row its `pieces` of text and their `mask`,
             `advantages` and `logprobs`, and how many tokens were `cut` off.
         metadata: free; under "reward" what the reward added, its `unscored` the reason for a reward of None; under
