@@ -422,6 +422,15 @@ async def test_a_model_that_does_not_fit_is_refused_with_what_would(tmp_path):
         await run(tmp_path / "run", agent=agent)
 
 
+async def test_a_step_that_does_not_fit_is_refused_before_a_model_is_loaded(tmp_path):
+    """Mutation: the weights alone are counted."""
+    untouched = tiny()
+    with pytest.raises(ModelError, match=r"tiny fits here, but one step of training does not: .*a step .*Lower batch"):
+        await run(tmp_path / "run", agent=untouched, batch_size=10**9)
+    assert not untouched.initialized
+    assert not (tmp_path / "run").exists()
+
+
 async def test_a_stub_has_nothing_to_train(tmp_path):
     with pytest.raises(ModelError, match="has no weights"):
         await run(tmp_path / "run", agent=MultiTurnAgent(AgentConfig(model_name="stub://echo")))

@@ -216,7 +216,7 @@ def choose_dtype(dtype: str, facts: ModelFacts, *, on_gpu: bool) -> str:
 def _step_does_not_fit(name: str, needed: MemoryEstimate, memory: Memory) -> str:
     return (
         f"{name} fits here, but one step of training does not: it needs about {needed}; this machine has {memory}. "
-        "Lower batch_size, gradient_accumulation_steps, max_concurrent or max_new_tokens, or set "
+        "Lower batch_size, gradient_accumulation_steps, max_new_tokens or, where there is one, max_concurrent, or set "
         "gradient_checkpointing: true."
     )
 

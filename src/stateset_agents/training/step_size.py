@@ -57,6 +57,7 @@ class StepSize:
         dtype: in which the model is loaded.
         adapters: whether only adapters are trained.
         reference: whether there is a KL to a reference.
+        recasts: whether frozen weights that were loaded in float32 are kept in bfloat16 too.
     """
 
     opening: int
@@ -70,6 +71,7 @@ class StepSize:
     dtype: str
     adapters: bool
     reference: bool
+    recasts: bool = True
 
     @classmethod
     def of(
@@ -89,7 +91,7 @@ class StepSize:
         """
         per_step = config.plan.conversations_per_step
         if records is None:
-            opening, rest = _played(agent, environment)
+            opening, rest = played(agent, environment)
         else:
             opening, rest = _read(records)
             per_step *= len(records[0].answers)
@@ -132,7 +134,7 @@ class StepSize:
         count = 0
         if self.reference and not self.adapters:
             count += 2 if self.half else 4
-        if self.adapters and self.half and choose_dtype(self.dtype, facts, on_gpu=on_gpu) == "float32":
+        if self.recasts and self.adapters and self.half and choose_dtype(self.dtype, facts, on_gpu=on_gpu) == "float32":
             count += 2  # the learner computes in bfloat16, and keeps what was loaded for the end
         if self.half and not on_gpu and facts.parameters < SMALL_MODEL and available():
             count += 2  # the engine's layout, which goes when the weights have changed
@@ -152,8 +154,8 @@ def _scripts(environment: Environment) -> list[tuple[str, ...]]:
     return [scenario.user_responses for scenario in environment.scenarios]
 
 
-def _played(agent: AgentConfig, environment: Environment) -> tuple[int, int]:
-    """Tokens of the opening and of the rest of a conversation, on average over the scenarios."""
+def played(agent: AgentConfig, environment: Environment) -> tuple[int, int]:
+    """Tokens of the opening and of the rest of a conversation, on average over the environment's scenarios."""
     scripts = [script[: environment.max_turns] for script in _scripts(environment)]
     turns = _mean([len(script) for script in scripts]) if scripts else environment.max_turns * _TAKEN
     told = _tokens(agent.system_prompt or "")

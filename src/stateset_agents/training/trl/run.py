@@ -52,6 +52,7 @@ from .plan import TRLPlan, make_plan
 from .player import Player, speaking
 from .reporter import Reporter
 from .rewards import given_reward
+from .step import step_of
 from .weights import ModelUnderTraining
 
 log = logging.getLogger(__name__)
@@ -211,6 +212,7 @@ class TRLRun:
             bits=self.config.bits if self._waits_in_main_memory() else None,
             dtype=agent.config.dtype,
             device=agent.config.device,
+            step=step_of(self.config, agent.config, self.environment, choose_device(device)),
             trust_remote_code=agent.config.trust_remote_code,
         )
 

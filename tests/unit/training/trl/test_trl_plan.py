@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
+from stateset_agents import AgentConfig, ConversationEnvironment
+from stateset_agents.models.facts import ModelFacts
+from stateset_agents.models.memory import GIB, Memory
 from stateset_agents.training import TRLGRPOConfig
 from stateset_agents.training.trl.plan import make_plan
+from stateset_agents.training.trl.step import step_of
 
 
 def numbers(**fields):
@@ -33,3 +39,22 @@ def test_passes_are_rounded_up_until_a_round_holds_whole_groups(batch, accumulat
 
 def test_each_round_is_used_for_as_many_steps_as_there_are_iterations():
     assert numbers(num_episodes=32, num_iterations=3) == (16, 4, 16, 2, 6)
+
+
+def test_the_size_of_a_step_is_that_of_the_plan_and_the_scenarios():
+    config = TRLGRPOConfig(
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=3,
+        num_generations=4,
+        beta=0.1,
+        max_completion_length=40,
+    )
+    environment = ConversationEnvironment([{"user_responses": ["x" * 40, "y" * 80]}], max_turns=2)
+    size = step_of(config, AgentConfig("tiny", system_prompt="s" * 60), environment, "cpu")
+    # An opening of 15 + 10 tokens; two turns of 20 tokens, half of what they may be, and a second line of 20.
+    assert (size.opening, size.rest) == (25, 60)
+    # Three passes of two are no whole groups of four: four passes are.
+    assert (size.per_pass, size.per_step, size.in_flight, size.group) == (2, 8, 8, 1)
+    assert (size.half, size.adapters, size.reference, size.recomputes) == (False, True, True, True)
+    facts, gpu = ModelFacts(1000, "float32", hidden=10, layers=4), Memory("a GPU", 8 * GIB, 8 * GIB)
+    assert replace(size, half=True)(facts, gpu).copies == 0  # computed under autocast, of the weights as they are
