@@ -75,3 +75,17 @@ class Held(MultiTurnAgent):
 
 def said(history):
     return [(turn.role, turn.content) for turn in history.turns]
+
+
+def held():
+    """A `Held` agent whose engine says what the user said."""
+    agent = Held()
+    agent.runtime = stub().runtime
+    return agent
+
+
+async def until(condition):
+    """Wait for something that no event tells of."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)

@@ -332,7 +332,7 @@ async def test_a_streamed_turn_shows_calls_before_they_are_made_and_is_the_turn_
     assert said(turn.steps) == [("assistant", f"I look it up.\n{CALL}"), ("tool", "$3")]
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == "I look it up.\nIt costs $3."
     whole = await agent.process_turn([], "How much is the tea?")
-    assert [step.bare() for step in [*whole.steps, whole]] == [step.bare() for step in [*turn.steps, turn]]
+    assert said([*whole.steps, whole]) == said([*turn.steps, turn])
 
 
 async def test_a_streamed_reply_of_calls_that_were_not_made_says_nothing():

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from api_parts import HandClock, Held, said, serving, stub
+from api_parts import HandClock, held, said, serving, stub, until
 from stateset_agents.agents import Agent, AgentConfig, MultiTurnAgent, ToolAgent
 from stateset_agents.api import SqliteStore, owner_of
 from stateset_agents.api.errors import (
@@ -750,15 +750,3 @@ async def test_every_error_has_a_slug_and_a_status_of_its_case():
         "detail": "x",
         "retry_after": 2,
     }
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - nothing tells of a count
-            await asyncio.sleep(0.001)
-
-
-def held():
-    agent = Held()
-    agent.runtime = stub().runtime
-    return agent
