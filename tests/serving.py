@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def service_of(folder: Path, model: str | MultiTurnAgent = "stub://Hello there",
     """A service that is not open: of a model by its name, or of an agent."""
     longest = 12 if model == "tiny" else 256
     agent = MultiTurnAgent.from_model(model, max_new_tokens=longest) if isinstance(model, str) else model
-    return Service("agent", Opened(agent, 7), SqliteStore(folder / "conversations.sqlite3"), **settings)
+    return Service("agent", Opened(agent, 7), partial(SqliteStore, folder / "conversations.sqlite3"), **settings)
 
 
 @asynccontextmanager

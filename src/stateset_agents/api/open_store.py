@@ -6,18 +6,23 @@ and no file of that name is made.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 
 from ..core.errors import ConfigError
+from .postgres_store import PostgresStore
 from .sqlite_store import SqliteStore
 from .store import ConversationStore
+from .watch import Observe, ignore
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://")
 
 
-def open_store(where: str) -> ConversationStore:
+def open_store(where: str, observe: Observe = ignore) -> ConversationStore:
     """The store, which is not opened yet.
+
+    Args:
+        where: a file, or an address.
+        observe: hears how long each operation takes.
 
     Raises:
         ConfigError: there is no store of this kind, or what it needs is not installed.
@@ -26,11 +31,7 @@ def open_store(where: str) -> ConversationStore:
     if address is None:
         if not where.strip():
             raise ConfigError("--store is empty (a variable that is not set?); name a file, or leave it out")
-        return SqliteStore(where)
+        return SqliteStore(where, observe)
     if address[1] not in ("postgresql", "postgres"):
         raise ConfigError(f"--store: there is no store for {address[1]}://; name a file, or postgresql://...")
-    if importlib.util.find_spec("psycopg") is None:
-        raise ConfigError('--store postgresql://... needs psycopg: pip install "grpo-agent-framework[postgres]"')
-    from .postgres_store import PostgresStore
-
-    return PostgresStore(where)
+    return PostgresStore(where, observe=observe)

@@ -30,6 +30,7 @@ from .metrics import Metrics
 from .openai_routes import openai_routes
 from .status_routes import status_routes
 from .store import ConversationStore
+from .watch import Observe
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Service:
     Args:
         model: name under which the agent is served.
         opened: the checkpoint.
-        store: where conversations are kept.
+        make_store: makes what keeps conversations; it is told who hears of its times.
         door: how requests come in.
         limits: how much of everything.
         greeting: what conversations begin with; "" for nothing.
@@ -73,7 +74,7 @@ class Service:
 
     model: str
     opened: Opened
-    store: ConversationStore
+    make_store: Callable[[Observe], ConversationStore]
     door: Door = field(default_factory=Door)
     limits: ServeLimits = field(default_factory=ServeLimits)
     greeting: str = GREETING
@@ -84,7 +85,11 @@ class Service:
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.model)
         self.conversations = Conversations(
-            self.opened.agent, self.store, self.limits, greeting=self.greeting, observe=self.metrics.observe
+            self.opened.agent,
+            self.make_store(self.metrics.observe),
+            self.limits,
+            greeting=self.greeting,
+            observe=self.metrics.observe,
         )
         self.condition = Condition(self.model, version=self.opened.version)
         self.condition.checks |= {"engine": self._engine, "store": self._store, "queue": self._queue}

@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -212,7 +213,7 @@ def serve(
         service = Service(
             model=model_id or _name_of(checkpoint_path),
             opened=first,
-            store=open_store(store or str(Path(FOLDER) / "conversations.sqlite3")),
+            make_store=partial(open_store, str(Path(FOLDER) / "conversations.sqlite3") if store is None else store),
             door=door,
             limits=limits,
             greeting=GREETING if greeting is None else greeting,
