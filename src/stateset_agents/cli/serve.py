@@ -204,6 +204,7 @@ def serve(
         from ..api.conversation_log import ConversationLog
         from ..api.conversations import GREETING
         from ..api.open_store import open_store
+        from ..api.page import page_routes
         from ..api.server import Server, bound_socket, url_of
         from ..api.service import Service
 
@@ -219,6 +220,7 @@ def serve(
             greeting=GREETING if greeting is None else greeting,
             log=log,
             reopen=opened,
+            more=(page_routes(),),
         )
         with bound_socket(host, port) as listening:
             at = "" if first.version is None else f", step {first.version}"
@@ -254,6 +256,7 @@ def _door(
     from ..api.access import Tokens, is_loopback, loopback_names
     from ..api.app import Door
     from ..api.http_limits import HttpLimits
+    from ..api.page import PAGE_PATHS
 
     assert isinstance(limits, HttpLimits)  # noqa: S101 - its class is imported late, for the type checker
     tokens = Tokens(given)
@@ -268,7 +271,7 @@ def _door(
         tokens=tokens,
         hosts=frozenset(loopback_names(host)) if local else None,
         origins=origins,
-        public=("/metrics",) if metrics_public else (),
+        public=(*PAGE_PATHS, *(("/metrics",) if metrics_public else ())),
         limits=limits,
     )
 
