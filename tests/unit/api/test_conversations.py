@@ -741,7 +741,8 @@ async def test_a_service_that_is_not_open_takes_nothing(store):
 
 
 async def test_every_error_has_a_slug_and_a_status_of_its_case():
-    kinds = [ServeError, *ServeError.__subclasses__(), OutOfMemory]
+    kinds = [kind for kind in (ServeError, *subclasses(ServeError)) if "slug" in vars(kind)]
+    assert OutOfMemory in kinds
     assert len({kind.slug for kind in kinds}) == len(kinds)
     assert all(400 <= kind.status < 600 for kind in kinds)
     assert QueueFull("x", retry_after=2).to_dict() == {
@@ -750,3 +751,8 @@ async def test_every_error_has_a_slug_and_a_status_of_its_case():
         "detail": "x",
         "retry_after": 2,
     }
+
+
+def subclasses(kind):
+    """Also those of its subclasses."""
+    return [one for child in kind.__subclasses__() for one in (child, *subclasses(child))]
