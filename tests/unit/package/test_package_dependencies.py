@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 OWN = {"stateset_agents", "grpo_agent_framework"}
 NAMES = {"docstring_parser": "docstring-parser", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+NAMES |= {"prometheus_client": "prometheus-client", "psycopg_pool": "psycopg"}  # the latter as its extra `pool`
 
 
 def imported_by(file: Path) -> set[str]:
