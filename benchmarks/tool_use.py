@@ -118,7 +118,7 @@ def main() -> int:
     if not options.read:
         try:
             for seed in missing:
-                RunFolder.require_free(folder / f"seed-{seed}")
+                RunFolder.require_free(folder / f"seed-{seed}", go_on="choose another --output-dir, or move it away")
         except RunFolderError as error:
             print(error, file=sys.stderr)
             return error.exit_code
