@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ACCOUNT = "postgres"
 """Who runs it where the tests run as root, which PostgreSQL refuses to do."""
 
@@ -81,3 +83,24 @@ def postgres_server() -> Iterator[PostgresServer]:
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server, started once."""
+    pytest.importorskip("psycopg_pool", reason="psycopg is not installed")
+    reason = reason_to_skip()
+    if reason is not None:
+        pytest.skip(reason)
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_postgres(postgres):
+    """The server, with an empty database."""
+    import psycopg
+
+    with psycopg.connect(postgres.address, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS attempts, turns, conversations, schema_version")
+    return postgres

@@ -1,29 +1,9 @@
 """Stores that are real, agents that say what they are told to, and clocks that are set by hand."""
 
 import pytest
+from postgres_server import fresh_postgres, postgres
 
-
-@pytest.fixture(scope="session")
-def postgres():
-    """A PostgreSQL server, started once."""
-    from postgres_server import postgres_server, reason_to_skip
-
-    pytest.importorskip("psycopg_pool", reason="psycopg is not installed")
-    reason = reason_to_skip()
-    if reason is not None:
-        pytest.skip(reason)
-    with postgres_server() as server:
-        yield server
-
-
-@pytest.fixture
-def fresh_postgres(postgres):
-    """The server, with an empty database."""
-    import psycopg
-
-    with psycopg.connect(postgres.address, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS attempts, turns, conversations, schema_version")
-    return postgres
+__all__ = ["fresh_postgres", "postgres"]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
