@@ -19,7 +19,6 @@ from typing import Any
 import httpx
 
 from stateset_agents.agents import MultiTurnAgent
-from stateset_agents.api.app import Door
 from stateset_agents.api.server import Server, bound_socket
 from stateset_agents.api.service import Opened, Service
 from stateset_agents.api.sqlite_store import SqliteStore
@@ -53,14 +52,21 @@ async def client(
 class Serving:
     """A server for the block's time."""
 
-    def __init__(self, folder: Path, model: str | MultiTurnAgent = "stub://Hello there", **settings: Any) -> None:
-        settings.setdefault("door", Door())
+    def __init__(
+        self,
+        folder: Path,
+        model: str | MultiTurnAgent = "stub://Hello there",
+        *,
+        shutdown_seconds: float = 5,
+        **settings: Any,
+    ) -> None:
         self.service = service_of(folder, model, **settings)
         self._socket: socket.socket = bound_socket("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = Server(self.service, shutdown_seconds=5)
+        self._server = Server(self.service, shutdown_seconds)
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> "Serving":
@@ -71,9 +77,15 @@ class Serving:
             time.sleep(0.01)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """What SIGTERM does."""
         assert self._loop is not None
+        self._ended = True
         self._loop.call_soon_threadsafe(self._server.end)
+
+    def __exit__(self, *_: object) -> None:
+        if not self._ended:
+            self.end()
         self._thread.join(30)
         assert not self._thread.is_alive()
 

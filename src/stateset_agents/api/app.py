@@ -7,7 +7,7 @@ and the client's leaving reaches the route.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,20 +51,23 @@ class Door:
     limits: HttpLimits = field(default_factory=HttpLimits)
 
 
-def create_app(routers: Iterable[APIRouter], metrics: Metrics, door: Door) -> ASGIApp:
+def create_app(
+    routers: Iterable[APIRouter], metrics: Metrics, door: Door, draining: Callable[[], bool] = lambda: False
+) -> ASGIApp:
     """The application.
 
     Args:
         routers: its routes.
         metrics: gets its counts.
         door: how requests come in.
+        draining: whether the server is about to end, and connections with their next response.
     """
     inner = create_routes(routers)
     app: ASGIApp = BodyGate(inner, door.limits)
     app = RequireToken(app, door.tokens, {*PUBLIC, *door.public})
     if not door.tokens:
         app = SameSite(app, door.hosts, door.origins)
-    app = Exchange(app, metrics)
+    app = Exchange(app, metrics, draining)
     if door.origins:
         app = CORSMiddleware(
             app,

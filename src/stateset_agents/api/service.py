@@ -108,7 +108,7 @@ class Service:
             ),
             *self.more,
         ]
-        return create_app(routers, self.metrics, self.door)
+        return create_app(routers, self.metrics, self.door, lambda: self.condition.phase == "draining")
 
     async def open(self) -> None:
         """Load the agent and open the store, and be ready.
