@@ -58,6 +58,7 @@ class Running:
 
     pid: int
     wait: Callable[[], Ended]
+    out: Path
     err: Path
 
     def send(self, number: int) -> None:
@@ -83,7 +84,7 @@ class Launcher:
         out, err = (self._scratch / f"{self._number}.{name}" for name in ("out", "err"))
         request = {"argv": argv, "cwd": str(cwd), "env": env, "out": str(out), "err": str(err), "before": before}
         pid = self._ask(request)
-        return Running(pid, lambda: Ended(self._ask({"wait": pid}), out.read_text(), err.read_text()), err)
+        return Running(pid, lambda: Ended(self._ask({"wait": pid}), out.read_text(), err.read_text()), out, err)
 
     def close(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)

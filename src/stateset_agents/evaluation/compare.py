@@ -118,6 +118,21 @@ def side_by_side(before: MultiTurnTrajectory, after: MultiTurnTrajectory, width:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
 
 
+def episode_lines(episode: MultiTurnTrajectory) -> list[str]:
+    """One conversation as lines of plain text, without control characters: how it went, then who said what."""
+    sample = episode.key.rpartition("/")[2]
+    length = f"{episode.length} turn{'' if episode.length == 1 else 's'}"
+    failed = f", failed: {episode.error}" if episode.error else ""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in episode.breakdown.items())
+    head = f"{episode.scenario_id}, sample {sample}: {_verdict(episode)}, {length}{failed}"
+    return [plain(line) for line in (head, *([parts] if parts else []), *(line.rstrip() for line in _lines(episode)))]
+
+
+def plain(text: str) -> str:
+    """Text without control characters, which could steer a terminal."""
+    return text.translate(_CONTROL)
+
+
 def _median_scenario(before: EvaluationResult, after: EvaluationResult) -> str:
     """The scenario of median improvement; of an even number, the lower of the two in the middle."""
     rewards = after.rewards
@@ -136,7 +151,7 @@ def _typical(result: EvaluationResult, scenario_id: str) -> MultiTurnTrajectory:
 
 
 def _lines(episode: MultiTurnTrajectory) -> list[str]:
-    return [f"{turn.role}: {turn.content.translate(_CONTROL)}\n" for turn in episode.turns]
+    return [f"{turn.role}: {plain(turn.content)}\n" for turn in episode.turns]
 
 
 def _verdict(episode: MultiTurnTrajectory) -> str:

@@ -7,13 +7,14 @@ penalty included, unlike in training), and with the same weights and key every c
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..agents import Agent
 from ..core.environment import Environment
 from ..core.errors import DataError
 from ..core.reward import RewardFunction, as_reward
 from ..core.scenario import Scenario, as_scenarios
+from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..rollouts import collect_groups
 from ..rollouts.groups import OnEpisode
 from .metrics import SuccessCriterion
@@ -81,3 +82,29 @@ async def evaluate(
         time.monotonic() - start,
         environment.describe_user(),
     )
+
+
+def evaluated_so_far(
+    episodes: Iterable[MultiTurnTrajectory],
+    environment: Environment,
+    scenarios: Sequence[Scenario],
+    reward: RewardFunction,
+    *,
+    samples: int,
+    key: str,
+    seconds: float,
+) -> EvaluationResult:
+    """What an evaluation that was stopped had found: the scenarios and episodes that were over.
+
+    Args:
+        episodes: what `on_episode` was told, in any order.
+        environment, scenarios, reward, samples, key: what `evaluate` was given.
+        seconds: since it began.
+    """
+    ended: dict[str, list[MultiTurnTrajectory]] = {}
+    for episode in sorted(episodes, key=lambda one: int(one.key.rpartition("/")[2])):
+        ended.setdefault(episode.scenario_id, []).append(episode)
+    reached = tuple(scenario for scenario in scenarios if scenario.id in ended)
+    groups = tuple(TrajectoryGroup.of(scenario.id, ended[scenario.id]) for scenario in reached)
+    criterion = SuccessCriterion(reward.attainable)
+    return EvaluationResult(reached, groups, criterion, samples, key, seconds, environment.describe_user())

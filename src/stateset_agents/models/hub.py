@@ -88,6 +88,18 @@ def _cached(name: str, shown: str, otherwise: str, *, reason: str) -> ModelSourc
     return ModelSource(shown, lambda: folder, lambda path: {"name": shown, "hub": name, "revision": path.name})
 
 
+def is_cached(name: str) -> bool:
+    """Whether the local cache has a copy of a model. The hub is not asked."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(name, local_files_only=True)
+    except (HFValidationError, LocalEntryNotFoundError):
+        return False
+    return True
+
+
 def _check_listing(name: str, files: list[str]) -> None:
     root = [file for file in files if "/" not in file]
     if "config.json" not in root:

@@ -13,8 +13,8 @@ from ..core.errors import ModelError
 from .embedded import INSTALL, embedded_folder, embedded_identity
 from .facts import KNOWN
 from .folders import ModelSource, check_folder, weight_hashes
-from .hub import hub_source
-from .names import ALLOWED, EMBEDDED, EMBEDDED_ON_HUB, TINY, names_a_folder
+from .hub import hub_source, is_cached
+from .names import ALLOWED, EMBEDDED, EMBEDDED_ON_HUB, TINY, is_stub, names_a_folder
 
 
 def find_source(name: str, *, trust_remote_code: bool = False) -> ModelSource:
@@ -51,3 +51,12 @@ def _suggest(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), [TINY, EMBEDDED], n=1)
     mean = f'did you mean "{close[0]}"? ' if close else ""
     return f"{mean}{ALLOWED}"
+
+
+def lies_here(name: str) -> bool:
+    """Whether a model can be loaded without downloading anything."""
+    if is_stub(name) or name == TINY or (name == EMBEDDED and embedded_folder() is not None):
+        return True
+    if names_a_folder(name):
+        return Path(name).expanduser().is_dir()
+    return is_cached(EMBEDDED_ON_HUB if name == EMBEDDED else name)

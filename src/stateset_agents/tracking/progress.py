@@ -39,7 +39,7 @@ class Progress:
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Write to `console`, by default stderr. `clock` gives seconds."""
         self.console = console or Console(stderr=True)
-        self.live = _is_interactive(self.console)
+        self.live = is_interactive(self.console)
         self._clock = clock
         self._display: Live | None = None
         self._total = 0
@@ -168,6 +168,7 @@ def _number(metrics: Mapping[str, Any], key: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _is_interactive(console: Console) -> bool:
+def is_interactive(console: Console) -> bool:
+    """Whether somebody watches, so that what was shown can be drawn again in its place."""
     quiet = os.environ.get("CI", "").lower() not in ("", "0", "false") or bool(os.environ.get("NO_COLOR"))
     return console.is_terminal and not console.is_dumb_terminal and not quiet

@@ -165,14 +165,14 @@ def recorded_agent(checkpoint: Checkpoint) -> AgentMaker:
 
 
 def _tool_specs(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    agent = _run_record(checkpoint).get("agent", {})
+    agent = run_record(checkpoint).get("agent", {})
     specs = agent.get("tools") if agent.get("type") == "tool" else None
     return [{key: value for key, value in spec.items() if value is not None} for spec in specs or ()]
 
 
 def _environment_section(checkpoint: Checkpoint) -> EnvironmentSection:
     """The section of the run's config; of a run without one, what the environment said of itself."""
-    section = dict(_run_record(checkpoint).get("environment", {}))
+    section = dict(run_record(checkpoint).get("environment", {}))
     if "type" in section:
         section = {key: value for key, value in section.items() if key not in ("scenarios", "scenarios_file")}
         section.pop("tasks_file", None)
@@ -220,7 +220,8 @@ def _environment_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return record
 
 
-def _run_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
+def run_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The settings of the run; empty for a checkpoint that says nothing of them."""
     if "run" not in checkpoint.manifest.records:
         return {}
     record: Mapping[str, Any] = checkpoint.record("run")

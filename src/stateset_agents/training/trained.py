@@ -7,6 +7,7 @@ always come from the checkpoint.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from .from_checkpoint import (
     recorded_config,
     recorded_reward,
     recorded_scenarios,
+    run_record,
     scenarios_of,
     step_of,
 )
@@ -67,6 +69,32 @@ class Trained:
             ConfigError: its class or a tool is code of somebody's own, and no config names it.
             CheckpointError: its record is malformed.
         """
+        return self._make_agent()
+
+    @property
+    def timeouts(self) -> tuple[float | None, float | None]:
+        """Seconds for one call of the environment and of the reward, as the run or the config had them."""
+        config = self._config
+        settings = run_record(self._opened).get("training", {}) if config is None else config.training.model_dump()
+        return settings.get("environment_timeout"), settings.get("reward_timeout")
+
+    def untrained(self) -> MultiTurnAgent:
+        """Another such agent, with the weights from which the run began. Its model is loaded on first use.
+
+        Raises:
+            ConfigError, CheckpointError: as `agent`.
+        """
+        agent = self._make_agent()
+        agent.load_from(None)
+        return agent
+
+    def seen(self, scenarios: Sequence[Scenario]) -> int:
+        """How many of these the agent was trained on, whatever they were called."""
+        trained = self._opened.record("scenarios")["scenarios"]
+        known = {json.dumps({**one, "id": ""}, sort_keys=True) for one in trained}
+        return sum(json.dumps({**one.to_dict(), "id": ""}, sort_keys=True) in known for one in scenarios)
+
+    def _make_agent(self) -> MultiTurnAgent:
         config = self._section("agent")
         if config is None:
             return agent_in(self.checkpoint, recorded_agent(self._opened), device=self._device)
