@@ -33,8 +33,8 @@ async def main(kind, where):
     answer({"interrupted": await service.open()})
     calls = {
         "start": lambda: service.start(owner="me"),
-        "turn": lambda id, message, key: service.turn(id, message, "me", key),
-        "history": lambda id: service.history(id, "me"),
+        "turn": lambda conversation, message, key: service.turn(conversation, message, "me", key),
+        "history": lambda conversation: service.history(conversation, "me"),
     }
 
     async def handle(number, call, *arguments):

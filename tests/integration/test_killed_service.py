@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
+
 from postgres_server import fresh_postgres, postgres
 
 __all__ = ["fresh_postgres", "postgres"]

@@ -1,6 +1,7 @@
 """Stores that are real, agents that say what they are told to, and clocks that are set by hand."""
 
 import pytest
+
 from postgres_server import fresh_postgres, postgres
 
 __all__ = ["fresh_postgres", "postgres"]

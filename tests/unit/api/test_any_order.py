@@ -9,11 +9,11 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from api_parts import HandClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from api_parts import HandClock
 from stateset_agents.agents import Agent
 from stateset_agents.api import Conversations, ServeLimits, SqliteStore
 from stateset_agents.api.errors import (
