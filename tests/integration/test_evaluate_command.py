@@ -63,3 +63,24 @@ def test_ctrl_c_prints_what_was_measured_with_honest_counts(trained):
     assert f"Episodes: {told} of 4000 (interrupted)" in ended.out
     assert "- Average Reward: " in ended.out
     assert "do nothing" not in ended.out
+    assert "- it was interrupted before the floors had been played" in ended.out
+
+
+def test_every_command_of_the_documents_runs_as_it_is_written(trained):
+    (trained.path / "checkpoints").mkdir()
+    for name in ("customer_service_agent", "my_agent", "model_v1", "model_v2"):
+        (trained.path / "checkpoints" / name).symlink_to(trained.path / "plain")
+    (trained.path / "data").mkdir()
+    trained.scenarios({"scenarios": HELD_OUT}, "data/test_scenarios.json")
+    for command in (
+        "./checkpoints/customer_service_agent",
+        "./checkpoints/my_agent --scenarios-file data/test_scenarios.json --num-episodes 200 --verbose "
+        "--output-file results.json",
+        "./checkpoints/model_v2 --compare-with ./checkpoints/model_v1 --metrics reward,length,success_rate,engagement",
+    ):
+        ended = evaluate(trained, *command.split())
+        assert ended.code == 0, ended.err
+        assert f"Checkpoint: {command.split()[0]}\nEpisodes: {200 if '200' in command else 100}\n" in ended.out
+    assert "- Verdict: no difference seen" in ended.out
+    assert "- Engagement Score: " in ended.out
+    assert "Helpfulness" not in ended.out

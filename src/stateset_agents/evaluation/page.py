@@ -84,7 +84,7 @@ def _numbers(report: Report) -> Iterator[str]:
     beside: dict[str, EvaluationResult] = dict(report.measured_floors)
     if report.comparison is not None:
         beside[str(report.compared_with)] = report.comparison.before
-    heads = ["", "this checkpoint", "95 % interval", *beside]
+    heads = ["measure", "this checkpoint", "95 % interval", *beside]
     yield '<div class="wide"><table><thead><tr>'
     yield from (f'<th scope="col">{text(head)}</th>' for head in heads)
     yield "</tr></thead><tbody>"
@@ -95,10 +95,11 @@ def _numbers(report: Report) -> Iterator[str]:
             others = [shown(other, metric) or "" for other in beside.values()]
             yield _table_row(LABELS[metric], [value, intervals.get(metric, ""), *others])
     if "success_rate" in report.metrics and result.samples > 1:
+        blank = [""] * (1 + len(beside))
         for k, some, every in pass_rates(result):
             if k > 1:
-                yield _table_row(f"All of {k} succeed (pass^{k})", [f"{every:.1%}", ""])
-                yield _table_row(f"One of {k} succeeds (pass@{k})", [f"{some:.1%}", ""])
+                yield _table_row(f"All of {k} succeed (pass^{k})", [f"{every:.1%}", *blank])
+                yield _table_row(f"One of {k} succeeds (pass@{k})", [f"{some:.1%}", *blank])
     yield "</tbody></table></div>"
 
 

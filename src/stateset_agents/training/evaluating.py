@@ -16,10 +16,10 @@ from ..agents.config import AgentConfig
 from ..agents.multi_turn import MultiTurnAgent
 from ..agents.tool_agent import ToolAgent
 from ..config.training import count
-from ..core.errors import DataError, ModelError
+from ..core.errors import ModelError
 from ..core.reward import RewardFunction
 from ..core.trajectory import MultiTurnTrajectory
-from ..evaluation import Comparison, EvaluationResult, compare, evaluate
+from ..evaluation import EvaluationResult, compare, evaluate
 from ..evaluation.beside import BESIDE, with_built_ins
 from ..evaluation.evaluate import evaluated_so_far
 from ..evaluation.plan import Plan, plan_of
@@ -98,14 +98,19 @@ async def evaluate_trained(asked: Asked, on_episode: OnEpisode | None = None) ->
                 await trained.agent.aclose()
                 if other is not None and not player.stopped:
                     before = await player.play(str(asked.compare_with), other.agent)
-                    report = replace(report, comparison=_compared(before, result), compared_with=asked.compare_with)
+                    report = _compared(report, before, str(asked.compare_with))
                     await other.agent.aclose()
                 if asked.floors and not player.stopped:
                     report = replace(report, floors=await _floors(trained, player))
             except asyncio.CancelledError:
                 if not player.stopped:
                     raise
-        return replace(report, interrupted=player.stopped)
+        if not player.stopped:
+            return report
+        missing = [str(asked.compare_with)] if other is not None and report.comparison is None else []
+        missing += ["the floors"] if asked.floors else []
+        why = f"it was interrupted before {' and '.join(missing)} had been played" if missing else ""
+        return replace(report, interrupted=True, notes=(*report.notes, *([why] if why else [])))
 
 
 class _Player:
@@ -201,11 +206,11 @@ async def _floors(trained: Trained, player: _Player) -> tuple[Floor, ...]:
     return (*floors, Floor("untrained", f"{name} as it was before the run", why_not=why))
 
 
-def _compared(before: EvaluationResult, after: EvaluationResult) -> Comparison:
+def _compared(report: Report, before: EvaluationResult, name: str) -> Report:
     try:
-        return compare(before, after)
-    except ValueError as error:
-        raise DataError(str(error)) from None
+        return replace(report, comparison=compare(before, report.result), compared_with=name)
+    except ValueError as error:  # what was measured so far is worth more than an error
+        return replace(report, notes=(*report.notes, f"{name} could not be compared with: {error}"))
 
 
 def _notes(asked: Asked, trained: Trained, other: Trained | None, plan: Plan) -> Iterator[str]:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.errors import ConfigError
 from stateset_agents.core.outcome import Outcome
 from stateset_agents.core.reward import (
@@ -24,6 +25,7 @@ from stateset_agents.evaluation import EvaluationResult, SuccessCriterion, compa
 from stateset_agents.evaluation.beside import with_built_ins
 from stateset_agents.evaluation.charts import Row, bar_chart, histogram, strip_chart
 from stateset_agents.evaluation.compare import episode_lines
+from stateset_agents.evaluation.evaluate import evaluated_so_far
 from stateset_agents.evaluation.page import page
 from stateset_agents.evaluation.plan import plan_of
 from stateset_agents.evaluation.report import Floor, Report
@@ -178,6 +180,24 @@ def test_an_interrupted_evaluation_counts_honestly():
     assert "<!doctype html>" in page(replace(report, result=empty))
 
 
+def test_what_was_over_when_somebody_stopped_it_is_in_order():
+    scenarios = [Scenario(id=name, user_responses=("Hi.",)) for name in "abc"]
+    ended = [episode("c", 0, 0.5), episode("a", 10, 0.25), episode("a", 2, 1.0), episode("a", 1, None)]
+    result = evaluated_so_far(
+        ended,
+        ConversationEnvironment(scenarios),
+        scenarios,
+        HelpfulnessReward(),
+        samples=12,
+        key="evaluation",
+        seconds=3.0,
+    )
+    assert [scenario.id for scenario in result.scenarios] == ["a", "c"]
+    assert result.rewards == {"a": [1.0, 0.25], "c": [0.5]}
+    assert (result.counts.episodes, result.samples, result.seconds) == (4, 12, 3.0)
+    assert result.criterion.attainable == 1.0
+
+
 def test_failed_episodes_are_counted_with_the_first_error():
     broken = episode("a", 1, None)
     broken.outcome, broken.error = Outcome.REWARD, "compute_reward: KeyError: 'price'"
@@ -245,6 +265,15 @@ async def test_built_in_rewards_are_measured_beside_and_change_no_score():
     assert (result.score, result.breakdown) == (0.5, {"own": 0.5, "safety": 1.0, "task_completion": 1.0})
     result = await with_built_ins(Half(), ("task_completion",)).evaluate(TURNS, {})
     assert result.breakdown == {"own": 0.5}
+
+
+async def test_a_part_that_the_reward_names_itself_is_kept():
+    class Named(RewardFunction):
+        async def compute_reward(self, turns, context=None):
+            return RewardResult(0.5, {"safety": 0.125})
+
+    result = await with_built_ins(Named(), ("safety",)).evaluate(TURNS, {})
+    assert result.breakdown == {"safety": 0.125}
 
 
 async def test_a_part_of_the_runs_own_reward_is_asked_with_its_settings():

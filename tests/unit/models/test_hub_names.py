@@ -14,6 +14,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from stateset_agents.core.errors import ModelError
 from stateset_agents.models import load_model, preflight, save_model_folder
 from stateset_agents.models.memory import GIB, Memory
+from stateset_agents.models.sources import lies_here
 
 # Releases of huggingface_hub differ in which of two twin HTTP clients they use.
 client = import_module(type(huggingface_hub.get_session()).__module__.partition(".")[0])
@@ -126,3 +127,12 @@ def test_the_embedded_model_comes_from_the_hub_where_the_wheel_is_missing(hub, t
     assert loaded.name == "smollm2-135m-instruct"
     assert loaded.identity["hub"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert "taking HuggingFaceTB/SmolLM2-135M-Instruct from the hub instead" in caplog.text
+
+
+def test_what_lies_here_is_told_without_asking_the_hub(hub, tmp_path):
+    hub.snapshot = LocalEntryNotFoundError("not here")
+    here = {"tiny": True, "stub://echo": True, "no/such-model": False, str(tmp_path): True, f"{tmp_path}/x": False}
+    assert {name: lies_here(name) for name in here} == here
+    hub.snapshot = str(tmp_path)
+    assert lies_here("some/model")
+    assert all(asked.get("local_files_only") for asked in hub.asked)
