@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._version import __version__
-from ..core.errors import EXIT_INTERRUPTED, ConfigError
+from ..core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 from .train import find_config
 
@@ -145,6 +145,9 @@ def evaluate(
         _save(report, output_file, html)
         if report.interrupted:
             raise typer.Exit(EXIT_INTERRUPTED)
+        if not report.result.episodes:
+            typer.echo("no episode could be scored: see the notes above", err=True)
+            raise typer.Exit(EXIT_STOPPED)
 
 
 def _metrics(text: str | None) -> tuple[str, ...]:

@@ -132,7 +132,9 @@ def recorded_reward(checkpoint: Checkpoint) -> RewardFunction:
         ConfigError: a part of it is code of somebody's own or asks a server.
         CheckpointError: the record is malformed, or of another version.
     """
-    entry = checkpoint.record("reward")["config"]
+    entry = _mapping(checkpoint, "reward").get("config")
+    if not isinstance(entry, Mapping):
+        raise CheckpointError(f"{checkpoint.path / 'reward.json'} is not understood: its config is no mapping")
     for named in _foreign(entry):
         raise refusal(checkpoint.path, named)
     try:
@@ -216,15 +218,20 @@ def _user(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _environment_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    record: Mapping[str, Any] = checkpoint.record("environment")
-    return record
+    return _mapping(checkpoint, "environment")
 
 
 def run_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """The settings of the run; empty for a checkpoint that says nothing of them."""
     if "run" not in checkpoint.manifest.records:
         return {}
-    record: Mapping[str, Any] = checkpoint.record("run")
+    return _mapping(checkpoint, "run")
+
+
+def _mapping(checkpoint: Checkpoint, stem: str) -> Mapping[str, Any]:
+    record = checkpoint.record(stem)
+    if not isinstance(record, Mapping):
+        raise CheckpointError(f"{checkpoint.path / stem}.json is not understood: it holds no mapping")
     return record
 
 

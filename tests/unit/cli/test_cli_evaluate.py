@@ -239,6 +239,19 @@ def test_what_is_wrong_is_told_with_its_code_before_anything_is_played(folder, a
     assert not list(folder.glob("results*"))
 
 
+def test_an_evaluation_in_which_nothing_could_be_scored_is_no_success(folder):
+    (folder / "failing.py").write_text("def kind(turns):\n    raise KeyError('price')\n")
+    (folder / "mine.yaml").write_text("rewards: [{type: custom, module: failing.kind}]\n")
+    result = call("stub", "--no-floors", "--num-episodes", "3", "--config-file", "mine.yaml")
+    assert result.exit_code == 4
+    assert (
+        "- 3 of 3 episodes are in no mean (3 reward); the first error: compute_reward: KeyError: 'price'"
+        in result.stdout
+    )
+    assert "no episode could be scored" in result.stderr
+    sys.modules.pop("failing")
+
+
 def test_code_that_a_checkpoint_names_is_not_run(folder, monkeypatch):
     (folder / "canary_module.py").write_text("open('canary', 'w').close()\n\n\ndef kind(turns):\n    return 1.0\n")
     monkeypatch.syspath_prepend(str(folder))

@@ -168,6 +168,15 @@ async def test_tasks_come_back_with_their_actions(tmp_path, by_config):
     assert (done, state.context["completed_actions"]) == (True, ["offer"])
 
 
+def test_a_file_of_tasks_wins_where_the_run_had_tasks(tmp_path):
+    path = of_objects(tmp_path, environment=TaskEnvironment(TASKS))
+    (tmp_path / "new.json").write_text(json.dumps({"tasks": [{"id": "new", "goal": "x"}]}))
+    assert ids(open_trained(path, scenarios_file=tmp_path / "new.json")) == ["new"]
+    (tmp_path / "seen.json").write_text(json.dumps({"scenarios": TRAINING}))
+    with pytest.raises(DataError, match=r"seen\.json has the unknown key 'scenarios'\. Known: tasks"):
+        assert open_trained(path, scenarios_file=tmp_path / "seen.json").scenarios
+
+
 def test_a_user_played_by_a_model_comes_back(tmp_path):
     user = ModelUser(LocalChat("tiny"), temperature=0.2, seed=3)
     trained = open_trained(of_objects(tmp_path, environment=ConversationEnvironment(TRAINING, user=user)))
@@ -368,6 +377,9 @@ def test_a_device_is_named_by_the_call_or_the_environment(tmp_path, monkeypatch)
     ("stem", "content", "message"),
     [
         ("reward", {"config": {"type": "kindness"}}, "reward.json: .*kindness"),
+        ("reward", {"config": None}, "reward.json is not understood"),
+        ("reward", [], "reward.json is not understood"),
+        ("environment", "conversation", "environment.json is not understood"),
         (
             "environment",
             {"class": "ConversationEnvironment", "max_turns": 0},
@@ -378,6 +390,6 @@ def test_a_device_is_named_by_the_call_or_the_environment(tmp_path, monkeypatch)
 def test_records_that_are_wrong_are_told_with_their_place(tmp_path, stem, content, message):
     run = Run(agent(), ConversationEnvironment(TRAINING), HelpfulnessReward(), TrainingConfig.from_profile("balanced"))
     subject = Subject(run.agent, run.environment, run.reward, {stem: content})
-    trained = open_trained(written_checkpoint(tmp_path, subject, 1))
+    path = written_checkpoint(tmp_path, subject, 1)
     with pytest.raises(CheckpointError, match=message):
-        getattr(trained, stem)
+        getattr(open_trained(path), stem)
