@@ -1,4 +1,4 @@
-"""The tables of options are those of the commands, and docs/evaluating.md says what `grpo-evaluate` does."""
+"""docs/cli-reference.md says what the commands take, and docs/evaluating.md what `grpo-evaluate` does."""
 
 import importlib.util
 import re
@@ -7,50 +7,74 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "scripts" / "make_option_tables.py"
+SCRIPT = ROOT / "scripts" / "make_cli_reference.py"
+REFERENCE = (ROOT / "docs" / "cli-reference.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "evaluating.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("make_option_tables", SCRIPT)
+    spec = importlib.util.spec_from_file_location("make_cli_reference", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_every_command_has_a_table_and_it_is_what_the_script_writes():
+def test_the_reference_is_what_the_script_writes():
     done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_table_that_is_out_of_date_or_missing_is_told_and_mended(script, tmp_path, monkeypatch, capsys):
+def test_a_reference_that_says_something_else_is_out_of_date_and_is_mended(script, tmp_path, monkeypatch, capsys):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "pyproject.toml").write_text(
-        '[project.scripts]\ngrpo-evaluate = "stateset_agents.cli.evaluate:main"\n'
-        'grpo-train = "stateset_agents.cli.train:main"\n'
-    )
-    page = tmp_path / "docs" / "evaluating.md"
-    page.write_text(PAGE.replace("`--verbose`", "`--talkative`"))
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    file = tmp_path / "docs" / "cli-reference.md"
+    file.write_text(REFERENCE.replace("`--verbose`", "`--talkative`"))
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["script", "--check"])
     assert script.main() == 1
-    assert capsys.readouterr().out == (
-        "out of date: evaluating.md\n"
-        "grpo-train has no table: put <!-- begin options grpo-train --> and <!-- end options grpo-train --> into its "
-        "page\n"
-    )
     monkeypatch.setattr(sys, "argv", ["script"])
-    script.main()
-    assert page.read_text() == PAGE
-    with pytest.raises(ValueError, match="there is no command grpo-evaluat; there are: grpo-evaluate, grpo-train"):
-        script.filled(PAGE.replace("options grpo-evaluate", "options grpo-evaluat"))
+    assert script.main() == 0
+    assert capsys.readouterr().out == "out of date: cli-reference.md\nwritten: cli-reference.md\n"
+    assert file.read_text() == REFERENCE
+
+
+def test_a_section_has_usage_options_and_defaults(script, monkeypatch):
+    module = type(sys)("one_command")
+    module.app = typer.Typer(add_completion=False)
+
+    @module.app.command()
+    def say(
+        text: str = typer.Argument(help="What | to say."),
+        times: int = typer.Option(3, metavar="N", help="How often."),
+        loud: bool = typer.Option(False, help="Shout."),
+    ) -> None:
+        """Say
+        something."""
+
+    monkeypatch.setitem(sys.modules, "one_command", module)
+    assert script.section("grpo-say", "one_command").splitlines() == [
+        "## grpo-say",
+        "",
+        "Say something.",
+        "",
+        "```",
+        "grpo-say [OPTIONS] TEXT",
+        "```",
+        "",
+        "| option | meaning |",
+        "| --- | --- |",
+        "| `TEXT` | What \\| to say. |",
+        "| `--times N` | How often. [default: 3] |",
+        "| `--loud`, `--no-loud` | Shout. |",
+    ]
 
 
 def test_every_option_that_the_page_uses_is_one_of_the_command():
-    table = PAGE.split("<!-- begin options")[1]
-    used = set(re.findall(r"--[a-z][a-z-]+", PAGE.split("## Options")[0]))
+    own = REFERENCE.split("## grpo-evaluate\n")[1].split("\n## ")[0]
+    used = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     assert {"--compare-with", "--html", "--samples"} <= used
-    assert used - {"--check"} <= set(re.findall(r"--[a-z][a-z-]+", table))
+    assert used <= set(re.findall(r"--[a-z][a-z-]+", own))
