@@ -16,6 +16,7 @@ const parts = Object.fromEntries(
 let conversations = JSON.parse(sessionStorage.getItem(KEPT) || "[]"); // {id, title, status}, the newest first
 let current = null;
 let reply = null; // the AbortController of a reply under way
+let at_end = true;
 let asking = 0; // counts what was opened, so that an answer that comes late is not shown in another conversation
 
 const noted = () => sessionStorage.setItem(KEPT, JSON.stringify(conversations.slice(0, 50)));
@@ -39,14 +40,15 @@ async function tell_condition() {
 }
 
 /** Run what asks the server; what it refuses is shown, and a missing token is asked for. */
-async function trying(work, again) {
+async function trying(work, again, missing) {
   tell(null);
   try {
     return await work();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     if (error.status === 401) ask_for_token();
-    else tell(error.message, again);
+    else tell(error.message, error.status === 404 ? null : again);
+    if (error.status === 404) missing?.();
     return null;
   }
 }
@@ -79,10 +81,14 @@ function closed(is) {
 }
 
 async function begin() {
-  leave_reply();
+  const before = leave();
   const number = ++asking;
   const started = await trying(start, begin);
-  if (!started || number !== asking) return;
+  if (number !== asking) return;
+  if (!started) {
+    come_back(before);
+    return;
+  }
   current = { id: started.conversation_id, title: "New conversation", status: "ongoing" };
   conversations.unshift(current);
   noted();
@@ -92,12 +98,12 @@ async function begin() {
 }
 
 async function show(id) {
-  leave_reply();
+  const before = leave();
   const number = ++asking;
-  const found = await trying(() => whole_history(id), () => show(id));
+  const found = await trying(() => whole_history(id), () => show(id), () => forget(id));
   if (number !== asking) return;
   if (!found) {
-    if (parts.door.hidden) forget(id);
+    come_back(before?.id === id ? null : before);
     return;
   }
   current = conversations.find((one) => one.id === id);
@@ -149,6 +155,7 @@ function refresh() {
 
 async function send(text, key = newKey()) {
   const conversation = current, number = asking;
+  const before = parts.turns.childElementCount;
   const mine = past({ role: "user", content: text });
   const answer = new Turn("assistant");
   answer.item.setAttribute("aria-busy", "true");
@@ -176,6 +183,7 @@ async function send(text, key = newKey()) {
     mine.item.remove();
     answer.item.remove();
     take_back(error, conversation, text, key);
+    if (error.name === "AbortError") look_again(conversation, text, number, before);
   } finally {
     if (number === asking) {
       answer.item.removeAttribute("aria-busy");
@@ -208,6 +216,18 @@ function take_back(error, conversation, text, key) {
   }
 }
 
+/** A reply that was whole before the server heard of the stop counts, whatever the page showed. */
+async function look_again(conversation, text, number, before) {
+  await new Promise((wake) => setTimeout(wake, 300));
+  const found = number === asking && !reply ? await trying(() => whole_history(conversation.id)) : null;
+  if (!found || number !== asking || reply || found.turns.length <= before) return;
+  parts.turns.replaceChildren(...found.turns.map((turn) => past(turn).item));
+  conversation.status = found.status;
+  if (parts.message.value === text) parts.message.value = "";
+  grow();
+  follow();
+}
+
 function append(...turns) {
   parts.turns.append(...turns.map((turn) => turn.item));
   parts.scroll.scrollTop = parts.scroll.scrollHeight;
@@ -215,13 +235,21 @@ function append(...turns) {
 
 /** Stay at the end, unless somebody reads further up. */
 function follow() {
-  const left = parts.scroll.scrollHeight - parts.scroll.scrollTop - parts.scroll.clientHeight;
-  if (left < 120) parts.scroll.scrollTop = parts.scroll.scrollHeight;
+  if (at_end) parts.scroll.scrollTop = parts.scroll.scrollHeight;
 }
 
-function leave_reply() {
+/** Nothing can be said while another conversation is on its way. */
+function leave() {
+  const before = current;
   reply?.abort();
-  reply = null;
+  [reply, current] = [null, null];
+  refresh();
+  return before;
+}
+
+function come_back(before) {
+  current = before;
+  if (parts.door.hidden) refresh();
 }
 
 function grow() {
@@ -246,6 +274,9 @@ parts.message.addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && reply) reply.abort();
+});
+parts.scroll.addEventListener("scroll", () => {
+  at_end = parts.scroll.scrollHeight - parts.scroll.scrollTop - parts.scroll.clientHeight < 40;
 });
 parts.stop.addEventListener("click", () => reply?.abort());
 parts.new.addEventListener("click", begin);

@@ -8,11 +8,12 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** One turn as an item of the list. `segment` begins another piece of speech, `tool` shows a call or its result. */
+/** One turn as an item of the list. */
 export class Turn {
   constructor(role) {
     this.item = element("li", { class: role }, element("span", { class: "who" }, role === "user" ? "You" : "Agent"));
-    this.last = null;
+    this.last = null; // the piece of speech that grows
+    this.calls = []; // those that nobody has answered yet
   }
 
   say(text) {
@@ -23,22 +24,32 @@ export class Turn {
   /** The reply as it is kept, in place of what came in pieces. */
   settle(text) {
     if (!this.last) this.say("");
-    this.last.replaceChildren(text || "(nothing)");
+    this.last.replaceChildren(text);
   }
 
-  /** A call of tools is an assistant's step, what a tool said the answer to it. */
+  /** A call of tools is an assistant's step; what a tool said answers the first call that waits. */
   step(turn) {
+    if (this.last) this.settle(this.last.textContent.trimEnd());
+    if (this.last && !this.last.textContent) this.last.remove();
     this.last = null;
-    if (turn.role === "tool") {
-      const result = turn.tool_result || {};
-      const failed = result.ok === false ? ` failed (${result.error})` : "";
-      this.item.append(folded(`${result.name || "A tool"}${failed || " answered"}`, turn.content));
-      return;
+    if (turn.role === "tool") this.#answer(this.calls.shift() || this.#call("a tool", ""), turn);
+    for (const { name, arguments: given } of turn.tool_calls || []) {
+      const told = Object.entries(given).map(([key, value]) => `${key}: ${JSON.stringify(value)}`);
+      this.calls.push(this.#call(name, told.join("\n")));
     }
-    for (const call of turn.tool_calls || []) {
-      const given = Object.entries(call.arguments).map(([name, value]) => `${name}: ${JSON.stringify(value)}`);
-      this.item.append(folded(`Calls ${call.name}`, given.join("\n") || "without arguments"));
-    }
+  }
+
+  #call(name, told) {
+    const call = element("details", {}, element("summary", {}, `Calls ${name}`));
+    if (told) call.append(element("pre", { dir: "auto" }, told));
+    this.item.append(call);
+    return call;
+  }
+
+  #answer(call, turn) {
+    const { name = "a tool", ok = true, error } = turn.tool_result || {};
+    call.firstChild.replaceChildren(ok ? `Called ${name}` : `Called ${name}: ${error}`);
+    call.append(element("pre", { class: "result", dir: "auto" }, turn.content));
   }
 }
 
@@ -48,8 +59,4 @@ export function past(turn) {
   for (const step of turn.steps || []) shown.step(step);
   shown.settle(turn.content);
   return shown;
-}
-
-function folded(title, text) {
-  return element("details", {}, element("summary", {}, title), element("pre", { dir: "auto" }, text));
 }
