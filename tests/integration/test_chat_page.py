@@ -272,6 +272,31 @@ def test_a_server_that_dies_is_told_and_the_message_is_said_once_it_is_back(work
     browser.problems[:] = [one for one in browser.problems if "ERR_CONNECTION_REFUSED" not in one and "503" not in one]
 
 
+LOSES_THE_FIRST_REPLY = """
+globalThis.real = fetch;
+globalThis.fetch = async (path, ...more) => {
+  const answer = await real(path, ...more);
+  if (!path.endsWith("/message") || globalThis.lost) return answer;
+  globalThis.lost = await answer.text();
+  throw new TypeError("the network is gone");
+};
+"""
+
+
+def test_a_message_whose_reply_was_lost_is_said_once_however_often_it_is_sent(work, browser):
+    with Served(run_of(work, "stub://One.|Two.|Three."), "outputs") as served:
+        opened(browser, served)
+        browser.run(LOSES_THE_FIRST_REPLY)
+        browser.type("first")
+        browser.press("Enter")
+        browser.until("document.getElementById('notice').textContent.includes('The server cannot be reached.')")
+        assert "One." in browser.run("lost"), "the server has answered"
+        browser.run("document.querySelector('#notice button').click()")
+        browser.until("document.querySelectorAll('#turns > li').length === 3 && !document.querySelector('[aria-busy]')")
+        opened(browser, served)
+        assert turns(browser)[1:] == [["user", "first"], ["assistant", "One."]]
+
+
 def axe(folder):
     """The source of axe-core, from the npm registry or from AXE_CORE."""
     if os.environ.get("AXE_CORE"):

@@ -123,6 +123,13 @@ def test_a_long_result_of_a_tool_is_one_line_without_control_characters(capsys):
     assert len(line) == 160
 
 
+def test_a_reply_moves_no_cursor(capsys):
+    talk = talk_of(MultiTurnAgent.from_model("stub://Hi%1b[2J%07"))
+    typed(talk, "Hi")
+    assert capsys.readouterr().out == "Hi\u241b[2J\u2407\n"
+    assert talk.turns[-1].content == "Hi\x1b[2J\x07", "what is saved is what was said"
+
+
 def test_what_was_saved_is_read_back_and_a_second_conversation_is_added(hello, tmp_path, capsys):
     file = tmp_path / "said.jsonl"
     talk = talk_of(hello)
