@@ -188,8 +188,8 @@ class MultiTurnTrajectory:
         edited_turns: assistant turns whose text code wrote or edited (mask 0).
         advantages: what an update made of each assistant turn: the mean advantage of its trained tokens, None where
             none is trained; empty before an update.
-        tokens: the same token by token, of some conversations only: for each row its `pieces` of text and their `mask`,
-            `advantages` and `logprobs`, and how many tokens were `cut` off.
+        tokens: the same token by token, of some conversations only: for each row its `pieces` of text and their
+            `mask`, `advantages` and `logprobs`, and how many tokens were `cut` off.
         metadata: free; under "reward" what the reward added, its `unscored` the reason for a reward of None; under
             "user" who answered the agent, where that was no script: kind, model, temperature, seed, and as `unheard`
             what it said that the agent did not get to hear.

@@ -24,6 +24,8 @@ Numbers = NDArray[np.floating[Any]]
 
 MOST_COLUMNS = 256
 _FIRST_SIZE = 1024
+_LARGEST = 3e38
+_PLAIN = {float, int, bool, type(None)}
 
 
 class MetricLog:
@@ -141,9 +143,9 @@ class MetricLog:
         self._steps[begin:end] = [row["step"] for row in rows]
         self._places[begin:end] = places
         for key in dict.fromkeys(key for row in rows for key in row):
-            values = [_number(row.get(key)) for row in rows]
+            values = _numbers([row.get(key) for row in rows])
             if key not in self._columns:
-                if key == "step" or len(self._columns) >= MOST_COLUMNS or all(map(math.isnan, values)):
+                if key == "step" or len(self._columns) >= MOST_COLUMNS or np.isnan(values).all():
                     continue
                 self._columns[key] = np.full(len(self._steps), np.nan, np.float32)
             self._columns[key][begin:end] = values
@@ -210,11 +212,13 @@ def _take_row(line: bytes, found: dict[int, Row]) -> None:
         found[row["step"]] = row
 
 
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float):
-        return math.nan
+def _numbers(values: list[Any]) -> Numbers:
+    """NaN where a value is no number, or none that four bytes can hold."""
+    if not _PLAIN.issuperset(map(type, values)):
+        values = [value if type(value) in _PLAIN else None for value in values]
     try:
-        number = float(value)
-    except OverflowError:
-        return math.nan
-    return number if abs(number) < 3e38 else math.nan
+        numbers = np.array(values, np.float64)
+    except OverflowError:  # an int that is longer than any float
+        numbers = np.array([value if value is None or abs(value) < _LARGEST else None for value in values], np.float64)
+    numbers[~(np.abs(numbers) < _LARGEST)] = np.nan
+    return numbers

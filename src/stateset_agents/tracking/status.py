@@ -64,6 +64,8 @@ def write_status(path: Path, status: RunStatus) -> None:
         OSError: the disk or the folder refuses.
     """
     text = json.dumps(asdict(status), indent=2, ensure_ascii=False) + "\n"
+    # Half a character in a message (an error of code that was fed one) is no reason to say nothing at all.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     replace_text(path / STATUS, text, durable=status.state != "running")
 
 

@@ -1,63 +1,12 @@
-"""Run folders as the real writer makes them, and a dashboard behind a real socket."""
+"""A run, and dashboards that are served while a test goes on."""
 
-import http.client
-import json
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 import pytest
-import uvicorn
 
-from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
-from stateset_agents.dashboard.access import LOOPBACK, host_headers
-from stateset_agents.dashboard.runs import RunLibrary
-from stateset_agents.dashboard.server import create_app
-from stateset_agents.tracking.run_folder import RunFolder
-
-
-def row(step: int, **more: Any) -> dict[str, Any]:
-    """One step of a run that gets better by 0.01 a step."""
-    return {
-        "step": step,
-        "loss": 0.5,
-        "grad_norm": 1.0,
-        "reward_mean": 0.2 + 0.01 * step + (0.001 if step % 2 else -0.001),
-        "reward_std": 0.2,
-        "reward_diversity": 0.1,
-        "sampled_tokens": 100,
-        "seconds": 36.0,
-    } | more
-
-
-def group(scenario: str, rewards: list[float | None], *, says: str = "Hello.") -> TrajectoryGroup:
-    """Conversations of one turn."""
-    episodes = [
-        MultiTurnTrajectory(
-            scenario,
-            f"{scenario}/{place}",
-            [ConversationTurn("user", "Hi."), ConversationTurn("assistant", says)],
-            reward=reward,
-            turn_rewards=[] if reward is None else [reward],
-            breakdown={} if reward is None else {"kindness": reward},
-        )
-        for place, reward in enumerate(rewards)
-    ]
-    return TrajectoryGroup.of(scenario, episodes)
-
-
-def make_run(path: Path, steps: int = 20, *, config: str = "training:\n  seed: 1\n") -> Path:
-    """A finished run with one group of conversations a step."""
-    with RunFolder.create(path, config_yaml=config) as folder:
-        for step in range(1, steps + 1):
-            folder.log_trajectories(step, [group("price", [0.1, 0.5]), group("order", [0.3, None])])
-            folder.log_metrics(row(step))
-        folder.set_status("finished")
-    return path
+from dashboard_site import Site, make_run, serving
 
 
 @pytest.fixture
@@ -65,51 +14,8 @@ def one_run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "runs" / "one")
 
 
-@dataclass
-class Site:
-    """A dashboard that is being served."""
-
-    port: int
-    library: RunLibrary
-
-    def get(self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None, **asked: Any):
-        """Status, headers and body of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.putrequest(method, path + (f"?{urlencode(asked)}" if asked else ""), skip_host=True)
-            for name, value in ({"Host": f"127.0.0.1:{self.port}"} | (headers or {})).items():
-                connection.putheader(name, value)
-            connection.endheaders()
-            reply = connection.getresponse()
-            return reply.status, dict(reply.getheaders()), reply.read()
-        finally:
-            connection.close()
-
-    def ask(self, question: str, **asked: Any) -> Any:
-        """A good answer."""
-        status, _, body = self.get(f"/api/{question}", **asked)
-        assert status == 200, body
-        return json.loads(body)
-
-
 @pytest.fixture
 def site() -> Iterator[Callable[[Path], Site]]:
     """Serves the runs of a folder."""
-    started = []
-
-    def start(folder: Path) -> Site:
-        library = RunLibrary(folder)
-        listener = socket.create_server(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        app = create_app(library, host_headers(LOOPBACK, port), closing=lambda: server.should_exit)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        started.append((server, thread, listener))
-        return Site(port, library)
-
-    yield start
-    for server, thread, listener in started:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
+    with ExitStack() as stack:
+        yield lambda folder: stack.enter_context(serving(folder))

@@ -18,7 +18,7 @@ def write(path, rows):
 
 def test_columns_hold_a_number_for_each_step_and_nothing_where_there_was_none(tmp_path):
     log = tmp_path / "metrics.jsonl"
-    write(log, [{"step": 1, "a": 1.5, "b": None}, {"step": 2, "b": 3, "late": True}, {"step": 3, "a": 2.5, "s": "x"}])
+    write(log, [{"step": 1, "a": 1.5, "b": None}, {"step": 2, "b": 3, "late": True}, {"step": 3, "a": 2.5, "s": "7"}])
     metrics = MetricLog(log)
     assert metrics.update()
     assert metrics.steps.tolist() == [1, 2, 3]
@@ -51,6 +51,17 @@ def test_lines_that_are_no_row_are_counted_and_left_out(tmp_path):
     assert metrics.steps.tolist() == [1, 5]
     assert metrics.skipped == len(bad)
     assert math.isnan(metrics.column("a")[1])
+
+
+def test_numbers_that_no_column_can_hold_are_left_out(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(
+        f'{{"step": 1, "a": 1{"0" * 400}, "b": 1e300}}\n{{"step": 2, "a": 2, "b": 3e38}}\n{{"step": 3, "b": -2}}\n'
+    )
+    metrics = MetricLog(log)
+    metrics.update()
+    assert np.isnan(metrics.column("a")).tolist() == [True, False, True]
+    assert np.isnan(metrics.column("b")).tolist() == [True, True, False]
 
 
 def test_a_run_that_was_cut_back_and_went_on_has_the_rows_that_are_there(tmp_path):
