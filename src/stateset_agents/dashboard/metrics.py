@@ -7,7 +7,6 @@ lines are counted and left out. A number that is missing or null is NaN, never 0
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Sequence

@@ -68,8 +68,6 @@ async def _execute(run: Run) -> RunReport:
         say = _journal(run, folder, progress)
         announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say, data)
         last = None
-        if folder is not None and run.source is not None:
-            folder.write_text(ORIGINS, json.dumps(dict(run.source.origins), indent=1, ensure_ascii=False) + "\n")
         if folder is not None:
             clean_stale_temporaries(folder.checkpoints_dir)
             if run.resume:
@@ -78,6 +76,8 @@ async def _execute(run: Run) -> RunReport:
                 folder.write_text(CONFIG, _as_yaml(run))
             elif start is not None:
                 remember_start(folder, start)
+            if run.source is not None:
+                folder.write_text(ORIGINS, json.dumps(dict(run.source.origins), indent=1) + "\n")
         watchers = (*run.callbacks, *([_LogFile()] if run.log_file else []))
         parts = RunParts(
             folder,

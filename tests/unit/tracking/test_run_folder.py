@@ -166,6 +166,27 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint_and_goes_on(tmp_pa
     assert (read_status(tmp_path).state, read_status(tmp_path).step) == ("finished", 3)
 
 
+def test_the_status_remembers_where_a_run_was_taken_up_again(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        for step in range(1, 6):
+            run.log_metrics({"step": step})
+    for step in (4, 2, 3, 3):
+        with RunFolder.open(tmp_path) as run:
+            run.truncate(step)
+            run.log_metrics({"step": step + 1})
+    assert read_status(tmp_path).resumed_at == [2, 3]  # what lay after step 2 is forgotten, with the start at 4
+    with RunFolder.open(tmp_path) as run:
+        run.truncate(0)
+    assert read_status(tmp_path).resumed_at == []
+
+
+def test_half_a_character_in_a_message_is_no_reason_to_say_nothing(tmp_path):
+    with RunFolder.create(tmp_path, config_yaml=CONFIG) as run:
+        run.log_metrics({"step": 1})
+        run.set_status("failed", "\ud83d was left of a smile")
+    assert read_status(tmp_path).message == "\ud83d was left of a smile"
+
+
 def broken_off(folder, error, before):
     """A run that an error ends after what `before` does with it."""
     with RunFolder.create(folder, config_yaml=CONFIG) as run:
