@@ -5,7 +5,6 @@ Invariant: nothing that a client can make grow is unbounded.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from ..core.errors import ConfigError
@@ -57,11 +56,13 @@ class ServeLimits:
             whole = not isinstance(f.default, float)
             may_be_0 = f.name in _MAY_BE_0
             number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
-                bound = "of at least 0" if may_be_0 else "of at least 1" if whole else "above 0"
+            if not number or not 0 <= value <= MOST or (value == 0 and not may_be_0):
+                bound = f"from 0 to {MOST}" if may_be_0 else f"from 1 to {MOST}" if whole else f"above 0, to {MOST}"
                 problems.append(f"{f.name} is {value!r}; it must be a {'whole ' if whole else ''}number {bound}")
         if problems:
             raise ConfigError(*problems)
 
 
+MOST = 10**9
+"""Of anything: seconds up to here are dates that exist, numbers up to here are some that memory may hold."""
 _MAY_BE_0 = ("kept_forks", "max_waiting", "turn_wait")

@@ -8,7 +8,9 @@ service opens the same file.
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -75,7 +77,7 @@ class Talk:
         self.over = None
         self.marks = 0
         self.keys = {}
-        self.idle = 0
+        self.idle, self.late = 0, False
         self.running = None  # (task, message, key)
 
 
@@ -84,12 +86,12 @@ class Service(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.clock, self.runner = HandClock(), asyncio.Runner()
-        self.talks, self.messages = [], 0
+        self.talks, self.messages, self.steps = [], 0, 0
         self.serve()
 
     def serve(self):
         self.agent, self.store = Told(), Mortal(Path(self.folder.name) / "conversations.sqlite")
-        limits = ServeLimits(max_conversations=MOST, idle_seconds=IDLE, kept_forks=2, max_running=3)
+        limits = ServeLimits(max_conversations=MOST, idle_seconds=IDLE, keep_seconds=1e9, kept_forks=2, max_running=3)
         self.service = Conversations(self.agent, self.store, limits, greeting="Hello!", clock=self.clock)
         return self.run(self.service.open())
 
@@ -168,7 +170,7 @@ class Service(RuleBasedStateMachine):
         expected = f"{known} before {message}"
         assert response in (None, expected)
         talk.turns += [("user", message), ("assistant", expected)]
-        talk.idle = 0
+        talk.idle, talk.late = 0, False
         if key is not None:
             talk.keys[key] = (message, expected)
 
@@ -270,7 +272,7 @@ class Service(RuleBasedStateMachine):
                 lost += 1
         self.run(self.service.close())
         for talk in self.talks:  # what was idle before is judged by the wall clock from here on
-            if getattr(talk, "late", False) and not talk.over:
+            if talk.late and not talk.over:
                 talk.idle = IDLE + 1
         assert self.serve() == lost
 
@@ -283,14 +285,15 @@ class Service(RuleBasedStateMachine):
             talk.running = None
             talk.marks += 1
         for talk in self.talks:
-            if getattr(talk, "late", False) and not talk.over:
+            if talk.late and not talk.over:
                 talk.idle = IDLE + 1
         assert self.serve() == 0
 
     @precondition(lambda self: self.talks)
     @invariant()
     def history_is_what_was_acknowledged(self):
-        for talk in self.talks[-6:]:
+        self.steps += 1
+        for talk in {self.talks[-1], self.talks[self.steps % len(self.talks)]}:
             page = self.run(self.service.history(talk.id, talk.owner))
             if talk.idle > IDLE and not talk.running and not talk.over:
                 talk.over = "expired"
@@ -315,7 +318,14 @@ async def task_of(task):
     return await task
 
 
-TestService = Service.TestCase
-TestService.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+CALM: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+class TestInAnyOrder(Service.TestCase):
+    settings = settings(max_examples=12, stateful_step_count=25, **CALM)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+class TestInVeryManyOrders(Service.TestCase):
+    settings = settings(max_examples=150, stateful_step_count=40, **CALM)

@@ -15,6 +15,7 @@ from stateset_agents.core.errors import ConfigError
         ("idle_seconds", 0),
         ("idle_seconds", float("nan")),
         ("idle_seconds", float("inf")),
+        ("keep_seconds", 1e12),
         ("turn_wait", -1),
         ("max_running", 0),
         ("max_waiting", -1),
@@ -36,6 +37,6 @@ def test_each_wrong_bound_is_named():
     with pytest.raises(ConfigError) as caught:
         ServeLimits(max_running=0, turn_seconds=-1)
     assert caught.value.problems == (
-        "max_running is 0; it must be a whole number of at least 1",
-        "turn_seconds is -1; it must be a number above 0",
+        "max_running is 0; it must be a whole number from 1 to 1000000000",
+        "turn_seconds is -1; it must be a number above 0, to 1000000000",
     )
