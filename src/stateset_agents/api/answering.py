@@ -143,7 +143,8 @@ class Answering:
             conversation, known = await self._store.begin(attempt)
             if known.id != attempt.id:
                 reply = self.replay(known, attempt.digest)
-                turn.pieces.put_nowait(reply.response)
+                if reply.response:
+                    turn.pieces.put_nowait(reply.response)
                 return reply
             async with self._forks.in_use() as served:
                 fork = await self._forks.take(conversation, served, self._store)

@@ -240,7 +240,8 @@ class Conversations:
             known = await self._store.answered(conversation_id, idempotency_key)
             if known is not None:
                 reply = self._answering.replay(known, digest)
-                yield reply.response
+                if reply.response:
+                    yield reply.response
                 yield reply
                 return
         active = await self._not_over(conversation)

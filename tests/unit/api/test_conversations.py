@@ -185,6 +185,16 @@ async def test_a_fork_that_was_let_go_answers_as_the_one_that_was_kept(tmp_path)
     assert histories[0] == histories[1]
 
 
+async def test_a_conversation_keeps_its_fork_and_with_it_the_engines_cache(store):
+    agent = stub("Yes.")
+    async with serving(agent, store) as service:
+        id_ = (await service.start()).conversation_id
+        for _ in range(3):
+            await service.turn(id_, "Hi")
+        assert agent.runtime.engine.inner.sessions == {f"{id_}@1"}
+        assert len(service._forks._kept[id_].agent.rows) == 1
+
+
 async def test_a_fork_is_released_with_its_conversation_when_room_is_short_and_when_it_grew_too_long(store):
     agent = stub("Yes.")
     async with serving(agent, store, kept_forks=2, fork_tokens=200) as service:
@@ -638,6 +648,20 @@ async def test_contexts_that_cannot_be(store, user_id, context, error):
         assert service.active == 0
 
 
+async def test_a_context_that_is_taken_is_stored_however_deep_it_is(store):
+    taken = 0
+    async with serving(stub(), store, max_conversations=1000) as service:
+        for depth in range(700, 1000, 7):
+            try:
+                id_ = (await service.start("u", nested(depth))).conversation_id
+            except InvalidRequest:
+                continue
+            taken += 1
+            await service.turn(id_, "Hi")
+            assert (await store.find(id_)).context == nested(depth)
+        assert 0 < taken == service.active
+
+
 async def test_a_drain_lets_turns_finish_and_takes_nothing_on(store):
     agent = held()
     async with serving(agent, store, max_running=1) as service:
@@ -733,6 +757,7 @@ async def test_an_agent_that_cannot_answer_replaces_nobody(store):
 async def test_a_service_that_is_not_open_takes_nothing(store):
     async with serving(stub(), store) as service:
         pass
+    await service.close()
     assert service.state == "closed"
     with pytest.raises(Unavailable):
         await service.start()
