@@ -92,7 +92,7 @@ class Forks:
         """The fork for a conversation's next turn, to be given to `keep` or `release` afterwards."""
         fork = self._kept.pop(conversation.id, None)
         if fork is not None:
-            if fork.version == served.version and fork.turns == conversation.turns:
+            if fork.turns == conversation.turns:
                 return fork
             fork.agent.release()
         stored = await store.turns(conversation.id)

@@ -152,11 +152,12 @@ def price(of: str) -> str:
 CALL = '{"name": "price", "arguments": {"of": "tea"}}'
 
 
-async def test_calls_are_shown_as_they_happen_kept_and_told_to_the_agent_again(store):
+@pytest.mark.parametrize("kept_forks", [0, 10])
+async def test_calls_are_shown_as_they_happen_kept_and_told_to_the_agent_again(store, kept_forks):
     heard = []
     agent = stub(f"I look.\n{CALL}", "It costs $3.", "Still $3.", agent_class=ToolAgent, tools=[price])
     observe = lambda name, value, **labels: heard.append((name, labels))  # noqa: E731
-    async with serving(agent, store, observe=observe, kept_forks=0) as service:
+    async with serving(agent, store, observe=observe, kept_forks=kept_forks) as service:
         id_ = (await service.start()).conversation_id
         pieces = [piece async for piece in service.stream(id_, "How much is tea?")]
         shown = "".join(piece if isinstance(piece, str) else "|" for piece in pieces)
