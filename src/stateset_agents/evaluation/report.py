@@ -13,6 +13,7 @@ from typing import Any
 from .beside import BESIDE
 from .compare import Comparison
 from .result import EvaluationResult
+from .statistics import PairedDifference, paired_difference
 
 METRICS = ("reward", "length", "success_rate", *BESIDE)
 """What can be asked for by name."""
@@ -69,6 +70,15 @@ class Report:
         """The floors that were measured, by name."""
         return {floor.name: floor.result for floor in self.floors if floor.result is not None}
 
+    def above(self, floor: Floor) -> PairedDifference | None:
+        """How much more reward than a floor it got; None where there is nothing to compare."""
+        if floor.result is None:
+            return None
+        try:
+            return paired_difference(floor.result.rewards, self.result.rewards)
+        except ValueError:  # no scenario was scored with both
+            return None
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form, conversations included."""
         compared = None
@@ -88,6 +98,7 @@ class Report:
                     "about": floor.about,
                     "why_not": floor.why_not or None,
                     "result": None if floor.result is None else floor.result.to_dict(),
+                    "reward_above": above.to_dict() if (above := self.above(floor)) else None,
                 }
                 for floor in self.floors
             },

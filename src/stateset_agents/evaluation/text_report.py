@@ -152,6 +152,9 @@ def _certainty(report: Report) -> Iterator[str]:
     if result.reward is not None and "reward" in report.metrics:
         most = result.criterion.attainable
         yield f"- Average Reward: {result.reward.text()}" + (f", at most {most:.3g}" if most is not None else "")
+        for floor in report.floors:
+            if (above := report.above(floor)) is not None:
+                yield f'- Average Reward beside "{floor.name}": {above.text()}'
     if result.success is not None and "success_rate" in report.metrics:
         yield f"- Success Rate: {result.success.text('.1%')}, by {result.criterion.text(result.episodes)}"
         rates = pass_rates(result)

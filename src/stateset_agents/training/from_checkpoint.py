@@ -65,8 +65,8 @@ def recorded_scenarios(checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], bo
         Their mappings, and whether training never saw them. None where the run had no scenarios at all.
     """
     if "evaluation" in checkpoint.manifest.records:
-        record = checkpoint.record("evaluation")
-        held_out = record.get("held_out") or record["scenarios"]
+        record = _mapping(checkpoint, "evaluation")
+        held_out = record.get("held_out") or record.get("scenarios")
         if held_out:
             return list(held_out), True
     if _environment_record(checkpoint).get("class") == "Unplayed":

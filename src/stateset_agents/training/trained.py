@@ -1,8 +1,8 @@
 """A trained agent with what it was trained on and for: how every door opens a checkpoint.
 
-Invariant: a part is made when it is asked for, so that whoever only talks to the agent needs no reward. Each comes from
-the operator's config file where that has the section, and from the checkpoint's own records where it has not; weights
-always come from the checkpoint.
+Invariant: a part is made when it is asked for, so that whoever only talks to the agent needs no reward. What the
+operator's config file states wins over the checkpoint's records, key by key for agent and environment; weights always
+come from the checkpoint.
 """
 
 from __future__ import annotations
@@ -106,11 +106,32 @@ class Trained:
             problem = f"{type(agent).__name__} has no model to load weights into"
             raise ConfigError(config.located("agent.class", problem))
 
-        agent = agent_in(self.checkpoint, made, device=self._device or config.agent.device)
-        names = (key.removeprefix("agent.") for key in config.origins if key.startswith("agent."))
-        own = agent.config.__dataclass_fields__.keys() - {"model_name", "device"}
-        agent.config = replace(agent.config, **{name: getattr(config.agent, name) for name in names if name in own})
+        stated = _stated(config, "agent")
+        maker = made if {"type", "class", "tools"} & stated else recorded_agent(self._opened)
+        agent = agent_in(self.checkpoint, maker, device=self._device or config.agent.device)
+        own = stated & agent.config.__dataclass_fields__.keys() - {"model_name", "device"}
+        agent.config = replace(agent.config, **{name: getattr(config.agent, name) for name in own})
         return agent
+
+    def _environment_config(self) -> RunConfig:
+        """A config whose environment has what the file states, and for the rest what the run had."""
+        config = self._config
+        if config is None or not (_stated(config, "environment") or config.training.eval_scenarios_file):
+            return recorded_config(self._opened, self._device)
+        agent, environment = config.agent, config.environment
+        if "agent.model_name" not in config.origins:  # a user without a model of its own is a copy of the agent's
+            agent = agent.model_copy(update={"model_name": self.model_name})
+        stated = _stated(config, "environment")
+        if "type" not in stated:
+            recorded = recorded_config(self._opened).environment
+            others = {"scenarios", "scenarios_file"} if recorded.type == "task" else {"tasks_file", "success_criteria"}
+            for name in sorted(others & stated):
+                problem = (
+                    f'environment.{name} is not for the environment of the run, which is of type "{recorded.type}"'
+                )
+                raise ConfigError(config.located(f"environment.{name}", problem, "state environment.type for another"))
+            environment = recorded.model_copy(update={name: getattr(environment, name) for name in stated if name})
+        return replace(config, agent=agent, environment=environment)
 
     @cached_property
     def environment(self) -> Environment:
@@ -120,16 +141,10 @@ class Trained:
             ConfigError: it is code of somebody's own, or its user is behind a server, and no config names it.
             DataError: the scenarios are missing or malformed.
         """
-        config = self._section("environment")
-        stated = config is not None
-        if config is None:
-            config = recorded_config(self._opened, self._device)
-        elif "agent.model_name" not in config.origins:  # a user without a model of its own is a copy of the agent's
-            named = config.agent.model_copy(update={"model_name": self.model_name})
-            config = replace(config, agent=named)
+        config = self._environment_config()
         if self._scenarios_file is not None:
             return environment_of(config, scenarios_in(config, self._scenarios_file))
-        if stated and _names_scenarios(config):
+        if _names_scenarios(config):
             return build_eval_environment(config) or build_environment(config)
         scenarios = scenarios_of(self._opened, config)
         if not scenarios:
@@ -158,7 +173,7 @@ class Trained:
 
     def _section(self, name: str) -> RunConfig | None:
         """The config file where it has something to say about a section."""
-        return self._config if self._config is not None and _states(self._config, name) else None
+        return self._config if self._config is not None and _stated(self._config, name) else None
 
 
 def open_trained(
@@ -172,8 +187,8 @@ def open_trained(
 
     Args:
         path: a run folder, one of its `checkpoints/step-*`, its `final_model`, or a `save_path`.
-        config_file: the operator's own config, as `grpo-train` takes it; the sections `agent`, `environment` and
-            `rewards` win over the checkpoint's records, and may name code.
+        config_file: the operator's own config, as `grpo-train` takes it; what its sections `agent`, `environment` and
+            `rewards` state wins over the checkpoint's records, and may name code.
         scenarios_file: what to play instead.
         device: "cpu", "cuda", "cuda:1", ...; None: as the config or `GRPO_USE_GPU` say, else the GPU if there is one.
 
@@ -197,13 +212,11 @@ def open_trained(
     return Trained(opened.path, step_of(opened), notes, opened, config, file, device)
 
 
-def _states(config: RunConfig, section: str) -> bool:
-    """Whether the file itself says something about a section."""
+def _stated(config: RunConfig, section: str) -> set[str]:
+    """The keys of a section of which the file itself says something; "" stands for the section as a whole."""
     own = f"{config.config_file.name}:"
-    return any(
-        origin.startswith(own) and key.replace("[", ".").split(".")[0] == section
-        for key, origin in config.origins.items()
-    )
+    keys = (key.replace("[", ".").split(".") for key, origin in config.origins.items() if origin.startswith(own))
+    return {"".join(key[1:2]) for key in keys if key[0] == section}
 
 
 def _names_scenarios(config: RunConfig) -> bool:
@@ -215,7 +228,7 @@ def _names_scenarios(config: RunConfig) -> bool:
 def _config_notes(config: RunConfig | None) -> list[str]:
     if config is None:
         return []
-    stated = [name for name in ("agent", "environment", "rewards") if _states(config, name)]
+    stated = [name for name in ("agent", "environment", "rewards") if _stated(config, name)]
     left = [name for name in ("agent", "environment", "rewards") if name not in stated]
     told = f"{', '.join(stated) or 'nothing'} from {config.config_file.name}, weights from the checkpoint"
     return [told + (f", and so {', '.join(left)}" if left else "")]
@@ -224,7 +237,7 @@ def _config_notes(config: RunConfig | None) -> list[str]:
 def _scenario_notes(opened: Checkpoint, config: RunConfig | None, file: Path | None) -> list[str]:
     if file is not None:
         return [f"scenarios: those of {file}"]
-    if config is not None and _states(config, "environment") and _names_scenarios(config):
+    if config is not None and _names_scenarios(config):
         named = config.training.eval_scenarios_file
         return [f"scenarios: those of {config.config_file.name if named is None else named}"]
     recorded, held_out = recorded_scenarios(opened)

@@ -147,6 +147,11 @@ def test_floors_stand_beside_every_number():
     assert "- Success Rate: 60.0% (do nothing 0.0%)" in lines
     assert "- Average Episode Length: 1.0 ± 0.0 turns (do nothing 1.0)" in lines
     assert "- do nothing: says nothing" in lines
+    # five scenarios are too few for a verdict, however far apart they lie
+    (above,) = [
+        line for line in lines if line.startswith('- Average Reward beside "do nothing": +0.560 (95 % interval +0.')
+    ]
+    assert above.endswith("from 5 scenarios only): no difference seen")
     assert "- untrained was not measured: big is not here" in lines
 
 
@@ -409,7 +414,9 @@ def test_the_json_has_every_number_and_conversation():
     assert data["reward"]["mean"] == pytest.approx(0.56)
     assert data["pass_hat_k"] == {"1": pytest.approx(0.6), "2": pytest.approx(0.6)}
     assert data["floors"]["do nothing"]["result"]["reward"]["mean"] == 0.0
-    assert data["floors"]["untrained"] == {"about": "big", "why_not": "not here", "result": None}
+    assert data["floors"]["do nothing"]["reward_above"]["mean"] == pytest.approx(0.56)
+    missing = {"result": None, "reward_above": None}
+    assert data["floors"]["untrained"] == {"about": "big", "why_not": "not here", **missing}
     assert (len(data["episodes"]), data["comparison"]) == (10, None)
 
 

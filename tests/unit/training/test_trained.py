@@ -357,10 +357,42 @@ def test_what_the_config_leaves_out_is_the_checkpoints(tmp_path):
     assert (trained.environment.max_turns, ids(trained)) == (1, ["unseen", "other"])
 
 
+def test_a_config_that_states_a_key_leaves_the_kind_of_agent_and_environment_as_they_were(tmp_path):
+    tools = [{"name": "calc", "function": "calculator_function"}]
+    agent_section = {"type": "tool", "model_name": "stub://echo", "tools": tools, "max_new_tokens": 9}
+    path = of_config(
+        tmp_path,
+        agent=agent_section,
+        environment={"type": "task", "tasks_file": "tasks.json", "persona": "Anna", "max_turns": 7},
+    )
+    config = written(tmp_path, "mine.json", agent={"temperature": 0.1}, environment={"max_turns": 2})
+    trained = open_trained(path, config_file=config)
+    assert [tool.name for tool in trained.agent.tools] == ["calc"]
+    assert (trained.agent.config.temperature, trained.agent.config.max_new_tokens) == (0.1, 9)
+    assert isinstance(trained.environment, TaskEnvironment)
+    assert (trained.environment.max_turns, trained.environment.persona, ids(trained)) == (2, "Anna", ["refund"])
+    empty = written(tmp_path, "empty.json", agent={}, environment={})
+    assert open_trained(path, config_file=empty).environment.max_turns == 7
+    wrong = written(tmp_path, "wrong.json", environment={"scenarios_file": "seen.json"})
+    with pytest.raises(
+        ConfigError, match='scenarios_file is not for the environment of the run, which is of type "task"'
+    ):
+        assert open_trained(path, config_file=wrong).environment
+    own = of_objects(tmp_path / "own", environment=Own(), agent=OwnAgent(AgentConfig(model_name="stub://echo")))
+    for part in ("agent", "environment"):
+        with pytest.raises(ConfigError, match="names the"):
+            getattr(open_trained(own, config_file=config), part)
+
+
 def test_a_config_that_names_scenarios_plays_its_held_out_ones(tmp_path):
     path = of_config(tmp_path)
     config = written(tmp_path, "mine.json", training={"eval_scenarios_file": "unseen.json"})
     assert ids(open_trained(path, config_file=config)) == ["unseen", "other"]
+    config = written(
+        tmp_path, "short.json", agent=None, environment=None, training={"eval_scenarios_file": "seen.json"}
+    )
+    assert ids(open_trained(path, config_file=config)) == ["seen"]
+    assert open_trained(path, config_file=config).notes[1] == f"scenarios: those of {tmp_path / 'seen.json'}"
 
 
 def test_a_device_is_named_by_the_call_or_the_environment(tmp_path, monkeypatch):
