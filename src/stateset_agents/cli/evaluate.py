@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._version import __version__
+from ..config.data_files import find_data_file
 from ..core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 from .train import find_config
@@ -132,7 +134,7 @@ def evaluate(
             checkpoint_path,
             compare_with=compare_with,
             config_file=None if config_file is None else find_config(config_file),
-            scenarios_file=scenarios_file,
+            scenarios_file=None if scenarios_file is None else _found(scenarios_file),
             device="cpu" if no_gpu else None,
             num_episodes=num_episodes,
             samples=samples,
@@ -148,6 +150,11 @@ def evaluate(
         if not report.result.episodes:
             typer.echo("no episode could be scored: see the notes above", err=True)
             raise typer.Exit(EXIT_STOPPED)
+
+
+def _found(file: Path) -> Path:
+    """A data file as a config in the working directory would find it: here, in `GRPO_DATA_DIR`, or in the package."""
+    return find_data_file(str(file), Path.cwd(), os.environ) or find_config(file)
 
 
 def _metrics(text: str | None) -> tuple[str, ...]:

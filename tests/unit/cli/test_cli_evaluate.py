@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,35 @@ def test_a_file_of_scenarios_and_a_config_win(folder):
     data = evaluated("first", "--scenarios-file", "new.json", "--num-episodes", "2", "--no-floors")
     assert [row["id"] for row in data["by_scenario"]] == ["new"]
     sys.modules.pop("my_reward", None)
+
+
+def test_a_file_of_scenarios_is_found_where_data_lies(folder, monkeypatch):
+    (folder / "elsewhere").mkdir()
+    (folder / "new.json").rename(folder / "elsewhere" / "new.json")
+    monkeypatch.setenv("GRPO_DATA_DIR", str(folder / "elsewhere"))
+    data = evaluated("stub", "--scenarios-file", "new.json", "--num-episodes", "1", "--no-floors")
+    assert [row["id"] for row in data["by_scenario"]] == ["new"]
+    shipped = "data/customer_service_heldout.json"
+    data = evaluated("stub", "--scenarios-file", shipped, "--num-episodes", "1", "--no-floors")
+    assert data["by_scenario"][0]["id"].startswith("heldout-")
+
+
+def test_a_base_model_that_is_not_here_is_not_downloaded(folder):
+    kept = read_checkpoint(folder / "first")
+    records = {stem: kept.record(stem) for stem in kept.manifest.records}
+    records["agent"]["config"]["model_name"] = "someone/else"
+    model = [file for file in kept.path.iterdir() if file.stem not in (*records, "manifest")]
+
+    def copied(path: Path) -> None:
+        for file in model:
+            shutil.copy(file, path)
+
+    write_checkpoint(folder / "renamed", records=records, parts={".": copied})
+    data = evaluated("renamed", "--num-episodes", "3")
+    assert data["reward"] is not None
+    floor = data["floors"]["untrained"]
+    assert floor["result"] is None
+    assert floor["why_not"] == "someone/else is not on this machine, and nothing is downloaded for it"
 
 
 def test_every_episode_is_told_as_it_ends(folder):
