@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from browser import Browser
 from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.errors import ConfigError
 from stateset_agents.core.outcome import Outcome
@@ -321,7 +322,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def test_nothing_that_was_said_becomes_part_of_the_page():
+def nasty_report() -> Report:
     groups, scenarios = [], []
     for name in NASTY:
         made = episode(name, 0, 0.5, success=False)
@@ -339,7 +340,7 @@ def test_nothing_that_was_said_becomes_part_of_the_page():
         scenarios.append(Scenario(id=name, type=name))
     result = EvaluationResult(tuple(scenarios), tuple(groups), SuccessCriterion(1.0), 2, "evaluation", 1.0)
     floor = Floor(NASTY[0], NASTY[0], result)
-    report = Report(
+    return Report(
         NASTY[1],
         1,
         result,
@@ -349,7 +350,10 @@ def test_nothing_that_was_said_becomes_part_of_the_page():
         compared_with=NASTY[2],
         notes=NASTY,
     )
-    html = page(report)
+
+
+def test_nothing_that_was_said_becomes_part_of_the_page():
+    html = page(nasty_report())
     reader = Reader()
     reader.feed(html)
     tags = {tag for tag, _ in reader.tags}
@@ -367,6 +371,38 @@ def test_the_page_loads_nothing_and_says_so():
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
     assert policy.startswith("default-src &#x27;none&#x27;; style-src &#x27;sha256-")
     assert not re.search(r"https?://|url\(|@import", html)
+
+
+@pytest.mark.skipif(Browser.found() is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_it_runs_nothing_and_finds_nothing_to_complain_about(tmp_path):
+    (tmp_path / "page.html").write_text(page(nasty_report()))
+    with Browser(str(Browser.found())) as browser:
+        browser.go((tmp_path / "page.html").as_uri() + "#s0", dark=True)
+        assert browser.problems == []
+        assert browser.run("document.querySelectorAll('article').length") == 4 * len(NASTY)
+        assert browser.run("document.scripts.length") == 0
+        # the style sheet is the one that the policy names, or it would not be there
+        assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 28)"
+        assert browser.run("document.querySelector('svg').getBoundingClientRect().width") > 500
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.skipif(Browser.found() is None, reason="there is no Chromium on this machine")
+def test_people_without_a_mouse_or_much_sight_can_read_it(tmp_path):
+    accessibility = pytest.importorskip("accessibility", reason="no axe-core")
+    axe = accessibility.axe_core()
+    if axe is None:
+        pytest.skip("axe-core cannot be had here")
+    floors = (Floor("do nothing", "says nothing", result_of({name: [0.0] for name in FIVE})),)
+    result = result_of(FIVE)
+    (tmp_path / "page.html").write_text(
+        page(report_of(result, floors=floors, comparison=compare(result, result), compared_with="runs/first"))
+    )
+    with Browser(str(Browser.found())) as browser:
+        for dark in (False, True):
+            browser.go((tmp_path / "page.html").as_uri(), dark=dark)
+            browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+            assert accessibility.found_wrong(browser, axe) == []
 
 
 def test_a_conversation_has_its_tool_calls_folded_and_its_samples_side_by_side():
