@@ -1,8 +1,8 @@
 """`grpo-serve` as a process of its own, for tests.
 
-    with served(folder, checkpoint) as server:
-        httpx.get(f"{server.url}/health")
-        server.process.send_signal(signal.SIGTERM)
+with served(folder, checkpoint) as server:
+    httpx.get(f"{server.url}/health")
+    server.process.send_signal(signal.SIGTERM)
 """
 
 import os

@@ -13,7 +13,9 @@ from serve_command import run, served, stub_checkpoint
 
 DOCUMENT = (Path(__file__).parent / "serving.md").read_text()
 CURLS = re.findall(r"^```bash\n(curl .*?)^```", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
-RESPONSES = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", DOCUMENT, flags=re.MULTILINE | re.DOTALL)]
+RESPONSES = [
+    json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
+]
 
 
 def shape_of(value: Any) -> Any:
@@ -63,10 +65,14 @@ def test_every_call_gets_the_documented_response(tmp_path: Path):
 
 def test_help_names_every_documented_option_with_its_default(tmp_path: Path):
     text = run("--help", cwd=tmp_path).stdout
-    documented = re.findall(r"^(--[a-z-]+)(?: (TEXT|INTEGER))? +.*?(?:\[default: (.*)\])?$", DOCUMENT, flags=re.MULTILINE)
+    documented = re.findall(
+        r"^(--[a-z-]+)(?: (TEXT|INTEGER))? +.*?(?:\[default: (.*)\])?$", DOCUMENT, flags=re.MULTILINE
+    )
     assert len(documented) == 8
     for name, kind, default in documented:
-        found = re.search(rf"^  {name}{' ' + kind if kind else ''}\b(.*?)(?=^  --|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+        found = re.search(
+            rf"^  {name}{' ' + kind if kind else ''}\b(.*?)(?=^  --|\Z)", text, flags=re.MULTILINE | re.DOTALL
+        )
         assert found, name
         assert not default or re.search(rf"\[default:\s+{default}\b", found[1]), name
 

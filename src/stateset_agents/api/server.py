@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 _LAST_BYTES_SECONDS = 5
 """For responses that are made to reach clients that read slowly."""
+
+
+_BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
@@ -50,7 +53,7 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             access_log=False,
             log_config=None,
-            backlog=2048,
+            backlog=_BACKLOG,
             timeout_keep_alive=int(limits.idle_seconds),
             timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
         )
@@ -60,36 +63,46 @@ class Server(uvicorn.Server):
         self._ending: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
 
-    async def serve_until_ended(self, listening: socket.socket) -> None:
+    async def serve_until_ended(self, listening: socket.socket, announce: Callable[[], None] = lambda: None) -> None:
         """Serve: at once, with the model loaded meanwhile.
 
+        Args:
+            listening: where.
+            announce: is called when signals are handled and connections wait.
+
         Raises:
-            StatesetError: it cannot be loaded.
+            StatesetError: the model or the store cannot be opened.
         """
-        serving = asyncio.create_task(self.serve([listening]))
-        loading = asyncio.create_task(self._service.open())
-        try:
-            await asyncio.wait([serving, loading], return_when=asyncio.FIRST_COMPLETED)
-            if loading.done() and loading.exception() is not None:
-                self.should_exit = True
-            await serving
-            if loading.done():
-                loading.result()
-        finally:
-            loading.cancel()
-            await asyncio.wait([loading])
-            if self._reloading is not None:
-                self._reloading.cancel()
-            await self._service.close()
+        with self._handled_signals():
+            announce()
+            serving = asyncio.create_task(self.serve([listening]))
+            loading = asyncio.create_task(self._service.open())
+            try:
+                await asyncio.wait([serving, loading], return_when=asyncio.FIRST_COMPLETED)
+                if loading.done() and loading.exception() is not None:
+                    self.should_exit = True
+                await serving
+                if loading.done():
+                    loading.result()
+            finally:
+                loading.cancel()
+                await asyncio.wait([loading])
+                if self._reloading is not None:
+                    self._reloading.cancel()
+                await self._service.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: `serve_until_ended` handles them, also before and after uvicorn serves."""
+        yield
+
+    @contextlib.contextmanager
+    def _handled_signals(self) -> Iterator[None]:
         """Handle signals in the event loop, where what they start can wait."""
         loop = asyncio.get_running_loop()
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         handled = {signal.SIGTERM: self.end, signal.SIGINT: self.end, signal.SIGHUP: self.reload}
+        if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
+            handled = {}
         for number, handler in handled.items():
             loop.add_signal_handler(number, handler)
         try:
@@ -141,6 +154,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(_BACKLOG)  # who connects now is answered as soon as the server runs
     except OSError as error:
         listening.close()
         raise ConfigError(_why_not(host, port, error)) from None

@@ -224,12 +224,10 @@ def serve(
         )
         with bound_socket(host, port) as listening:
             at = "" if first.version is None else f", step {first.version}"
-            print(
-                f"grpo-serve {__version__}: {url_of(host, listening)} serves {service.model}{at}; "
-                f"{_told(door.tokens, host)}",
-                flush=True,
-            )
-            asyncio.run(Server(service, shutdown_timeout).serve_until_ended(listening))
+            where = f"{url_of(host, listening)} serves {service.model}{at}"
+            line = f"grpo-serve {__version__}: {where}; {_told(door.tokens, host)}"
+            announce = partial(print, line, flush=True)
+            asyncio.run(Server(service, shutdown_timeout).serve_until_ended(listening, announce))
 
 
 def _require_extra() -> None:
