@@ -23,7 +23,7 @@ WEATHER: Any = {
 }
 
 
-def of(server: Serving, token: str = "none", **options: Any) -> Any:
+def of(server: Serving, token: str = "none", **options: Any) -> Any:  # noqa: S107 - none is needed
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key=token, **options)
 
 

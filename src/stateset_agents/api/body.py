@@ -105,9 +105,12 @@ class BodyGate:
     def _check_text(self, text: str) -> None:
         if len(text) > self._limits.text_characters:
             raise self._too("characters in one text", self._limits.text_characters)
-        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text if character > "\ud7ff"):
-            why = "a text holds what is no character: U+0000, or half of a surrogate pair"
-            raise Unprocessable([{"loc": "", "msg": why}])
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Unprocessable(
+                [{"loc": "", "msg": "a text holds half of a surrogate pair, which is no character"}]
+            ) from None
 
     def _too(self, what: str, limit: int) -> ServeError:
         return JsonTooLarge(f"the body's JSON may have {limit} {what} at most")

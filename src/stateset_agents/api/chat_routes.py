@@ -20,7 +20,7 @@ from .conversations import Conversations
 from .errors import ServeError
 from .problems import problem
 from .replies import Reply
-from .responses import problems
+from .responses import event_stream, problems
 from .sse import EventStream, event
 
 PAGE = 1000
@@ -126,7 +126,7 @@ def chat_routes(conversations: Conversations, log: ConversationLog | None = None
         responses={
             200: {
                 "description": "The reply; with stream: true, the events delta, tool, done and error.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": event_stream("delta", "tool", "done", "error"),
             },
             **problems(400, 401, 404, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504),
         },

@@ -73,9 +73,7 @@ def ask(request: CompletionRequest, runtime: AgentRuntime, config: AgentConfig, 
         ServeError: something in it cannot be done; the error names the parameter.
     """
     choices = request.n or 1
-    if choices > limits.choices:
-        raise refused("n", f"at most {limits.choices} choices")
-    definitions = _definitions(request, limits)
+    definitions = _definitions(request)
     form = runtime.codec.tool_format
     messages = _messages(request, form)
     prompt = _rendered(messages, definitions, runtime, config)
@@ -87,7 +85,7 @@ def ask(request: CompletionRequest, runtime: AgentRuntime, config: AgentConfig, 
     seed = secrets.token_hex(16) if request.seed is None else f"seed {request.seed}"
     return Ask(
         tuple(GenerationRequest(f"{seed}#{index}", prompt, params) for index in range(choices)),
-        _stops(request, limits),
+        (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
         form if definitions else None,
         frozenset(one["function"]["name"] for one in definitions),
         bool(request.logprobs),
@@ -105,9 +103,6 @@ def _sampling(
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         raise refused("max_tokens", "it is the old name of max_completion_tokens: give one of them")
     wanted = request.max_completion_tokens or request.max_tokens
-    if wanted is not None and wanted > limits.new_tokens:
-        name = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
-        raise refused(name, f"at most {limits.new_tokens}")
     return SamplingParams(
         temperature=config.temperature if request.temperature is None else request.temperature,
         max_new_tokens=min(wanted or config.max_new_tokens, limits.new_tokens, room),
@@ -118,16 +113,7 @@ def _sampling(
     )
 
 
-def _stops(request: CompletionRequest, limits: HttpLimits) -> tuple[str, ...]:
-    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    if len(stops) > limits.stop_texts:
-        raise refused("stop", f"at most {limits.stop_texts} texts")
-    if any(not stop or len(stop) > 256 for stop in stops):
-        raise refused("stop", "each text has 1 to 256 characters")
-    return tuple(stops)
-
-
-def _definitions(request: CompletionRequest, limits: HttpLimits) -> list[dict[str, Any]]:
+def _definitions(request: CompletionRequest) -> list[dict[str, Any]]:
     """The tools that the model is shown, in the form that chat templates take."""
     if request.stream_options is not None and not request.stream:
         raise refused("stream_options", "only with stream: true")
@@ -136,8 +122,6 @@ def _definitions(request: CompletionRequest, limits: HttpLimits) -> list[dict[st
     if request.parallel_tool_calls is not None and not request.tools:
         raise refused("parallel_tool_calls", "only with tools")
     tools = request.tools or []
-    if len(tools) > limits.tools:
-        raise refused("tools", f"at most {limits.tools}")
     names = [tool.function.name for tool in tools]
     if len(set(names)) != len(names):
         raise refused("tools", "two have the same name")

@@ -24,10 +24,7 @@ class HttpLimits:
         body_seconds: for the whole body to arrive.
         idle_seconds: that a connection is kept between two requests.
         connections: open at once; more are closed at once.
-        new_tokens: most that a client may ask of one reply.
-        choices: replies to one chat completion request (`n`).
-        stop_texts: that end a reply (`stop`).
-        tools: that a chat completion request may offer.
+        new_tokens: of one reply to a chat completion request, whatever the client asks.
     """
 
     body_bytes: int = 1_048_576
@@ -39,9 +36,6 @@ class HttpLimits:
     idle_seconds: float = 75.0
     connections: int = 2048
     new_tokens: int = 4096
-    choices: int = 8
-    stop_texts: int = 4
-    tools: int = 64
 
     def __post_init__(self) -> None:
         problems = [

@@ -22,10 +22,10 @@ from .errors import ServeError
 from .openai_schema import Completion, CompletionRequest, ModelCard, ModelList, OpenAIEnvelope
 from .problems import envelope
 from .refusals import NoSuchModel
-from .responses import declared
+from .responses import declared, event_stream
 from .sse import EventStream, event
 
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+_STREAM = event_stream()
 
 
 def openai_routes(completions: Completions, model: str, since: float) -> APIRouter:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class _Strict(BaseModel):
@@ -121,11 +122,11 @@ class CompletionRequest(_Strict):
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[Whole, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[Whole, Field(ge=1)] | None = None
-    n: Annotated[Whole, Field(ge=1)] | None = None
-    seed: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | list[str] | None = None
+    n: Annotated[Whole, Field(ge=1, le=8)] | None = None
+    seed: Whole | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     logprobs: bool | None = None
-    tools: list[ToolDefinition] | None = None
+    tools: Annotated[list[ToolDefinition], Field(max_length=64)] | None = None
     tool_choice: Literal["auto", "none"] | None = None
 
     top_logprobs: Literal[0] | None = Field(

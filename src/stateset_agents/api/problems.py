@@ -93,12 +93,18 @@ def _told(found: Mapping[str, Any]) -> str:
     return str(found.get("msg", "it is wrong"))
 
 
+_KINDS = ("assistant", "constrained-str", "developer", "str", "system", "tool", "user")
+"""How pydantic names the members of a union, which a client never wrote."""
+
+
 def place(loc: Iterable[Any]) -> str:
-    """`("body", "messages", 0, "role")` as `messages[0].role`."""
+    """`("body", "messages", 0, "user", "content", "str")` as `messages[0].content`."""
     text = ""
     for part in loc:
-        if part != "body":
-            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part != "body" and not (text and (part in _KINDS or part.startswith("list["))):
+            text += f".{part}" if text else part
     return text[:200]
 
 

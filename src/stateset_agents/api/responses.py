@@ -64,3 +64,11 @@ def declared(model: type[BaseModel], media_type: str) -> Callable[..., dict[int 
 
 
 problems = declared(Problem, "application/problem+json")
+
+
+def event_stream(*names: str) -> dict[str, Any]:
+    """The media type of a stream whose events have these names."""
+    properties: dict[str, Any] = {"data": {"type": "string"}}
+    if names:
+        properties["event"] = {"enum": list(names)}
+    return {"text/event-stream": {"schema": {"type": "object", "properties": properties, "required": list(properties)}}}
