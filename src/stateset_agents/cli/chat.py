@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._version import __version__
-from ..core.errors import ConfigError, StatesetError
+from ..core.errors import ConfigError
 from .console import EXIT_CODES_HELP, DocumentedCommand, describe, reporting_errors
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _taken(runner: asyncio.Runner, talk: Any, line: str, terminal: Terminal) -> 
         if not terminal.interactive:
             raise
         terminal.note("stopped: your message is taken back")
-    except StatesetError as error:
+    except Exception as error:  # code of one's own too: whoever types may say something else
         if not terminal.interactive:
             raise
         terminal.note(f"{describe(error)}\nyour message is taken back")

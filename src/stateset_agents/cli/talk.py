@@ -121,7 +121,7 @@ class Talk:
         self._terminal.end_line()
         if reply is None:
             raise StatesetError("the agent's stream ended without a reply")
-        if reply.stop_reason is StopReason.CONTEXT and reply.span is None:
+        if reply.stop_reason is StopReason.CONTEXT and reply.span is None and not reply.content:
             size = reply.metadata.get("max_context")
             limit = f" of {size} tokens" if size else ""
             self._terminal.note(

@@ -341,3 +341,24 @@ def test_piped_lines_are_answered_and_only_replies_and_results_go_to_standard_ou
     assert "you> " not in out
     assert "seed 3; /help lists what can be typed" in ended.stderr.decode()
     assert json.loads((tmp_path / "said.jsonl").read_text())["messages"][-1]["content"] == "Hello there."
+
+
+class Faulty(MultiTurnAgent):
+    async def process_turn(self, history, user_input, context=None):
+        raise ZeroDivisionError("by nothing")
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_whoever_types_may_go_on_after_code_that_fails_and_a_pipe_may_not(interactive, capsys):
+    talk, terminal = talk_of(Faulty.from_model("stub://Hello")), Terminal()
+    terminal.interactive = interactive
+    with asyncio.Runner() as runner:
+        if not interactive:
+            with pytest.raises(ZeroDivisionError):
+                command._taken(runner, talk, "Hi", terminal)
+            return
+        assert command._taken(runner, talk, "Hi", terminal) is True
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError: by nothing" in told
+    assert "your message is taken back" in told
+    assert talk.turns == []

@@ -290,8 +290,11 @@ parts.end.addEventListener("click", async () => {
 });
 parts.door.addEventListener("submit", (event) => {
   event.preventDefault();
-  setToken(parts.token.value.trim());
-  open();
+  const token = parts.token.value.trim();
+  if (/^[\x21-\x7e]+$/.test(token)) {
+    setToken(token);
+    open();
+  } else parts["door-told"].textContent = "A token has neither spaces nor letters beyond ASCII. Look at it again?";
 });
 
 open();
