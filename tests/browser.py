@@ -43,6 +43,7 @@ class Browser:
         os.close(theirs_out)
         self._in, self._out, self._rest, self._number = ours_in, ours_out, b"", 0
         self.problems: list[str] = []
+        self.requests: list[str] = []
         targets = self._ask("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         self._session: str | None = self._ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
@@ -94,6 +95,16 @@ class Browser:
         self._ask("Input.dispatchKeyEvent", type="keyDown", text=text, **same)
         self._ask("Input.dispatchKeyEvent", type="keyUp", **same)
 
+    def click(self, selector: str, *, x: int = 5, y: int = 5) -> None:
+        """With the mouse, so far into the first element of that kind."""
+        place = (
+            f"(({{left, top}}) => [left, top])(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+        )
+        left, top = self.run(place)
+        same = {"x": left + x, "y": top + y, "button": "left", "clickCount": 1}
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self._ask("Input.dispatchMouseEvent", type=kind, **same)
+
     def picture(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot", format="png")["data"]))
 
@@ -128,6 +139,8 @@ class Browser:
                 self.problems.append(f"{kind}: {args}")
             case "Log.entryAdded", {"entry": {"level": "error" | "warning", "text": text}}:
                 self.problems.append(text)
+            case "Network.requestWillBeSent", {"request": {"url": url}}:
+                self.requests.append(url)
             case "Page.javascriptDialogOpening", {"message": text}:
                 self.problems.append(f"dialog: {text}")
             case _:

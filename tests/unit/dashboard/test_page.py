@@ -2,12 +2,13 @@
 
 import json
 import time
-from threading import Timer
+from urllib.parse import quote
 
 import pytest
 
-from browser.chromium import missing, visit
-from dashboard_site import group, make_run, row, serving
+from accessibility import axe_core, found_wrong
+from browser import Browser
+from dashboard_site import group, make_run, row
 from stateset_agents.core.trajectory import TrajectoryGroup
 from stateset_agents.dashboard.export import write_export
 from stateset_agents.tracking.run_folder import RunFolder
@@ -35,14 +36,23 @@ INERT = """({
     ).length,
     polluted: ({}).reward ?? null,
 })"""
-CLEAN = {"pwned": None, "foreign": 0, "polluted": None}
+SHOW_TOKENS = """{
+    const choice = document.querySelector(".samples select");
+    choice.value = "tokens";
+    choice.dispatchEvent(new Event("change"));
+}"""
+TABS = {"learning": ".grid .chart canvas", "conversations": ".sample", "health": ".verdict", "config": "code"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def browser():
-    reason = missing()
-    if reason:
-        pytest.skip(f"a page is looked at in a browser: {reason}")
+    """A test asks for it after `site`, so that it is closed before: a page whose server is gone complains."""
+    program = Browser.found()
+    if program is None:
+        pytest.skip("a page is looked at in a browser, and Chromium is not installed")
+    with Browser(program) as browser:
+        yield browser
+    assert browser.problems == []
 
 
 def nasty(place: int) -> TrajectoryGroup:
@@ -76,144 +86,126 @@ def attacked(tmp_path):
     return path
 
 
-def tabs(address: str, name: str) -> list[dict]:
-    """A visit of every page, of tokens and of a comparison."""
-    look = ["look", INERT]
-    return [
-        {
-            "url": f"{address}#/",
-            "do": [look, ["click", "main input[type=checkbox]"], ["wait", "main .chart"], ["pause", 300], look],
-        },
-        {
-            "url": f"{address}#/run/{name}/learning",
-            "do": [
-                ["wait", ".grid .chart"],
-                ["click", "main button[aria-expanded]"],
-                ["hover", ".u-over"],
-                ["pause", 300],
-                look,
-            ],
-        },
-        *(
-            {
-                "url": f"{address}#/run/{name}/conversations?step={step}",
-                "do": [
-                    ["wait", ".sample"],
-                    look,
-                    ["text", ".sample"],
-                    ["choose", ".samples select", "tokens"],
-                    ["wait", ".tokens"],
-                    look,
-                ],
-            }
-            for step in range(1, len(ATTACKS) + 1)
-        ),
-        {"url": f"{address}#/run/{name}/health", "do": [["wait", ".verdict"], look]},
-        {"url": f"{address}#/run/{name}/config", "do": [["wait", "code"], look]},
-    ]
+def shown(browser: Browser, selector: str) -> None:
+    """Wait until there is one."""
+    browser.until(f"document.querySelector({json.dumps(selector)}) !== null")
 
 
-def test_what_a_run_says_stays_text(tmp_path, attacked):
-    name = "%3Cimg%20src%3Dx%20onerror%3DglobalThis.pwned%3D12%3E"
+def looks(browser: Browser) -> None:
+    """Nothing of what the run says has become more than text."""
+    assert browser.run(INERT) == {"pwned": None, "foreign": 0, "polluted": None}
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["served", "exported"])
+def test_what_a_run_says_stays_text(tmp_path, attacked, site, browser, exported):
+    run = f"#/run/{quote(attacked.name)}"
     write_export(attacked.parent, tmp_path / "page")
-    with serving(attacked.parent) as site:
-        for address in (f"http://localhost:{site.port}/", f"file://{tmp_path}/page/index.html"):
-            seen = visit({"visits": tabs(address, name)}, tmp_path)
-            for found in seen:
-                looks = [one for one in found["read"] if isinstance(one, dict)]
-                assert looks
-                assert all(look == CLEAN for look in looks), found
-                assert found["errors"] == []
-                assert all(
-                    asked.startswith((address.split("#")[0].removesuffix("index.html"), "data:"))
-                    for asked in found["requests"]
-                )
-            assert ATTACKS[0] in seen[2]["read"][1]
-            assert ATTACKS[5] in seen[7]["read"][1]
+    served = site(attacked.parent)
+    home = f"file://{tmp_path}/page/" if exported else f"http://localhost:{served.port}/"
+    page = home + "index.html" if exported else home
+    browser.go(page)
+    shown(browser, "main input[type=checkbox]")
+    looks(browser)
+    browser.click("main input[type=checkbox]")
+    shown(browser, "main .chart canvas")
+    looks(browser)
+    browser.go(f"{page}{run}/learning")
+    shown(browser, ".grid .chart canvas")
+    shown(browser, "main button[aria-expanded]")
+    browser.run("document.querySelector('main button[aria-expanded]').click()")
+    browser.click(".u-over", x=40, y=40)
+    shown(browser, ".sample")
+    browser.go("about:blank")
+    for step, attack in enumerate(ATTACKS, 1):
+        browser.go(f"{page}{run}/conversations?step={step}")
+        browser.until(f"document.querySelector('.samples h2')?.innerText.includes('step {step},')")
+        looks(browser)
+        assert browser.run("document.querySelector('.assistant .said').textContent") == attack
+        browser.run(SHOW_TOKENS)
+        shown(browser, ".tokens")
+        looks(browser)
+    for tab, ready in (("health", ".verdict"), ("config", "code")):
+        browser.go(f"{page}{run}/{tab}")
+        shown(browser, ready)
+        looks(browser)
+    assert {asked for asked in browser.requests if not asked.startswith((home, "data:", "about:"))} == set()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_nothing_wrong_on_any_page(tmp_path, dark):
+def test_axe_finds_nothing_wrong_on_any_page(tmp_path, site, browser, dark):
+    axe = axe_core()
+    if axe is None:
+        pytest.skip("axe-core cannot be got from npm")
     make_run(tmp_path / "runs" / "one", 40)
     make_run(tmp_path / "runs" / "two", 40)
-    with serving(tmp_path / "runs") as site:
-        address = f"http://localhost:{site.port}/"
-        compare = [["click", "main input[type=checkbox]"], ["wait", "main .chart"]]
-        visits = [{"url": address, "do": [*compare, ["axe"]]}]
-        visits += [
-            {"url": f"{address}#/run/one/{tab}", "do": [["wait", ready], ["pause", 300], ["axe"]]}
-            for tab, ready in (
-                ("learning", ".grid .chart"),
-                ("conversations", ".sample"),
-                ("health", ".verdict"),
-                ("config", "code"),
-            )
-        ]
-        for found in visit({"dark": dark, "visits": visits}, tmp_path):
-            assert (found["axe"], found["errors"]) == ([], [])
+    served = site(tmp_path / "runs")
+    page = f"http://localhost:{served.port}/"
+    browser.go(page, dark=dark)
+    shown(browser, "main input[type=checkbox]")
+    browser.click("main input[type=checkbox]")
+    shown(browser, "main .chart canvas")
+    assert found_wrong(browser, axe) == []
+    for tab, ready in TABS.items():
+        browser.go(f"{page}#/run/one/{tab}", dark=dark)
+        shown(browser, ready)
+        assert found_wrong(browser, axe) == [], tab
 
 
-def test_a_click_on_a_step_shows_its_conversations_and_the_address_names_them(tmp_path, one_run):
-    with serving(one_run) as site:
-        do = [
-            ["wait", ".chart .u-over"],
-            ["pause", 300],
-            ["click", ".chart.wide .u-over", {"x": 5, "y": 100}],
-            ["wait", ".sample"],
-            ["pause", 300],
-            ["look", "location.hash"],
-            ["text", ".samples h2"],
-        ]
-        (found,) = visit({"visits": [{"url": f"http://localhost:{site.port}/#/run/one/learning", "do": do}]}, tmp_path)
-    assert found["errors"] == []
-    assert found["read"][0] == "#/run/one/conversations?step=1&open=1%2Ftrain%2F0"
-    assert found["read"][1].startswith("price step 1")
+def test_a_click_on_a_step_shows_its_conversations_and_the_address_names_them(one_run, site, browser):
+    served = site(one_run)
+    browser.go(f"http://localhost:{served.port}/#/run/one/learning")
+    shown(browser, ".chart.wide .u-over")
+    shown(browser, ".grid .chart")
+    browser.click(".chart.wide .u-over", x=5, y=100)
+    shown(browser, ".sample")
+    assert browser.run("location.hash") == "#/run/one/conversations?step=1&open=1%2Ftrain%2F0"
+    assert browser.run("document.querySelector('.samples h2').innerText").startswith("price step 1")
 
 
-def test_the_page_can_be_used_without_a_mouse(tmp_path, one_run):
-    with serving(one_run.parent) as site:
-        to_the_run = [["press", "Tab"]] * 6  # skip link, trail, theme, table, box, run
-        do = [
-            *to_the_run,
-            ["look", "document.activeElement.textContent"],
-            ["press", "Enter"],
-            ["wait", ".verdict"],
-            ["look", "location.hash"],
-            ["click", "#theme"],
-            ["look", "document.documentElement.dataset.theme + getComputedStyle(document.body).backgroundColor"],
-        ]
-        (found,) = visit({"visits": [{"url": f"http://localhost:{site.port}/", "do": do}]}, tmp_path)
-    assert found["read"] == ["one", "#/run/one/learning", "darkrgb(16, 21, 27)"]
+def test_the_page_can_be_used_without_a_mouse(one_run, site, browser):
+    served = site(one_run.parent)
+    browser.go(f"http://localhost:{served.port}/")
+    shown(browser, "main a")
+    for _ in range(6):  # to the content, the trail, the colours, the table, the box, the run
+        browser.press("Tab")
+    assert browser.run("document.activeElement.textContent") == "one"
+    browser.press("Enter")
+    shown(browser, ".verdict")
+    assert browser.run("location.hash") == "#/run/one/learning"
 
 
-def test_a_run_that_goes_on_is_seen_to_go_on(tmp_path, one_run):
-    def go_on() -> None:
-        with RunFolder.open(one_run) as folder:
-            folder.truncate(10)
-            for step in range(11, 26):
-                folder.log_metrics(row(step))
-                folder.log_trajectories(step, [group("new", [0.0, 1.0])])
-
-    with serving(one_run) as site:
-        timer = Timer(3.0, go_on)
-        timer.start()
-        do = [["wait text", "step 20"], ["wait text", "step 25"], ["wait text", "running"], ["wait", ".grid .chart"]]
-        (found,) = visit({"visits": [{"url": f"http://localhost:{site.port}/#/run/one/learning", "do": do}]}, tmp_path)
-        timer.join()
-    assert found["errors"] == []
+def test_colours_are_those_of_the_system_until_somebody_chooses(one_run, site, browser):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    served = site(one_run.parent)
+    for dark, switched in ((False, "rgb(16, 21, 27)"), (True, "rgb(246, 247, 249)")):
+        browser.go(f"http://localhost:{served.port}/?{dark}", dark=dark)
+        browser.run("localStorage.clear(); location.reload()")
+        shown(browser, "main a")
+        assert browser.run(paper) == ("rgb(16, 21, 27)" if dark else "rgb(246, 247, 249)")
+        browser.click("#theme")
+        assert browser.run(paper) == switched
 
 
-def test_a_long_run_is_painted_in_two_seconds(tmp_path):
+def test_a_run_that_goes_on_is_seen_to_go_on(one_run, site, browser):
+    served = site(one_run)
+    browser.go(f"http://localhost:{served.port}/#/run/one/learning")
+    browser.until("document.querySelector('.head')?.innerText.includes('step 20 ')")
+    with RunFolder.open(one_run) as folder:
+        folder.truncate(10)
+        for step in range(11, 26):
+            folder.log_metrics(row(step))
+    browser.until("document.querySelector('.head').innerText.includes('step 25 ')")
+    assert "running" in browser.run("document.querySelector('.head').innerText")
+
+
+def test_a_long_run_is_painted_in_two_seconds(tmp_path, site, browser):
     path = make_run(tmp_path / "long", 1)
     rest = ", ".join(f'"key{number}": 0.123456789012' for number in range(36))
     with (path / "metrics.jsonl").open("a") as log:
         for step in range(2, 300_001):
             log.write(f'{{"step": {step}, "reward_mean": {step / 600_000}, {rest}}}\n')
-    with serving(path) as site:
-        do = [["wait", ".chart.wide canvas"], ["time"]]
-        url = f"http://localhost:{site.port}/#/run/long/learning"
-        begin = time.monotonic()
-        (found,) = visit({"visits": [{"url": url, "do": do}]}, tmp_path)
-        assert time.monotonic() - begin < 60
-    assert found["read"][0] < 2000
-    assert found["errors"] == []
+    served = site(path)
+    begin = time.monotonic()
+    browser.go(f"http://localhost:{served.port}/#/run/long/learning")
+    shown(browser, ".chart.wide canvas")
+    assert time.monotonic() - begin < 2
