@@ -110,7 +110,7 @@ def agent_in(
 
 
 def read_agent_record(folder: Path) -> dict[str, Any]:
-    """What a checkpoint's `agent.json` holds.
+    """What a checkpoint's `agent.json` holds, with every field of the config.
 
     Raises:
         CheckpointError: there is none, or it is malformed.
@@ -122,8 +122,8 @@ def read_agent_record(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} cannot be read ({error.strerror}), so {folder} tells of no agent") from None
     except ValueError as error:
         raise CheckpointError(f"{file} is no valid JSON: {error}") from None
-    _config_of(record)
-    return dict(record)
+    config = asdict(_config_of(record))
+    return {**record, "config": config}
 
 
 def _require_tools(agent: MultiTurnAgent, record: Mapping[str, Any]) -> None:

@@ -54,7 +54,10 @@ def step_of(checkpoint: Checkpoint) -> int | None:
     """After which step it was saved; None where it does not say."""
     for stem in (PROGRESS, "trainer"):
         if stem in checkpoint.manifest.records:
-            return int(checkpoint.record(stem)["step"])
+            step = _record(checkpoint, stem).get("step")
+            if isinstance(step, int):
+                return step
+            raise _malformed(checkpoint, stem, f"step is {step!r:.60}, no number")
     return None
 
 
@@ -65,13 +68,18 @@ def recorded_scenarios(checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], bo
         Their mappings, and whether training never saw them. None where the run had no scenarios at all.
     """
     if "evaluation" in checkpoint.manifest.records:
-        record = _mapping(checkpoint, "evaluation")
-        held_out = record.get("held_out") or record.get("scenarios")
+        key = "held_out" if _record(checkpoint, "evaluation").get("held_out") else "scenarios"
+        held_out = _scenarios(checkpoint, "evaluation", key)
         if held_out:
-            return list(held_out), True
-    if _environment_record(checkpoint).get("class") == "Unplayed":
+            return held_out, True
+    if _record(checkpoint, "environment").get("class") == "Unplayed":
         return [], False
-    return list(checkpoint.record("scenarios")["scenarios"]), False
+    return trained_scenarios(checkpoint), False
+
+
+def trained_scenarios(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """The scenarios that the agent was trained on, as mappings."""
+    return _scenarios(checkpoint, "scenarios", "scenarios")
 
 
 def recorded_config(checkpoint: Checkpoint, device: str | None = None) -> RunConfig:
@@ -88,7 +96,7 @@ def recorded_config(checkpoint: Checkpoint, device: str | None = None) -> RunCon
     environment = _environment_section(checkpoint)
     path = checkpoint.path
     if environment.type == "custom":
-        raise refusal(path, f"the environment {environment.class_ or _environment_record(checkpoint).get('class')}")
+        raise refusal(path, f"the environment {environment.class_ or _record(checkpoint, 'environment').get('class')}")
     if environment.success_criteria is not None and environment.success_criteria not in CRITERIA:
         raise refusal(path, f"the criterion {environment.success_criteria}")
     user = environment.user
@@ -119,8 +127,8 @@ def scenarios_of(checkpoint: Checkpoint, config: RunConfig) -> list[Scenario]:
     if config.environment.type != "task" or not recorded:
         return as_scenarios(recorded, strict=False)
     for task in recorded:
-        for action in task.get("required_actions", ()):
-            if isinstance(action, Mapping) and "check" in action:
+        for action in _mappings(task.get("required_actions")):
+            if "check" in action:
                 raise refusal(checkpoint.path, f"the check {action['check']} of {action.get('name')!r}")
     return as_tasks(recorded)
 
@@ -132,9 +140,9 @@ def recorded_reward(checkpoint: Checkpoint) -> RewardFunction:
         ConfigError: a part of it is code of somebody's own or asks a server.
         CheckpointError: the record is malformed, or of another version.
     """
-    entry = _mapping(checkpoint, "reward").get("config")
-    if not isinstance(entry, Mapping):
-        raise CheckpointError(f"{checkpoint.path / 'reward.json'} is not understood: its config is no mapping")
+    entry = _record(checkpoint, "reward").get("config")
+    if not isinstance(entry, Mapping):  # `build_rewards` takes a list as well, and nobody writes one here
+        raise _malformed(checkpoint, "reward", f"config is {entry!r:.60}, no mapping")
     for named in _foreign(entry):
         raise refusal(checkpoint.path, named)
     try:
@@ -154,9 +162,11 @@ def recorded_agent(checkpoint: Checkpoint) -> AgentMaker:
         return MultiTurnAgent
     if record.get("class") != "ToolAgent":
         raise refusal(checkpoint.path, f"the agent class {record.get('class')}")
-    names = [str(tool.get("name")) for tool in record.get("tools", ())]
+    names = [str(tool.get("name")) for tool in _mappings(record.get("tools"))]
     specs = _tool_specs(checkpoint)
-    if [spec.get("name") for spec in specs] != names or any(spec.get("function") not in BUILT_IN for spec in specs):
+    if [spec.get("name") for spec in specs] != names or any(
+        str(spec.get("function")) not in BUILT_IN for spec in specs
+    ):
         raise refusal(checkpoint.path, f"the tools {', '.join(names)} of its agent")
     tools = [load_tool(spec, None, f"tools[{place}]") for place, spec in enumerate(specs)]
     try:
@@ -167,14 +177,14 @@ def recorded_agent(checkpoint: Checkpoint) -> AgentMaker:
 
 
 def _tool_specs(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    agent = run_record(checkpoint).get("agent", {})
+    agent = _section(checkpoint, "agent")
     specs = agent.get("tools") if agent.get("type") == "tool" else None
-    return [{key: value for key, value in spec.items() if value is not None} for spec in specs or ()]
+    return [{key: value for key, value in spec.items() if value is not None} for spec in _mappings(specs)]
 
 
 def _environment_section(checkpoint: Checkpoint) -> EnvironmentSection:
     """The section of the run's config; of a run without one, what the environment said of itself."""
-    section = dict(run_record(checkpoint).get("environment", {}))
+    section = dict(_section(checkpoint, "environment"))
     if "type" in section:
         section = {key: value for key, value in section.items() if key not in ("scenarios", "scenarios_file")}
         section.pop("tasks_file", None)
@@ -191,7 +201,7 @@ def _environment_section(checkpoint: Checkpoint) -> EnvironmentSection:
 
 def _told(checkpoint: Checkpoint) -> dict[str, Any]:
     """The section that an environment's own record stands for."""
-    record = _environment_record(checkpoint)
+    record = _record(checkpoint, "environment")
     kind = _ENVIRONMENTS.get(str(record.get("class")))
     if kind is None:
         raise refusal(checkpoint.path, f"the environment {record.get('class')}")
@@ -199,6 +209,8 @@ def _told(checkpoint: Checkpoint) -> dict[str, Any]:
     if kind == "task":
         section["success_criteria"] = record.get("success_criteria")
     user = record.get("user")
+    if user is not None and not isinstance(user, Mapping):
+        raise _malformed(checkpoint, "environment", f"user is {user!r:.60}, no mapping")
     if user is not None and user != {"type": "scripted"}:
         section["user"] = _user(user, checkpoint.path)
     return {key: value for key, value in section.items() if value is not None}
@@ -217,29 +229,52 @@ def _user(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {**known, "model_name": about["model"]}
 
 
-def _environment_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    return _mapping(checkpoint, "environment")
+def recorded_timeouts(checkpoint: Checkpoint) -> tuple[float | None, float | None]:
+    """Seconds for one call of the environment and of the reward, as the run had them."""
+    section = _section(checkpoint, "training")
+    environment, reward = (section.get(name) for name in ("environment_timeout", "reward_timeout"))
+    for value in (environment, reward):
+        if value is not None and not isinstance(value, int | float):
+            raise _malformed(checkpoint, "run", f"a timeout is {value!r:.60}, no number of seconds")
+    return environment, reward
 
 
-def run_record(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """The settings of the run; empty for a checkpoint that says nothing of them."""
-    if "run" not in checkpoint.manifest.records:
-        return {}
-    return _mapping(checkpoint, "run")
+def _section(checkpoint: Checkpoint, name: str) -> Mapping[str, Any]:
+    """A section of the run's settings; empty for a checkpoint that says nothing of it."""
+    section = _record(checkpoint, "run").get(name, {}) if "run" in checkpoint.manifest.records else {}
+    if not isinstance(section, Mapping):
+        raise _malformed(checkpoint, "run", f"{name} is {section!r:.60}, no mapping")
+    return section
 
 
-def _mapping(checkpoint: Checkpoint, stem: str) -> Mapping[str, Any]:
+def _record(checkpoint: Checkpoint, stem: str) -> Mapping[str, Any]:
     record = checkpoint.record(stem)
     if not isinstance(record, Mapping):
-        raise CheckpointError(f"{checkpoint.path / stem}.json is not understood: it holds no mapping")
+        raise _malformed(checkpoint, stem, f"it is {record!r:.60}, no mapping")
     return record
 
 
-def _foreign(entry: Any) -> Iterator[str]:
+def _scenarios(checkpoint: Checkpoint, stem: str, key: str) -> list[dict[str, Any]]:
+    found = _record(checkpoint, stem).get(key)
+    if isinstance(found, list) and all(isinstance(one, dict) for one in found):
+        return list(found)
+    if found is None and stem == "evaluation":
+        return []
+    raise _malformed(checkpoint, stem, f"{key} is {found!r:.60}, no list of scenarios")
+
+
+def _malformed(checkpoint: Checkpoint, stem: str, problem: str) -> CheckpointError:
+    return CheckpointError(f"{checkpoint.path / stem}.json is not understood: {problem}")
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The mappings in a list; whatever else is there, who makes something of it refuses."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _foreign(entry: Mapping[str, Any]) -> Iterator[str]:
     """What a reward's entry names that is not this package's own."""
-    if not isinstance(entry, Mapping):
-        return
-    for part in entry.get("functions", ()):
+    for part in _mappings(entry.get("functions")):
         yield from _foreign(part)
     kind = entry.get("type")
     if kind == "custom":
@@ -247,8 +282,9 @@ def _foreign(entry: Any) -> Iterator[str]:
     elif entry.get("rebuildable") is False:
         yield f"a reward of type {kind} that was made in code"
     elif kind == "rubric":
-        yield from (f"the predicate {one['predicate']}" for one in entry.get("checks", ()) if "predicate" in one)
-    elif kind in KINDS and "base_url" in KINDS[kind].options:
+        checks = _mappings(entry.get("checks"))
+        yield from (f"the predicate {one['predicate']}" for one in checks if "predicate" in one)
+    elif isinstance(kind, str) and kind in KINDS and "base_url" in KINDS[kind].options:
         yield f"the server {entry.get('base_url')} that judges conversations"
 
 

@@ -29,9 +29,10 @@ from .from_checkpoint import (
     recorded_config,
     recorded_reward,
     recorded_scenarios,
-    run_record,
+    recorded_timeouts,
     scenarios_of,
     step_of,
+    trained_scenarios,
 )
 from .from_config import (
     build_agent,
@@ -74,9 +75,9 @@ class Trained:
     @property
     def timeouts(self) -> tuple[float | None, float | None]:
         """Seconds for one call of the environment and of the reward, as the run or the config had them."""
-        config = self._config
-        settings = run_record(self._opened).get("training", {}) if config is None else config.training.model_dump()
-        return settings.get("environment_timeout"), settings.get("reward_timeout")
+        if self._config is None:
+            return recorded_timeouts(self._opened)
+        return self._config.training.environment_timeout, self._config.training.reward_timeout
 
     def untrained(self) -> MultiTurnAgent:
         """Another such agent, with the weights from which the run began. Its model is loaded on first use.
@@ -90,8 +91,7 @@ class Trained:
 
     def seen(self, scenarios: Sequence[Scenario]) -> int:
         """How many of these the agent was trained on, whatever they were called."""
-        trained = self._opened.record("scenarios")["scenarios"]
-        known = {json.dumps({**one, "id": ""}, sort_keys=True) for one in trained}
+        known = {json.dumps({**one, "id": ""}, sort_keys=True) for one in trained_scenarios(self._opened)}
         return sum(json.dumps({**one.to_dict(), "id": ""}, sort_keys=True) in known for one in scenarios)
 
     def _make_agent(self) -> MultiTurnAgent:

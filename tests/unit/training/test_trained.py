@@ -9,7 +9,7 @@ import pytest
 
 from stateset_agents.agents import AgentConfig, MultiTurnAgent, ToolAgent
 from stateset_agents.agents.local_chat import LocalChat
-from stateset_agents.checkpoints import PROGRESS, write_checkpoint
+from stateset_agents.checkpoints import PROGRESS, read_checkpoint, write_checkpoint
 from stateset_agents.config import load_config
 from stateset_agents.config.training import TrainingConfig
 from stateset_agents.core.environment import ConversationEnvironment, Environment, TaskEnvironment
@@ -425,3 +425,49 @@ def test_records_that_are_wrong_are_told_with_their_place(tmp_path, stem, conten
     path = written_checkpoint(tmp_path, subject, 1)
     with pytest.raises(CheckpointError, match=message):
         getattr(open_trained(path), stem)
+
+
+def with_record(folder: Path, stem: str, value: Any) -> Path:
+    """A whole checkpoint of which one record was written by somebody else."""
+    # Without the section of a config, the environment's own record is read.
+    opened = read_checkpoint(of_objects(folder) if stem == "environment" else of_config(folder))
+    records = {name: opened.record(name) for name in opened.manifest.records}
+    return write_checkpoint(folder / "changed", records=records | {stem: value})
+
+
+def test_a_reward_that_is_recorded_as_a_list_imports_nothing(tmp_path, canary):
+    path = with_record(tmp_path, "reward", {"config": [{"type": "custom", "module": "canary_code.judged"}]})
+    with pytest.raises(CheckpointError, match=r"reward\.json is not understood: config is \[.*, no mapping"):
+        _ = open_trained(path).reward
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("stem", "value"),
+    [
+        ("reward", {"config": {"functions": [{"type": ["helpfulness"]}]}}),
+        ("reward", {"config": {"type": "rubric", "checks": None}}),
+        ("reward", {"config": {"functions": None}}),
+        ("reward", []),
+        ("agent", []),
+        ("run", []),
+        ("run", {"training": []}),
+        ("run", {"training": {"environment_timeout": "1"}}),
+        ("run", {"environment": "conversation"}),
+        ("environment", {"class": "ConversationEnvironment", "user": "scripted"}),
+        ("environment", []),
+        ("scenarios", {"scenarios": [["seen"]]}),
+        ("scenarios", {}),
+        ("evaluation", {"held_out": "unseen"}),
+        ("progress", {"step": "7"}),
+    ],
+)
+def test_a_record_of_another_shape_is_a_malformed_checkpoint(tmp_path, stem, value):
+    path = with_record(tmp_path, stem, value)
+
+    def read_all() -> None:
+        trained = open_trained(path)
+        _ = (trained.agent, trained.reward, trained.scenarios, trained.timeouts, trained.seen([]))
+
+    with pytest.raises((CheckpointError, DataError)):
+        read_all()
