@@ -142,7 +142,9 @@ class JsonLines(ToolFormat):
     def speech(self, text: str) -> str:
         """See `ToolFormat.speech`."""
         lines = re.findall(r"[^\n]*\n|[^\n]+", text)
-        safe = next((at for at, line in enumerate(lines) if not line.strip() or line.lstrip()[0] == "{"), len(lines))
+        safe = next((at for at, line in enumerate(lines) if line.lstrip().startswith("{")), len(lines))
+        while safe and not lines[safe - 1].strip():  # a call may follow, and what stands before it is no speech
+            safe -= 1
         return "".join(lines[:safe])
 
     def instructions(self, tools: Sequence[Definition]) -> str:

@@ -1,5 +1,6 @@
 """Sinks: right at the start or a config error; after that they cannot stop a run."""
 
+import re
 import struct
 import sys
 import threading
@@ -171,6 +172,12 @@ def test_a_sink_that_hangs_or_raises_at_the_start_is_a_config_error(tmp_path, mo
     stuck.free.set()
     with pytest.raises(ConfigError, match=r"slow did not start: ValueError\('no'\); mend that, or leave it out"):
         Sinks([Slow(start=ValueError("no"))]).start(tmp_path, {})
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no network"), SystemExit(1)])
+def test_what_a_sink_raises_at_the_start_is_told_as_it_is(tmp_path, error):
+    with pytest.raises(ConfigError, match=re.escape(f"slow did not start: {error!r}; mend that")):
+        Sinks([Slow(start=error)]).start(tmp_path, {})
 
 
 @pytest.mark.parametrize("what", ["log", "close"])

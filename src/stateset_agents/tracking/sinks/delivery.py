@@ -134,11 +134,11 @@ class _Lane:
         name = self.sink.name
         try:
             done.result(START_SECONDS)
-        except TimeoutError:
-            raise ConfigError(f"{name} did not start within {START_SECONDS:.0f} seconds; leave it out") from None
         except ConfigError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # what the sink raises: `sys.exit` of a client library is no end of us
+            if not done.done():
+                raise ConfigError(f"{name} did not start within {START_SECONDS:.0f} seconds; leave it out") from None
             raise ConfigError(f"{name} did not start: {error!r}; mend that, or leave it out") from error
         finally:
             if not done.done() or done.exception() is not None:
