@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.secrets import MASK, Redactor
 from ..core.trajectory import MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from .conversations import Conversation
 from .packing import Sample
@@ -77,8 +78,12 @@ def _of_turns(trajectory: MultiTurnTrajectory, trained: dict[int, list[float | N
 def _spelled(row: TokenRow, advantages: list[float | None] | None, spell: Callable[[int], str]) -> dict[str, Any]:
     kept = min(len(row), SPELLED_TOKENS)
     values = (advantages or [None] * len(row))[:kept]
+    pieces = [spell(token) for token in row.ids[:kept]]
+    whole = "".join(pieces)
+    if Redactor.from_environment()(whole) != whole:  # the log looks at one text after the other, and sees no secret
+        pieces = [MASK] * kept
     return {
-        "pieces": [spell(token) for token in row.ids[:kept]],
+        "pieces": pieces,
         "mask": [int(value is not None) for value in values],
         "advantages": [None if value is None else round(value, _DIGITS) for value in values],
         "logprobs": [round(value, _DIGITS) for value in row.logprobs[:kept]],
