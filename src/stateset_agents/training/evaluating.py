@@ -184,7 +184,8 @@ class _Player:
 
 async def _floors(trained: Trained, player: _Player) -> tuple[Floor, ...]:
     """What agents get that have learned nothing: one that says nothing, and the model before the run."""
-    silent = MultiTurnAgent(AgentConfig(model_name=f"stub://{NOTHING}"))
+    # Whatever tools the environment offers, it calls none of them.
+    silent = ToolAgent(AgentConfig(model_name=f"stub://{NOTHING}"))
     about = f'an agent that answers "{NOTHING}" to everything'
     floors = [Floor("do nothing", about, await player.play("do nothing", silent, samples=1))]
     name = trained.model_name
@@ -209,8 +210,8 @@ async def _floors(trained: Trained, player: _Player) -> tuple[Floor, ...]:
 def _compared(report: Report, before: EvaluationResult, name: str) -> Report:
     try:
         return replace(report, comparison=compare(before, report.result), compared_with=name)
-    except ValueError as error:  # what was measured so far is worth more than an error
-        return replace(report, notes=(*report.notes, f"{name} could not be compared with: {error}"))
+    except ValueError as error:  # nothing was scored; what was measured stays worth printing
+        return replace(report, notes=(*report.notes, f"not compared with {name}: {error}"))
 
 
 def _notes(asked: Asked, trained: Trained, other: Trained | None, plan: Plan) -> Iterator[str]:

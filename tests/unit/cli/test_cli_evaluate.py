@@ -28,6 +28,24 @@ UNSEEN = [
 ]
 
 
+OFFERING = """\
+from stateset_agents.core.environment import ConversationEnvironment
+from stateset_agents.core.reward import RewardResult
+
+
+class Shop(ConversationEnvironment):
+    def episode_tools(self, state):
+        def buy() -> str:
+            return "bought"
+
+        return [buy]
+
+
+def mute(turns, context=None):
+    return RewardResult.unscored("there is nothing to say")
+"""
+
+
 async def kind(turns, context=None):
     return 1.0
 
@@ -197,6 +215,24 @@ def test_a_base_model_that_is_not_here_is_not_downloaded(folder):
     floor = data["floors"]["untrained"]
     assert floor["result"] is None
     assert floor["why_not"] == "someone/else is not on this machine, and nothing is downloaded for it"
+
+
+def test_floors_play_where_the_environment_offers_tools(folder):
+    (folder / "offering.py").write_text(OFFERING)
+    agent = {"type": "tool", "model_name": "tiny", "max_new_tokens": 6}
+    environment = {"type": "custom", "class": "offering.Shop", "scenarios_file": "new.json"}
+    (folder / "shop.json").write_text(json.dumps({"agent": agent, "environment": environment}))
+    data = evaluated("first", "--config-file", "shop.json", "--num-episodes", "2")
+    assert {name for name, floor in data["floors"].items() if floor["result"]} == {"do nothing", "untrained"}
+
+
+def test_a_comparison_without_scores_is_left_out_and_the_rest_is_printed(folder):
+    (folder / "offering.py").write_text(OFFERING)
+    (folder / "mute.json").write_text(json.dumps({"rewards": [{"type": "custom", "module": "offering.mute"}]}))
+    arguments = ("--config-file", "mute.json", "--compare-with", "stub", "--num-episodes", "3", "--no-floors")
+    data = evaluated("first", *arguments)
+    assert (data["comparison"], data["failures"]) == (None, {"unscored": 3})
+    assert data["notes"][-1].startswith("not compared with stub: the two evaluations share no scored scenario")
 
 
 def test_every_episode_is_told_as_it_ends(folder):
