@@ -42,6 +42,13 @@ def agent_with(*replies, tools=(price,), max_context=0, own=None, system_prompt=
     return agent
 
 
+def filling():
+    """An agent whose first call says more than its context has room for."""
+    agent = agent_with(CALL, "It costs $3.", tools=[{"name": "price", "function": lambda of: "x" * 3000}])
+    agent.runtime.max_context = len(codec.open([{"role": "user", "content": "How much is the tea?"}]).ids) + 300
+    return agent
+
+
 class One(RewardFunction):
     async def compute_reward(self, turns, context=None):
         return RewardResult(1.0)
@@ -132,10 +139,7 @@ async def test_the_stream_shows_replies_and_no_calls():
 
 
 async def test_a_context_that_fills_up_while_calling_ends_with_the_agents_last_word():
-    long = agent_with(CALL, "It costs $3.", tools=[{"name": "price", "function": lambda of: "x" * 3000}])
-    room = len(codec.open([{"role": "user", "content": "How much is the tea?"}]).ids) + 300
-    long.runtime.max_context = room
-    trajectory = await play(long)
+    trajectory = await play(filling())
     assert trajectory.outcome is Outcome.TRUNCATED
     assert [turn.role for turn in trajectory.turns] == ["user", "assistant", "tool"]
     assert (trajectory.length, replies(trajectory.turns)) == (0, [])  # a call is never taken for a reply
@@ -147,11 +151,23 @@ async def test_what_was_done_before_the_context_ended_counts(of, done):
     """Mutation: the environment is not told of a move without a reply, and the action was never done."""
     action = {"name": "priced", "tool": "price", "arguments": {"of": of}}
     tasks = TaskEnvironment([{"goal": "Price tea", "user_responses": ["The tea?"], "required_actions": [action]}])
-    long = agent_with(CALL, "It costs $3.", tools=[{"name": "price", "function": lambda of: "x" * 3000}])
-    long.runtime.max_context = len(codec.open([{"role": "user", "content": "How much is the tea?"}]).ids) + 300
-    episode = await play_episode(long, tasks, tasks.episode_scenarios()[0], TaskCompletionReward(), key="k")
+    episode = await play_episode(filling(), tasks, tasks.episode_scenarios()[0], TaskCompletionReward(), key="k")
     assert [turn.role for turn in episode.turns] == ["user", "assistant", "tool"]
     assert (episode.outcome, episode.success, episode.reward) == (Outcome.TRUNCATED, done, float(done))
+
+
+async def test_an_environment_hears_of_an_unfinished_move_and_of_no_other():
+    heard = []
+
+    class Listening(ConversationEnvironment):
+        async def unfinished(self, state, steps):
+            heard.append([turn.role for turn in steps])
+            return await super().unfinished(state, steps)
+
+    await play(agent_with(CALL, "It costs $3.", "Still $3."), Listening([DEMO]))
+    assert heard == []
+    await play(filling(), Listening([DEMO]))
+    assert heard == [["assistant", "tool"]]
 
 
 async def test_an_override_may_use_the_reply_and_its_steps_stay():

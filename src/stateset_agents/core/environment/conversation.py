@@ -105,7 +105,7 @@ class ConversationEnvironment(Environment):
         if state.status is not EpisodeStatus.ONGOING:
             raise ValueError(f"this conversation is over ({state.status.value}); begin another with reset()")
         said = ConversationTurn("assistant", action) if isinstance(action, str) else action
-        after = await self.unfinished(state, (*said.steps, said))
+        after = await self._seen(state, (*said.steps, said))
         after.turn_count += 1
         if after.status is EpisodeStatus.COMPLETED:
             return after, None, 0.0, True
@@ -127,8 +127,11 @@ class ConversationEnvironment(Environment):
 
     async def unfinished(self, state: EnvironmentState, steps: Sequence[ConversationTurn]) -> EnvironmentState:
         """See `Environment.unfinished`; COMPLETED if that was all there was to do."""
+        return await self._seen(state, steps)
+
+    async def _seen(self, state: EnvironmentState, turns: Sequence[ConversationTurn]) -> EnvironmentState:
         after = state.copy()
-        after.history += [turn.bare() for turn in steps]
+        after.history += [turn.bare() for turn in turns]
         if await self._is_over(after):
             after.status = EpisodeStatus.COMPLETED
         return after
