@@ -75,9 +75,11 @@ class Trained:
     @property
     def timeouts(self) -> tuple[float | None, float | None]:
         """Seconds for one call of the environment and of the reward, as the run or the config had them."""
+        environment, reward = recorded_timeouts(self._opened)
         if self._config is None:
-            return recorded_timeouts(self._opened)
-        return self._config.training.environment_timeout, self._config.training.reward_timeout
+            return environment, reward
+        stated = self._config.training.model_dump(include=_stated(self._config, "training"))
+        return stated.get("environment_timeout", environment), stated.get("reward_timeout", reward)
 
     def untrained(self) -> MultiTurnAgent:
         """Another such agent, with the weights from which the run began. Its model is loaded on first use.

@@ -395,6 +395,13 @@ def test_a_config_that_names_scenarios_plays_its_held_out_ones(tmp_path):
     assert open_trained(path, config_file=config).notes[1] == f"scenarios: those of {tmp_path / 'seen.json'}"
 
 
+def test_calls_may_take_as_long_as_in_the_run_unless_the_config_says_otherwise(tmp_path):
+    path = of_config(tmp_path, training={"environment_timeout": 5, "reward_timeout": None})
+    assert open_trained(path).timeouts == (5.0, None)
+    config = written(tmp_path, "mine.json", training={"reward_timeout": 7})
+    assert open_trained(path, config_file=config).timeouts == (5.0, 7.0)
+
+
 def test_a_device_is_named_by_the_call_or_the_environment(tmp_path, monkeypatch):
     path = of_objects(tmp_path)
     assert open_trained(path, device="cuda:1").agent.config.device == "cuda:1"
