@@ -45,7 +45,12 @@ from stateset_agents import ConversationEnvironment, HelpfulnessReward, MultiTur
 from stateset_agents.checkpoints import PROGRESS, write_checkpoint
 from stateset_agents.training.saving import Subject
 
-MESSAGES = ["I need help with my order.", "It should have come on Monday.", "The number is 4711.", "Can I have a refund?"]
+MESSAGES = [
+    "I need help with my order.",
+    "It should have come on Monday.",
+    "The number is 4711.",
+    "Can I have a refund?",
+]
 NEW_TOKENS = 32
 
 
@@ -121,9 +126,9 @@ def ours(checkpoint: Path, *flags: str) -> Iterator[Server]:
     """`grpo-serve`, with a store that nobody else has."""
     port = free_port()
     command = ["stateset_agents.cli.serve", str(checkpoint), "--port", str(port), "--log-level", "WARNING", *flags]
-    with tempfile.TemporaryDirectory() as folder:
-        with started(command, f"http://localhost:{port}", "/readyz", Path(folder)) as server:
-            yield server
+    at = f"http://localhost:{port}"
+    with tempfile.TemporaryDirectory() as folder, started(command, at, "/readyz", Path(folder)) as server:
+        yield server
 
 
 @contextlib.contextmanager
@@ -133,9 +138,9 @@ def theirs(checkpoint: Path) -> Iterator[Server]:
     command = ["transformers.cli.transformers", "serve", str(checkpoint), "--port", str(port), "--device", "cpu"]
     command += ["--continuous-batching", "--attn-implementation", "sdpa", "--cb-num-blocks", "256"]
     command += ["--cb-max-batch-tokens", "512"]
-    with tempfile.TemporaryDirectory() as folder:
-        with started(command, f"http://localhost:{port}", "/health", Path(folder)) as server:
-            yield server
+    at = f"http://localhost:{port}"
+    with tempfile.TemporaryDirectory() as folder, started(command, at, "/health", Path(folder)) as server:
+        yield server
 
 
 def free_port() -> int:
@@ -158,7 +163,9 @@ async def tiny_checkpoint(folder: Path) -> Path:
 def stub_checkpoint(folder: Path) -> Path:
     """A checkpoint that says one sentence, without a model."""
     talk = ConversationEnvironment([{"user_responses": MESSAGES[:1]}])
-    agent = MultiTurnAgent.from_model("stub://I am happy to help you with your order, and with whatever comes after it.")
+    agent = MultiTurnAgent.from_model(
+        "stub://I am happy to help you with your order, and with whatever comes after it."
+    )
     records = Subject(agent, talk, HelpfulnessReward(), {}).to_records() | {PROGRESS: {"step": 1}}
     return write_checkpoint(folder / "stub", records=records)
 
@@ -203,7 +210,9 @@ async def talk(size: Size, checkpoints: dict[str, Path]) -> dict[str, Any]:
                 place = (await http.post("/chat/start", json={})).headers["location"]
                 failed = 0
                 for message in order:
-                    seconds, answer = await timed(lambda text=message: http.post(f"{place}/message", json={"message": text}))
+                    seconds, answer = await timed(
+                        lambda text=message: http.post(f"{place}/message", json={"message": text})
+                    )
                     times.append(seconds)
                     failed += answer.status_code != 200
                 return failed
