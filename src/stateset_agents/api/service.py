@@ -50,10 +50,12 @@ class Opened:
     Attributes:
         agent: its model may still have to be loaded.
         version: step after which it was saved; None where it does not say.
+        greeting: that its config names; None for none.
     """
 
     agent: MultiTurnAgent
     version: int | None = None
+    greeting: str | None = None
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Service:
         make_store: makes what keeps conversations; it is told who hears of its times.
         door: how requests come in.
         limits: how much of everything.
-        greeting: what conversations begin with; "" for nothing.
+        greeting: what conversations begin with; "" for nothing, None for what the checkpoint says.
         log: of conversations.
         reopen: opens and verifies the checkpoint again, for `reload`.
         more: further routes.
@@ -77,7 +79,7 @@ class Service:
     make_store: Callable[[Observe], ConversationStore]
     door: Door = field(default_factory=Door)
     limits: ServeLimits = field(default_factory=ServeLimits)
-    greeting: str = GREETING
+    greeting: str | None = None
     log: ConversationLog | None = None
     reopen: Callable[[], Opened] | None = None
     more: tuple[APIRouter, ...] = ()
@@ -88,7 +90,7 @@ class Service:
             self.opened.agent,
             self.make_store(self.metrics.observe),
             self.limits,
-            greeting=self.greeting,
+            greeting=next(one for one in (self.greeting, self.opened.greeting, GREETING) if one is not None),
             observe=self.metrics.observe,
         )
         self.condition = Condition(self.model, version=self.opened.version)

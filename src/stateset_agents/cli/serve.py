@@ -106,7 +106,9 @@ def serve(
     ] = None,
     greeting: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What conversations begin with; '' for nothing."),
+        typer.Option(
+            metavar="TEXT", help="What conversations begin with; '' for nothing. [default: the config's agent.greeting]"
+        ),
     ] = None,
     model_id: Annotated[
         str | None,
@@ -202,7 +204,6 @@ def serve(
 
         first = opened()
         from ..api.conversation_log import ConversationLog
-        from ..api.conversations import GREETING
         from ..api.open_store import open_store
         from ..api.page import page_routes
         from ..api.server import Server, bound_socket, url_of
@@ -217,7 +218,7 @@ def serve(
             make_store=partial(open_store, str(Path(FOLDER) / "conversations.sqlite3") if store is None else store),
             door=door,
             limits=limits,
-            greeting=GREETING if greeting is None else greeting,
+            greeting=greeting,
             log=log,
             reopen=opened,
             more=(page_routes(),),
@@ -279,7 +280,7 @@ def _open(path: Path, config_file: Path | None, *, no_gpu: bool) -> Opened:
     from ..training.trained import open_trained
 
     trained = open_trained(path, config_file=config_file, device="cpu" if no_gpu else None)
-    return Opened(trained.agent, trained.step)
+    return Opened(trained.agent, trained.step, trained.greeting)
 
 
 def _name_of(path: Path) -> str:

@@ -73,6 +73,9 @@ class AgentSection(Section):
     )
     memory_window: Positive | None = Field(default=None, description="turns that the agent remembers; null: all")
     context_compression: bool = Field(default=False, description="summarise what leaves the memory window")
+    greeting: str | None = Field(
+        default=None, description='what served conversations begin with; null: "Hello! How can I help you today?"'
+    )
     tools: list[ToolSpec] | None = Field(default=None, description="for type tool: what the agent may call")
     tool_format: Literal["auto", "hermes", "llama", "json"] | None = Field(
         default=None, description="for type tool: how the model calls; null and auto read it off the chat template"

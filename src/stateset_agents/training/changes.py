@@ -20,6 +20,7 @@ from .run import Run
 
 _FREE = {
     "agent.device",
+    "agent.greeting",
     "environment.scenarios",  # compared by what they hold, not by how they are named
     "environment.scenarios_file",
     "environment.tasks_file",

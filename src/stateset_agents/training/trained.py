@@ -81,6 +81,15 @@ class Trained:
         stated = self._config.training.model_dump(include=_stated(self._config, "training"))
         return stated.get("environment_timeout", environment), stated.get("reward_timeout", reward)
 
+    @property
+    def greeting(self) -> str | None:
+        """What served conversations begin with, as the config or the run had it; None where neither says."""
+        config = self._section("agent")
+        if config is not None and config.agent.greeting is not None:
+            return config.agent.greeting
+        recorded = run_record(self._opened).get("agent", {}).get("greeting")
+        return recorded if isinstance(recorded, str) else None
+
     def untrained(self) -> MultiTurnAgent:
         """Another such agent, with the weights from which the run began. Its model is loaded on first use.
 

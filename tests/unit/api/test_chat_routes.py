@@ -2,6 +2,7 @@ import asyncio
 import json
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ async def test_a_conversation_goes_as_documented(tmp_path: Path):
         assert (await http.get(f"{place}/history")).json()["status"] == "ended"
         over = await http.post(f"{place}/message", json={"message": "Still there?"})
         assert (over.status_code, over.json()["reason"]) == (410, "ended")
+
+
+@pytest.mark.parametrize(
+    ("flag", "config", "said"), [(None, "Welcome.", "Welcome."), ("", "Welcome.", ""), ("A", None, "A")]
+)
+async def test_the_greeting_is_the_flags_else_the_configs(
+    tmp_path: Path, flag: str | None, config: str | None, said: str
+):
+    service = service_of(tmp_path, greeting=flag)
+    service = replace(service, opened=replace(service.opened, greeting=config))
+    async with client(service) as http:
+        assert (await http.post("/chat/start", json={})).json()["message"] == said
 
 
 async def test_a_stream_has_the_reply_in_pieces_and_the_documented_json_at_its_end(tmp_path: Path):

@@ -478,3 +478,13 @@ def test_a_record_of_another_shape_is_a_malformed_checkpoint(tmp_path, stem, val
 
     with pytest.raises((CheckpointError, DataError)):
         read_all()
+
+
+def test_the_greeting_is_that_of_the_config_else_of_the_run(tmp_path):
+    path = of_config(tmp_path, agent={"model_name": "stub://echo", "greeting": "Welcome."})
+    assert open_trained(path).greeting == "Welcome."
+    mine = written(tmp_path, "mine.json", agent={"model_name": "stub://echo", "greeting": "Hello from me."})
+    assert open_trained(path, config_file=mine).greeting == "Hello from me."
+    other = written(tmp_path, "other.json", agent={"model_name": "stub://echo", "temperature": 0.2})
+    assert open_trained(path, config_file=other).greeting == "Welcome."
+    assert open_trained(of_objects(tmp_path / "objects")).greeting is None
