@@ -4,11 +4,9 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from accessibility import axe_core, found_wrong
 from browser import Browser
 
 MISSING = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
@@ -301,23 +300,10 @@ def test_a_message_whose_reply_was_lost_is_said_once_however_often_it_is_sent(wo
         assert turns(browser)[1:] == [["user", "first"], ["assistant", "One."]]
 
 
-def axe(folder):
-    """The source of axe-core, from the npm registry or from AXE_CORE."""
-    if os.environ.get("AXE_CORE"):
-        return Path(os.environ["AXE_CORE"]).read_text()
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("axe-core comes from npm, which is not installed; or name axe.min.js in AXE_CORE")
-    packed = subprocess.run([npm, "pack", "axe-core@4"], cwd=folder, capture_output=True, text=True, check=False)
-    if packed.returncode:
-        pytest.skip(f"npm has no axe-core: {packed.stderr[-200:]}")
-    with tarfile.open(folder / packed.stdout.split()[-1]) as archive:
-        return archive.extractfile("package/axe.min.js").read().decode()
-
-
-def test_the_page_is_accessible_in_every_state(work, browser, tmp_path):
-    source = axe(tmp_path)
-    found = "axe.run(document).then(one => one.violations.map(v => [v.id, v.nodes.map(n => n.target.join(' '))]))"
+def test_the_page_is_accessible_in_every_state(work, browser):
+    axe = axe_core()
+    if axe is None:
+        pytest.skip("axe-core cannot be got from npm")
     folder = run_of(work, ANSWERS, **TOOL_AGENT)
     pictures = os.environ.get("PICTURES")
     with Served(folder, "outputs", "--config-file", "run.json") as served:
@@ -330,22 +316,20 @@ def test_the_page_is_accessible_in_every_state(work, browser, tmp_path):
             browser.until("!document.getElementById('message').disabled")
             said(browser, "What is 17 * 3?")
             browser.run("document.querySelector('details').open = true")
-            browser.run(source + "; undefined")
-            assert browser.run(found) == [], name
+            assert found_wrong(browser, axe) == [], name
             if pictures:
                 browser.picture(Path(pictures) / f"chat-page-{name}.png")
         browser.run("document.getElementById('end').click()")
         browser.until("document.getElementById('message').disabled")
-        assert browser.run(found) == [], "ended"
+        assert found_wrong(browser, axe) == [], "ended"
     browser.run("document.getElementById('new').click()")
     browser.until("!document.getElementById('notice').hidden")
-    assert browser.run(found) == [], "nobody there"
+    assert found_wrong(browser, axe) == [], "nobody there"
     browser.run("sessionStorage.clear()")
     with Served(folder, "outputs", "--config-file", "run.json", GRPO_AUTH_TOKEN="open-sesame") as served:
         browser.go(served.url + "/")
         browser.until("document.activeElement.id === 'token'")
-        browser.run(source + "; undefined")
-        assert browser.run(found) == [], "the door"
+        assert found_wrong(browser, axe) == [], "the door"
     browser.problems[:] = [one for one in browser.problems if "401" not in one and "ERR_CONNECTION" not in one]
 
 
