@@ -13,6 +13,8 @@ from stateset_agents.core.errors import ConfigError
 from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
 from stateset_agents.tracking.sinks import Sinks, TensorBoardSink, WandbSink, delivery
 from stateset_agents.tracking.sinks.base import COLUMNS
+from stateset_agents.tracking.sinks.mlflow import MlflowSink
+from stateset_agents.tracking.sinks.trackio import TrackioSink
 
 
 class FakeWandb(ModuleType):
@@ -238,6 +240,13 @@ def test_a_sink_that_fails_later_is_logged_once_and_counted_and_the_others_go_on
     ("module", "sink", "words"),
     [
         ("wandb", WandbSink("shop"), r'logging.wandb needs the package wandb(?s:.*)pip install ".*\[wandb\]"'),
+        (
+            "trackio",
+            TrackioSink("shop"),
+            r'logging.trackio needs the package trackio(?s:.*)pip install ".*\[trackio\]"',
+        ),
+        ("mlflow", MlflowSink("shop", "http://x"), r'logging.mlflow needs the package mlflow(?s:.*)\[mlflow\]"'),
+        ("sqlalchemy", MlflowSink("shop"), r'logging.mlflow needs the package sqlalchemy(?s:.*)\[mlflow\]"'),
         ("tensorboardX", TensorBoardSink("tb"), r'logging.tensorboard needs .*tensorboardX(?s:.*)\[tensorboard\]"'),
     ],
 )

@@ -93,10 +93,10 @@ class MlflowSink:
         for begin in range(0, len(params), _PARAMS_AT_ONCE):
             self._client.log_batch(self._run_id, params=params[begin : begin + _PARAMS_AT_ONCE])
 
-    @staticmethod
-    def _package() -> Any:
+    def _package(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        import_package("sqlalchemy", extra="mlflow", key="logging.mlflow")
+        if self.tracking_uri is None:  # a server's clients can do without
+            import_package("sqlalchemy", extra="mlflow", key="logging.mlflow")
         import_package("mlflow", extra="mlflow", key="logging.mlflow")
         return import_package("mlflow.tracking", extra="mlflow", key="logging.mlflow")
 
