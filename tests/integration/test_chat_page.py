@@ -275,6 +275,27 @@ def test_a_server_that_dies_is_told_and_the_message_is_said_once_it_is_back(work
     browser.problems[:] = [one for one in browser.problems if "ERR_CONNECTION_REFUSED" not in one and "503" not in one]
 
 
+def test_conversations_that_the_server_has_not_are_told_and_forgotten(work, browser):
+    folder = run_of(work, "stub://One.|Two.")
+    with Served(folder, "outputs") as served:
+        opened(browser, served)
+        said(browser, "first")
+        browser.run("document.getElementById('new').click()")
+        browser.until("document.querySelectorAll('#list li').length === 2")
+    (folder / "grpo-serve" / "conversations.sqlite3").unlink()
+    with Served(folder, "outputs", port=served.port):
+        browser.go(served.url + "/")
+        browser.until("!document.getElementById('notice').hidden")
+        assert turns(browser) == []
+        browser.run("document.getElementById('new').click()")
+        browser.until("document.querySelectorAll('#turns > li').length === 1")
+        browser.run("[...document.querySelectorAll('#list button')].find(one => one.textContent === 'first').click()")
+        browser.until("document.querySelectorAll('#list li').length === 1")
+        assert len(turns(browser)) == 1, "the one that is there stays"
+        said(browser, "second")
+    browser.problems[:] = [one for one in browser.problems if "404" not in one]
+
+
 LOSES_THE_FIRST_REPLY = """
 globalThis.real = fetch;
 globalThis.fetch = async (path, ...more) => {

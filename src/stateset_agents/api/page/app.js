@@ -100,10 +100,12 @@ async function begin() {
 async function show(id) {
   const before = leave();
   const number = ++asking;
-  const found = await trying(() => whole_history(id), () => show(id), () => forget(id));
+  let gone = false;
+  const found = await trying(() => whole_history(id), () => show(id), () => (gone = true));
   if (number !== asking) return;
   if (!found) {
-    come_back(before?.id === id ? null : before);
+    come_back(before);
+    if (gone) forget(id);
     return;
   }
   current = conversations.find((one) => one.id === id);
@@ -122,6 +124,7 @@ async function whole_history(id) {
 function forget(id) {
   conversations = conversations.filter((one) => one.id !== id);
   noted();
+  if (current && current.id !== id) return refresh();
   current = null;
   fill([]);
 }
