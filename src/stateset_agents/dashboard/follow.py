@@ -52,7 +52,7 @@ class Follower:
             return self._forget(), []
         try:
             status = os.fstat(fd)
-            known = status.st_ino == self._file and status.st_size >= self.position and self._is_where_it_was(fd)
+            known = status.st_ino == self._file and self._is_where_it_was(fd)
             restarted = not known and self._forget()
             self._file = status.st_ino
             return restarted, self._lines(fd)

@@ -58,6 +58,11 @@ def test_equal_rewards_give_0_and_that_is_not_untrained():
     assert one.advantages == two.advantages == [0.0, 0.0]
 
 
+def test_a_turn_that_was_edited_has_none_where_nothing_was_learned_either():
+    edited, other = noted([conversation(1.0, edited=True), conversation(1.0)])
+    assert (edited.advantages, other.advantages) == ([None, 0.0], [0.0, 0.0])
+
+
 def test_turns_may_have_advantages_of_their_own():
     good, bad = noted([conversation(1.0), conversation(0.0)], credit="turn", discount=0.5)
     assert good.advantages[0] > good.advantages[1]
