@@ -1,9 +1,9 @@
 """Writes the pictures of docs/dashboard.md: each page of the dashboard, over a folder of runs.
 
-    python scripts/make_dashboard_pictures.py FOLDER RUN [STEP]
+    python scripts/make_dashboard_pictures.py FOLDER RUN TALKS STEP
 
-FOLDER holds runs, RUN is the one to show; of its conversations those of STEP are shown. Needs Chromium. Look at what
-came out before you keep it.
+FOLDER holds runs; RUN is the one whose curves are shown, TALKS the one of whose conversations those of STEP are. Needs
+Chromium. Look at what came out before you keep it.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("run")
-    parser.add_argument("step", type=int, nargs="?", default=1)
+    parser.add_argument("talks")
+    parser.add_argument("step", type=int)
     asked = parser.parse_args()
     program = Browser.found()
     if program is None:
         sys.exit("Chromium is not installed")
     PICTURES.mkdir(exist_ok=True)
-    run = f"#/run/{quote(asked.run, safe='')}"
+    run, talks = (f"#/run/{quote(name, safe='')}" for name in (asked.run, asked.talks))
     pictures = (
         ("runs", "#/", ".spark", "", False, 330),
         ("learning", f"{run}/learning", ".grid .chart canvas", "", False, 900),
         ("learning-dark", f"{run}/learning", ".grid .chart canvas", "", True, 900),
-        ("conversations", f"{run}/conversations?step={asked.step}", ".sample", "", False, 760),
-        ("tokens", f"{run}/conversations?step={asked.step}", ".samples select", SHOW_TOKENS, False, 700),
-        ("health", f"{run}/health", ".verdict", "", False, 660),
-        ("config", f"{run}/config", "code", "", False, 560),
+        ("conversations", f"{talks}/conversations?step={asked.step}", ".sample", "", False, 760),
+        ("tokens", f"{talks}/conversations?step={asked.step}", ".samples select", SHOW_TOKENS, False, 1060),
+        ("health", f"{talks}/health", ".verdict", "", False, 660),
+        ("config", f"{talks}/config", "code", "", False, 560),
     )
     with serving(asked.folder) as site, Browser(program) as browser:
         for name, page, ready, then, dark, height in pictures:

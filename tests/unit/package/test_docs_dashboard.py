@@ -46,6 +46,6 @@ def test_the_numbers_of_the_page_are_those_of_the_code():
 
 def test_the_pictures_are_there_and_small():
     names = re.findall(r"!\[[^]]+\]\((images/[\w-]+\.png)\)", PAGE.read_text())
-    assert len(names) == 6
+    assert len(names) == 7
     for name in names:
         assert 5_000 < (PAGE.parent / name).stat().st_size < 200_000
