@@ -126,7 +126,8 @@ class Answering:
                 raise running
             async with self._gate.wait():
                 try:
-                    await asyncio.wait_for(active.lock.acquire(), self._limits.turn_wait)
+                    async with asyncio.timeout(self._limits.turn_wait):
+                        await active.lock.acquire()
                 except TimeoutError:
                     raise running from None
         else:

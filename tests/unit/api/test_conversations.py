@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 
@@ -696,6 +696,40 @@ async def test_a_drain_cuts_what_does_not_finish_and_marks_it(tmp_path):
         page = await service.history(id_)
         assert page.to_dict()["interrupted"] == [{"after": 1, "timestamp": "2026-01-02T12:00:00.000Z"}]
         assert (await service.turn(id_, "Hi")).turn_count == 2
+
+
+@asynccontextmanager
+async def releasing(event):
+    try:
+        yield
+    finally:
+        event.set()
+
+
+async def test_an_agent_that_ignores_its_end_holds_up_neither_drain_nor_client(store, monkeypatch):
+    monkeypatch.setattr("stateset_agents.api.conversations.STUBBORN", 0.05)
+    go, heard = asyncio.Event(), []
+
+    class Stubborn(Agent):
+        async def process_turn(self, history, user_input, context=None):
+            heard.append(user_input)
+            while not go.is_set():
+                with suppress(asyncio.CancelledError):
+                    await go.wait()
+            return ConversationTurn("assistant", "What?")
+
+    async with serving(Stubborn(), store) as service, releasing(go):
+        ids = [(await service.start()).conversation_id for _ in range(2)]
+        tasks = [asyncio.create_task(service.turn(id_, "Hi")) for id_ in ids]
+        await until(lambda: len(heard) == 2)
+        begun = time.monotonic()
+        tasks[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+        assert await service.drain(0.05) == 2
+        assert time.monotonic() - begun < 1
+        go.set()
+        assert (await tasks[1]).response == "What?"  # it was done after all, and is stored
 
 
 async def test_work_beside_conversations_shares_their_places_and_their_drain(store):
