@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 
 from stateset_agents.agents import AgentConfig, MultiTurnAgent
 from stateset_agents.checkpoints import PROGRESS, write_checkpoint

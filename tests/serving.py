@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 
 from stateset_agents.agents import MultiTurnAgent
 from stateset_agents.api.server import Server, bound_socket

@@ -76,8 +76,6 @@ async def _execute(run: Run) -> RunReport:
                 folder.write_text(CONFIG, _as_yaml(run))
             elif start is not None:
                 remember_start(folder, start)
-            if run.source is not None:
-                folder.write_text(ORIGINS, json.dumps(dict(run.source.origins), indent=1) + "\n")
         watchers = (*run.callbacks, *([_LogFile()] if run.log_file else []))
         parts = RunParts(
             folder,
@@ -105,6 +103,8 @@ async def _execute(run: Run) -> RunReport:
                 if start is not None:
                     begin_from(trainer, start, say)
                 if folder is not None:
+                    if run.source is not None:  # not sooner: a run that is refused touches nothing
+                        folder.write_text(ORIGINS, json.dumps(dict(run.source.origins), indent=1) + "\n")
                     parts.sinks.start(folder.path, run.settings, trainer.steps)
                 await trainer.run()
                 more = "" if run.after is None else await run.after(trainer, say)

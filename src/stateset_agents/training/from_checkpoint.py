@@ -229,6 +229,14 @@ def _user(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {**known, "model_name": about["model"]}
 
 
+def recorded_greeting(checkpoint: Checkpoint) -> str | None:
+    """What served conversations begin with; None where the run does not say."""
+    greeting = _section(checkpoint, "agent").get("greeting")
+    if greeting is not None and not isinstance(greeting, str):
+        raise _malformed(checkpoint, "run", f"agent.greeting is {greeting!r:.60}, no text")
+    return greeting
+
+
 def recorded_timeouts(checkpoint: Checkpoint) -> tuple[float | None, float | None]:
     """Seconds for one call of the environment and of the reward, as the run had them."""
     section = _section(checkpoint, "training")

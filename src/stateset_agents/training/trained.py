@@ -27,6 +27,7 @@ from ..core.scenario import Scenario
 from .from_checkpoint import (
     recorded_agent,
     recorded_config,
+    recorded_greeting,
     recorded_reward,
     recorded_scenarios,
     recorded_timeouts,
@@ -87,8 +88,7 @@ class Trained:
         config = self._section("agent")
         if config is not None and config.agent.greeting is not None:
             return config.agent.greeting
-        recorded = run_record(self._opened).get("agent", {}).get("greeting")
-        return recorded if isinstance(recorded, str) else None
+        return recorded_greeting(self._opened)
 
     def untrained(self) -> MultiTurnAgent:
         """Another such agent, with the weights from which the run began. Its model is loaded on first use.
@@ -154,6 +154,8 @@ class Trained:
         """
         config = self._environment_config()
         if self._scenarios_file is not None:
+            if not stated:  # code that the operator's file names lies beside that file, never in the checkpoint
+                config = replace(config, config_file=self._scenarios_file.absolute())
             return environment_of(config, scenarios_in(config, self._scenarios_file))
         if _names_scenarios(config):
             return build_eval_environment(config) or build_environment(config)

@@ -10,6 +10,7 @@ import pytest
 from stateset_agents.agents import AgentConfig, MultiTurnAgent, ToolAgent
 from stateset_agents.agents.local_chat import LocalChat
 from stateset_agents.checkpoints import PROGRESS, read_checkpoint, write_checkpoint
+from stateset_agents.checkpoints.manifest import FileEntry, Manifest, hash_file
 from stateset_agents.config import load_config
 from stateset_agents.config.training import TrainingConfig
 from stateset_agents.core.environment import ConversationEnvironment, Environment, TaskEnvironment
@@ -488,3 +489,24 @@ def test_the_greeting_is_that_of_the_config_else_of_the_run(tmp_path):
     other = written(tmp_path, "other.json", agent={"model_name": "stub://echo", "temperature": 0.2})
     assert open_trained(path, config_file=other).greeting == "Welcome."
     assert open_trained(of_objects(tmp_path / "objects")).greeting is None
+
+
+def test_code_that_a_file_of_tasks_names_is_looked_for_beside_it_and_not_in_the_checkpoint(tmp_path, monkeypatch):
+    path = of_config(tmp_path, environment={"type": "task", "tasks_file": "tasks.json"})
+    with_code(path, "shop_checks.py", "raise AssertionError('of the checkpoint')")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "shop_checks.py").write_text("def done(turns, context):\n    return True\n")
+    action = {"name": "done", "check": "shop_checks.done"}
+    (mine / "tasks.json").write_text(json.dumps([{"id": "own", "goal": "any", "required_actions": [action]}]))
+    monkeypatch.chdir(path)
+    assert ids(open_trained(path, scenarios_file=mine / "tasks.json")) == ["own"]
+    sys.modules.pop("shop_checks")
+
+
+def with_code(path: Path, name: str, code: str) -> None:
+    """Put a module into a checkpoint, as part of it."""
+    (path / name).write_text(code)
+    manifest = Manifest.read(path)
+    manifest.files[name] = FileEntry(len(code), hash_file(path / name))
+    manifest.write(path)
