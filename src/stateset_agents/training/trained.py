@@ -154,7 +154,8 @@ class Trained:
         """
         config = self._environment_config()
         if self._scenarios_file is not None:
-            if not stated:  # code that the operator's file names lies beside that file, never in the checkpoint
+            if config.config_file.parent == self.checkpoint:
+                # Code that the operator's file names lies beside that file, never in the checkpoint.
                 config = replace(config, config_file=self._scenarios_file.absolute())
             return environment_of(config, scenarios_in(config, self._scenarios_file))
         if _names_scenarios(config):
