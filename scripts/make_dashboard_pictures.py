@@ -47,7 +47,7 @@ def main() -> None:
         ("learning", f"{run}/learning", ".grid .chart canvas", "", False, 900),
         ("learning-dark", f"{run}/learning", ".grid .chart canvas", "", True, 900),
         ("conversations", f"{talks}/conversations?step={asked.step}", ".sample", "", False, 760),
-        ("tokens", f"{talks}/conversations?step={asked.step}", ".samples select", SHOW_TOKENS, False, 1060),
+        ("tokens", f"{talks}/conversations?step={asked.step}", ".samples select", SHOW_TOKENS, False, 960),
         ("health", f"{talks}/health", ".verdict", "", False, 660),
         ("config", f"{talks}/config", "code", "", False, 560),
     )

@@ -103,3 +103,14 @@ async def test_the_tools_of_all_conversations_are_under_way_at_once(tool_calls, 
     """Mutation: calls in an executor of two threads take 1.6 s."""
     tool_time = await tool_calls.ours(together=True, awaited=awaited)
     assert tool_calls.ROUNDS * tool_calls.SECONDS <= tool_time < tool_calls.GOAL
+
+
+def test_the_dashboards_times_are_measured(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script = importlib.import_module("dashboard")
+    monkeypatch.setattr(sys, "argv", ["dashboard.py", "--steps", "3000"])
+    script.main()
+    del sys.modules["dashboard"]
+    said = capsys.readouterr().out
+    assert said.startswith("3,000 steps, 3 MB\nanswers of the first paint: ")
+    assert "all rows: True, verdict: yes" in said
