@@ -131,7 +131,7 @@ def create_app(library: RunLibrary, hosts: frozenset[str], *, closing: Callable[
     questions = (runs, overview, series, step, groups, group, config, checkpoints, verify, events)
     routes = [Route(f"/api/{question.__name__}", question) for question in questions]
     routes += [Route("/", page_file), Route("/{name:path}", page_file)]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, OSError: _gone})
     return Guard(app, hosts)
 
 
@@ -140,6 +140,12 @@ def _refused(_: Request, error: Exception) -> Response:
     return Response(
         json.dumps({"error": error.detail}), error.status_code, error.headers, media_type="application/json"
     )
+
+
+def _gone(_: Request, error: Exception) -> Response:
+    """A file went away, or closed itself, between two looks at it."""
+    text = f"the run folder changed while it was read, or cannot be read: {getattr(error, 'strerror', None) or error}"
+    return Response(json.dumps({"error": text}), 503, {"Retry-After": "1"}, media_type="application/json")
 
 
 def _json(answer: dict[str, Any]) -> Response:

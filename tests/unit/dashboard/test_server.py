@@ -237,6 +237,18 @@ def test_looking_changes_nothing_in_the_run_folder(site, one_run):
     assert seen() == before
 
 
+def test_a_file_that_goes_away_while_it_is_read_is_told(site, one_run, monkeypatch):
+    served = site(one_run)
+    served.ask("groups", run="one")
+    log = served.library.runs()[0].conversations
+    monkeypatch.setattr(log, "update", lambda: (one_run / "trajectories.jsonl").unlink() or True)
+    status, _, body = served.get("/api/group", run="one", step=1, phase="train", group=0)
+    assert (status, json.loads(body)["error"]) == (
+        503,
+        "the run folder changed while it was read, or cannot be read: No such file or directory",
+    )
+
+
 def test_changes_are_told_while_a_run_goes_on(site, one_run):
     served = site(one_run)
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
