@@ -15,12 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config.training import count
+
 LEVEL = 0.95
 RESAMPLES = 2000
 SCENARIOS_FOR_A_VERDICT = 6
 ROUNDING = 1e-9
 
-Verdict = Literal["better", "no difference seen", "worse"]
+Verdict = Literal["better", "no difference seen", "worse", "too few scenarios to tell"]
 Samples = Mapping[str, Sequence[float]]
 
 
@@ -50,7 +52,8 @@ class Estimate:
         """For example `0.612 (95 % interval 0.540 to 0.683)`."""
         if self.low is None or self.high is None:
             return f"{self.mean:{form}} (one episode, no interval)"
-        return f"{self.mean:{form}} (95 % interval {self.low:{form}} to {self.high:{form}})"
+        over = f" over {count(self.episodes, 'episode')} of one scenario" if self.scenarios == 1 else ""
+        return f"{self.mean:{form}} (95 % interval {self.low:{form}} to {self.high:{form}}{over})"
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class PairedDifference:
         low: lower end of the 95 % interval, None if there are not two values to compare.
         high: upper end, None likewise.
         scenarios: how many both have.
-        verdict: "better" or "worse" if the interval leaves out 0 and there are at least 6 scenarios: with fewer, not
-            even the same sign everywhere would be unlikely (2 / 2^5 = 6 %) were there no difference.
+        verdict: "better" or "worse" if the interval leaves out 0. "too few scenarios to tell" below 6 of them: then
+            not even the same sign everywhere would be unlikely (2 / 2^5 = 6 %) were there no difference.
     """
 
     mean: float
@@ -110,14 +113,15 @@ def share_interval(successes: Mapping[str, Sequence[bool]], *, seed: int = 0) ->
     """Share of successes with its 95 % interval.
 
     The bootstrap of `mean_interval`; where every episode went the same way it would have no width, and Wilson's
-    interval for as many trials as there are scenarios stands in.
+    interval for as many trials as there are scenarios stands in; of one scenario, as there are episodes.
 
     Raises:
         ValueError: no episode at all.
     """
     estimate = mean_interval({key: [float(value) for value in values] for key, values in successes.items()}, seed=seed)
     if estimate.mean in (0.0, 1.0):
-        low, high = wilson(round(estimate.mean * estimate.scenarios), estimate.scenarios)
+        trials = estimate.scenarios if estimate.scenarios > 1 else estimate.episodes
+        low, high = wilson(round(estimate.mean * trials), trials)
         return Estimate(estimate.mean, low, high, estimate.scenarios, estimate.episodes)
     return estimate
 
@@ -152,8 +156,10 @@ def paired_difference(
     differences = np.array([np.mean(after[key]) - np.mean(before[key]) for key in shared], dtype=np.float64)
     low, high = _interval(differences, level, resamples, seed)
     verdict: Verdict = "no difference seen"
-    if low is not None and high is not None and len(shared) >= SCENARIOS_FOR_A_VERDICT:
-        verdict = "better" if low > ROUNDING else "worse" if high < -ROUNDING else verdict
+    if low is None or high is None or len(shared) < SCENARIOS_FOR_A_VERDICT:
+        verdict = "too few scenarios to tell"
+    elif low > ROUNDING or high < -ROUNDING:
+        verdict = "better" if low > ROUNDING else "worse"
     return PairedDifference(float(differences.mean()), low, high, len(shared), verdict)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..config.training import count
 from .report import Report
 from .result import EvaluationResult, ScenarioResult
 from .statistics import Estimate, PairedDifference
@@ -167,7 +168,7 @@ def _comparison(report: Report) -> Iterator[str]:
     compared = report.comparison
     if compared is None:
         return
-    yield f"- Verdict: {compared.reward.verdict}, by the reward of {compared.reward.scenarios} scenarios"
+    yield f"- Verdict: {compared.reward.verdict}, by the reward of {count(compared.reward.scenarios, 'scenario')}"
     before, after = compared.before, compared.after
     yield from _change("Average Reward", before.reward, after.reward, compared.reward, ".3f")
     yield from _change("Success Rate", before.success, after.success, compared.success, ".1%")

@@ -224,8 +224,17 @@ def _notes(asked: Asked, trained: Trained, other: Trained | None, plan: Plan) ->
         seen = 0 if one is None else one.seen(plan.scenarios)
         if seen and (one is other or asked.scenarios_file or asked.config_file):
             yield f"{name} was trained on {seen} of the {count(len(plan.scenarios), 'scenario')}"
-    if other is not None and _tools(trained) != _tools(other):
+    if other is None:
+        return
+    if _tools(trained) != _tools(other):
         yield f"{asked.checkpoint} has {_tools(trained)}, {asked.compare_with} has {_tools(other)}"
+    if trained.agent.config.system_prompt != other.agent.config.system_prompt:
+        yield f"{asked.checkpoint} and {asked.compare_with} have different system prompts"
+    if trained.trained_for != other.trained_for:
+        yield (
+            f"{asked.checkpoint} and {asked.compare_with} were trained for different rewards, and are judged by "
+            f"that of {asked.checkpoint if trained.judged_as_trained else asked.config_file}"
+        )
 
 
 def _tools(trained: Trained) -> str:

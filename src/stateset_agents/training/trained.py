@@ -181,6 +181,16 @@ class Trained:
         return str(read_agent_record(self.checkpoint)["config"]["model_name"])
 
     @property
+    def judged_as_trained(self) -> bool:
+        """Whether `reward` is what the agent was trained for; otherwise it is the config file's."""
+        return self._section("rewards") is None
+
+    @property
+    def trained_for(self) -> object:
+        """The record of the run's reward, to compare with another; None where there is none."""
+        return self._opened.record("reward") if "reward" in self._opened.manifest.records else None
+
+    @property
     def scenarios(self) -> Sequence[Scenario]:
         """What is played: of a file, else held out by the run, else those that it was trained on."""
         return self.environment.episode_scenarios()

@@ -164,7 +164,13 @@ def test_the_weights_are_the_checkpoints_and_the_floor_is_the_model_before(folde
     assert floors["untrained"]["result"]["components"] != data["components"]
     assert floors["do nothing"]["result"]["components"]["helpfulness"]["mean"] == 0.0
     compared = data["comparison"]
-    assert compared["reward"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "scenarios": 3, "verdict": "no difference seen"}
+    assert compared["reward"] == {
+        "mean": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "scenarios": 3,
+        "verdict": "too few scenarios to tell",
+    }
 
 
 def test_samples_give_pass_rates(folder):
@@ -255,6 +261,18 @@ def test_a_checkpoint_of_other_tools_and_scenarios_is_compared_and_said_to_be_on
     result = call("stub", "--compare-with", "first", "--scenarios-file", "trained_on.json", "--no-floors")
     assert "- stub was trained on 1 of the 1 scenario" in result.stdout
     assert "- first was trained on 1 of the 1 scenario" in result.stdout
+    assert "different" not in result.stdout
+
+
+def test_a_checkpoint_of_another_prompt_and_reward_is_said_to_be_one(folder):
+    save(folder / "polite", model_name="stub://echo", system_prompt="Be polite.")
+    result = call("polite", "--compare-with", "answers", "--no-floors", "--num-episodes", "3")
+    assert "- Verdict: too few scenarios to tell, by the reward of 3 scenarios" in result.stdout
+    assert "- polite and answers have different system prompts" in result.stdout
+    assert "- polite and answers were trained for different rewards, and are judged by that of polite" in result.stdout
+    (folder / "judge.json").write_text(json.dumps({"rewards": [{"type": "helpfulness"}]}))
+    result = call("polite", "--compare-with", "answers", "--no-floors", "--config-file", "judge.json", "--samples", "1")
+    assert "for different rewards, and are judged by that of judge.json" in result.stdout.replace(str(folder) + "/", "")
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_floors_stand_beside_every_number():
     (above,) = [
         line for line in lines if line.startswith('- Average Reward beside "do nothing": +0.560 (95 % interval +0.')
     ]
-    assert above.endswith("from 5 scenarios only): no difference seen")
+    assert above.endswith("from 5 scenarios only): too few scenarios to tell")
     assert "- untrained was not measured: big is not here" in lines
 
 

@@ -87,6 +87,15 @@ def test_a_share_without_a_single_failure_keeps_a_width_that_depends_on_the_scen
     assert share_interval({"a": [False], "b": [False]}).low == 0.0
 
 
+def test_with_one_scenario_both_intervals_are_over_its_episodes_and_say_so():
+    reward, success = mean_interval({"a": [0.0, 1.0] * 5}), share_interval({"a": [True] * 10})
+    assert reward.text().endswith(" over 10 episodes of one scenario)")
+    # Wilson for 10 of 10
+    assert (success.low, success.high) == pytest.approx((10 / 13.84146, 1.0), abs=1e-4)
+    assert success.text(".1%") == "100.0% (95 % interval 72.2% to 100.0% over 10 episodes of one scenario)"
+    assert " over " not in mean_interval({"a": [0.0], "b": [1.0]}).text()
+
+
 def test_a_mixed_share_is_bootstrapped_by_scenario():
     estimate = share_interval({"a": [True, True], "b": [False, False]})
     assert (estimate.mean, estimate.low, estimate.high) == (0.5, 0.0, 1.0)
@@ -123,7 +132,7 @@ def test_rounding_errors_in_one_direction_are_no_difference():
 
 
 def test_fewer_than_six_scenarios_get_no_verdict_however_large_the_difference():
-    assert paired_difference(*shifted(0.5, scenarios=5)).verdict == "no difference seen"
+    assert paired_difference(*shifted(0.5, scenarios=5)).verdict == "too few scenarios to tell"
     assert paired_difference(*shifted(0.5, scenarios=6)).verdict == "better"
     assert "from 5 scenarios only" in paired_difference(*shifted(0.5, scenarios=5)).text()
 
@@ -166,7 +175,7 @@ def test_mean_and_std_by_hand():
 def test_one_scenario_on_both_sides_has_a_difference_and_no_verdict():
     difference = paired_difference({"a": [0.0]}, {"a": [1.0]})
     assert (difference.low, difference.high) == (None, None)
-    assert difference.text() == "+1.000 (one scenario, no interval): no difference seen"
+    assert difference.text() == "+1.000 (one scenario, no interval): too few scenarios to tell"
 
 
 def test_wilson_refuses_counts_that_cannot_be():
