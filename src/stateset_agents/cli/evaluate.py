@@ -177,17 +177,19 @@ def _metrics(text: str | None) -> tuple[str, ...]:
 
 def _require_writable(*files: tuple[str, Path | None]) -> None:
     """Look before a long evaluation whether its results can be saved at its end."""
-    from ..tracking.disk import require_makeable
+    from ..tracking.disk import require_writable
 
     for option, file in files:
         if file is None:
             continue
-        if file.is_dir():
-            raise ConfigError(f"{option} is {file}, which is a folder; name a file")
-        if not file.absolute().parent.is_dir():
-            raise ConfigError(f"{option} is {file}, and there is no folder {file.absolute().parent}; make it first")
         try:
-            require_makeable(file)
+            if file.is_dir():
+                raise ConfigError(f"{option} is {file}, which is a folder; name a file")
+            if file.exists() and not file.is_file():
+                raise ConfigError(f"{option} is {file}, a device or a pipe, which would be replaced; name a file")
+            if not file.absolute().parent.is_dir():
+                raise ConfigError(f"{option} is {file}, and there is no folder {file.absolute().parent}; make it first")
+            require_writable(file)
         except OSError as error:
             raise ConfigError(f"{option} is {file}, which cannot be written: {error.strerror}") from None
 

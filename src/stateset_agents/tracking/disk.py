@@ -26,7 +26,7 @@ def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
     Raises:
         OSError: the disk or the folder refuses; the old file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _beside(path)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "w", encoding="utf-8", newline="\n") as file:
@@ -40,6 +40,21 @@ def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def require_writable(path: Path) -> None:
+    """See whether `replace_text` could write `path`, by making its temporary file and removing it.
+
+    Raises:
+        OSError: it could not.
+    """
+    temporary = _beside(path)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    temporary.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def sync_folder(path: Path) -> None:
