@@ -28,8 +28,8 @@ class Section(BaseModel):
 
     @classmethod
     def owner(cls, key: str) -> str | None:
-        """What a key that this section refuses is for, where a section beside it takes it."""
-        return None
+        """What a key that this section refuses is for, where a section beside it or the command line takes it."""
+        return "it is --output-dir on the command line (in Python: output_dir=)" if key == "output_dir" else None
 
 
 def _number(value: Any) -> Any:

@@ -20,6 +20,9 @@ from .fields import Section
 
 _MISSING = object()
 
+_FEW = 16
+"""So many known keys are still worth reading in a message."""
+
 _HINTS = {
     ("training", "num_generations"): "a group of one has nothing to be compared with; 8 or 16 are usual",
     ("agent", "temperature"): "at 0 all conversations of a group would be alike, and nothing could be learned",
@@ -187,10 +190,10 @@ def _known_hint(model: type[BaseModel], path: Path, raw: object) -> str:
     known = _keys(section)
     owner = section.owner(str(path[-1])) if section is not None and issubclass(section, Section) else None
     if owner:
-        return f"{owner}; known keys: {', '.join(known)}"
+        return owner + (f"; known keys: {', '.join(known)}" if len(known) <= _FEW else "")
     near = did_you_mean(path[-1], known)
     if near:
-        return f'did you mean "{near}"?' + (f"  known keys: {', '.join(known)}" if len(known) <= 16 else "")
+        return f'did you mean "{near}"?' + (f"  known keys: {', '.join(known)}" if len(known) <= _FEW else "")
     homes = [dotted((*home, path[-1])) for home in _homes(model, str(path[-1])) if home != path[:-1]]
     if homes:
         return f"it belongs in {homes[0]}"

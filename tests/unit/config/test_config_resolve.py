@@ -277,6 +277,8 @@ def test_two_spellings_of_the_combination_are_one_too_many(write):
         ("agent: {modle_name: tiny}\n", 3, 'agent.modle_name is not a known key.\n  did you mean "model_name"?'),
         ("trainning: {}\n", 3, 'trainning is not a known key.\n  did you mean "training"?'),
         ("learning_rate: 1e-5\n", 3, "it belongs in training.learning_rate"),
+        ("output_dir: runs/x\n", 3, "output_dir is not a known key.\n  it is --output-dir on the command line"),
+        ("training: {output_dir: x}\n", 3, "  it is --output-dir on the command line (in Python: output_dir=)"),
         ("agent:\n  num_episodes: 10\n", 4, "it belongs in training.num_episodes"),
         ("training:\n  num_episodes: many\n", 4, 'training.num_episodes is "many"; want a whole number'),
         ("training:\n  num_episodes: -1\n", 4, "training.num_episodes is -1; it must be at least 1"),
