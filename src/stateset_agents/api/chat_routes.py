@@ -106,8 +106,9 @@ def chat_routes(conversations: Conversations, log: ConversationLog | None = None
     @router.post(
         "/start", response_model=StartResponse, responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503)
     )
-    async def start(request: Request, response: Response, asked: StartRequest) -> Any:
+    async def start(request: Request, response: Response, asked: StartRequest | None = None) -> Any:
         """Start a conversation."""
+        asked = asked or StartRequest()
         started = await conversations.start(asked.user_id, asked.context, _owner(request))
         response.headers["Location"] = f"/chat/{started.conversation_id}"
         if log is not None:

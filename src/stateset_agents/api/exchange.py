@@ -32,6 +32,9 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ASKED_OFTEN = ("/health", "/livez", "/metrics", "/readyz")
 """By machines, every few seconds; no log is for that."""
 
+_NO_ROUTE = "none"
+"""What metrics call the route of a request that no route took; a log writes "-"."""
+
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
@@ -98,7 +101,7 @@ class Exchange:
             level,
             "%s %s %d in %.1f ms, request %s",
             method,
-            route,
+            "-" if route == _NO_ROUTE else route,
             status,
             1000 * seconds,
             scope["state"]["request_id"],
@@ -108,4 +111,4 @@ class Exchange:
 def route_of(scope: Scope) -> str:
     """The template of the route that took the request, `/chat/{conversation_id}/message`; "none" for none."""
     route: Any = scope.get("route")
-    return str(getattr(route, "path", None) or "none")
+    return str(getattr(route, "path", None) or _NO_ROUTE)

@@ -162,11 +162,11 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:
-    other = 8080 if port < 1024 or port == 8000 else port + 1
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is in use by another program; choose another one: --port {other}"
+        fix = "choose another one with --port, or any that is free with --port 0"
+        return f"port {port} of {host} is in use by another program; {fix}"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} is for root alone (permission denied); choose one from 1024 on: --port {other}"
+        return f"port {port} is for root alone (permission denied); choose one from 1024 on, such as --port 8080"
     return f"cannot listen at {host}, port {port}: {error.strerror}"
 
 

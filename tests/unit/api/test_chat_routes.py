@@ -71,6 +71,24 @@ async def test_the_greeting_is_the_flags_else_the_configs(
         assert (await http.post("/chat/start", json={})).json()["message"] == said
 
 
+async def test_a_conversation_starts_without_a_body(tmp_path: Path):
+    async with client(service_of(tmp_path)) as http:
+        for given in ({}, {"headers": {"content-type": "application/json"}}):
+            answer = await http.post("/chat/start", **given)
+            assert (answer.status_code, answer.json()["status"]) == (200, "started")
+        assert (await http.post("/chat/start", json=[])).status_code == 422
+
+
+async def test_a_request_that_no_route_takes_is_logged_without_its_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "stateset_agents")
+    async with client(service_of(tmp_path)) as http:
+        assert (await http.get("/no/such")).status_code == 404
+        assert 'route="none"' in (await http.get("/metrics")).text
+    assert "GET - 404 in " in caplog.text
+
+
 async def test_a_stream_has_the_reply_in_pieces_and_the_documented_json_at_its_end(tmp_path: Path):
     async with client(service_of(tmp_path)) as http:
         place = (await http.post("/chat/start", json={})).headers["location"]
