@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import traceback
@@ -35,7 +36,8 @@ def import_dotted(dotted: str, base_dir: str | Path | None = None, *, what: str 
         what: the place it was named in, for messages, for example "rewards[2].module".
 
     Raises:
-        ConfigError: it is no dotted path, the module is not found or raises on import, or has no such attribute.
+        ConfigError: it is no dotted path, the module is not found or raises on import, or has no such attribute; or it
+            is of Python's own library, such as `os.system`, and was never written to be given what a model says.
     """
     if not isinstance(dotted, str) or not _DOTTED.fullmatch(dotted):
         raise ConfigError(f"{what} is {dotted!r}; it must be a dotted path such as my_module.my_name")
@@ -50,6 +52,11 @@ def import_dotted(dotted: str, base_dir: str | Path | None = None, *, what: str 
             hint = f'; did you mean "{close[0]}"?' if close else ""
             raise ConfigError(f'{what} is "{dotted}", but {module.__name__} has no "{name}"{hint}')
         found = getattr(found, name)
+    if callable(found) and _is_pythons(found, module):
+        raise ConfigError(
+            f"{what} is {dotted!r}, of Python's own library, which does whatever a model writes; write a function or "
+            "class around it that takes no more than the model may decide"
+        )
     if folder is not None and str(folder) not in sys.path:
         sys.path.append(str(folder))
     return found
@@ -66,6 +73,13 @@ def named_code_that_raised(error: BaseException) -> str | None:
             own = Path(frame.filename).is_relative_to(_PACKAGE)
             return f"{Path(frame.filename).name}, line {frame.lineno}" if beside and not own else None
     return None
+
+
+def _is_pythons(found: object, module: ModuleType) -> bool:
+    """Whether an object, or the module that it was found in, is of the standard library and not beside the config."""
+    made_in = getattr(found, "__module__", None) if inspect.isroutine(found) or inspect.isclass(found) else None
+    tops = {name.partition(".")[0] for name in (module.__name__, str(made_in))}
+    return bool((tops - _local.keys()) & sys.stdlib_module_names)
 
 
 def _make_way(top: str, folder: Path, what: str) -> None:

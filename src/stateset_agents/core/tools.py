@@ -13,7 +13,6 @@ import inspect
 import json
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -175,11 +174,6 @@ def load_tool(spec: Mapping[str, Any], base_dir: Any = None, place: str = "tools
         )
     path = BUILT_IN.get(named, named)
     found = import_dotted(path, None if named in BUILT_IN else base_dir, what=f"{place}.function")
-    if named not in BUILT_IN and str(getattr(found, "__module__", "")).partition(".")[0] in sys.stdlib_module_names:
-        raise ConfigError(
-            f"{place}.function is {named!r}, of Python's own library, which does whatever a model writes; write a "
-            "function around it that takes no more than the model may decide"
-        )
     return Tool.of({**spec, "function": found}, place)
 
 

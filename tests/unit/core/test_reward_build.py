@@ -394,3 +394,21 @@ def test_a_reward_of_whole_groups_stands_alone(tmp_path):
     assert type(build_rewards([entry], base_dir=tmp_path)).__name__ == "Judge"
     with pytest.raises(ConfigError, match="use it alone"):
         build_rewards([entry, {"type": "safety"}], base_dir=tmp_path)
+
+
+@pytest.mark.parametrize("dotted", ["os.system", "builtins.eval", "subprocess.run", "shutil.rmtree", "builtins.exit"])
+def test_what_is_of_pythons_own_library_is_no_reward(dotted):
+    with pytest.raises(ConfigError, match="of Python's own library, which does whatever a model writes"):
+        load_reward(dotted, what="rewards[0].module")
+
+
+def test_a_module_beside_the_config_may_be_called_as_one_of_pythons(tmp_path):
+    (tmp_path / "chunk.py").write_text(
+        "import functools\nimport os\n\n\ndef fine(turns, context=None):\n    return 0.5\n\n\n"
+        "whole = functools.partial(fine, context={})\nrun = os.system\n"
+    )
+    assert import_dotted("chunk.fine", tmp_path)([]) == 0.5
+    assert import_dotted("chunk.whole", tmp_path)([]) == 0.5
+    with pytest.raises(ConfigError, match="Python's own library"):
+        import_dotted("chunk.run", tmp_path)
+    sys.modules.pop("chunk")

@@ -252,7 +252,10 @@ async def test_an_argument_that_is_wanted_to_be_null_is_not_one_that_is_missing(
         assert state.context["completed_actions"] == done
 
 
-@pytest.mark.parametrize("wrong", [lambda: True, lambda turns: True, lambda turns, *, context: True, "os.system"])
+NAMED = "stateset_agents.core.scenario.as_scenarios"
+
+
+@pytest.mark.parametrize("wrong", [lambda: True, lambda turns: True, lambda turns, *, context: True, NAMED])
 def test_a_function_that_cannot_take_turns_and_context_is_refused_when_the_environment_is_made(wrong):
     """Mutation: it is found out by the first reply, whose episode fails."""
     action = {"name": "a", "check": wrong}

@@ -196,7 +196,7 @@ ENVIRONMENT = "environment: {scenarios_file: plain.json}\n"
         ("agent: {type: custom, class: no_such_module_here.Thing}\n" + ENVIRONMENT, "there is no module"),
         ("agent: {type: custom, class: mine.stranger}\n" + ENVIRONMENT, "no Agent class"),
         ("agent: {type: custom, class: mine.World}\n" + ENVIRONMENT, "no Agent class"),
-        ("agent: {type: custom, class: os.system}\n" + ENVIRONMENT, "no Agent class"),
+        ("agent: {type: custom, class: os.system}\n" + ENVIRONMENT, "of Python's own library"),
         ("agent: {type: custom, class: mine.Broken}\n" + ENVIRONMENT, "raised KeyError: 'oops' (mine"),
         ("agent: {type: custom, class: mine.Forgetful}\n" + ENVIRONMENT, "does not call super().__init__(config)"),
     ],
