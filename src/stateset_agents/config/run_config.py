@@ -6,6 +6,7 @@ came from. `to_yaml` writes a config that `load_config` reads back to the same r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ from .reward_spec import RewardSpec
 from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection
 from .training import TrainingConfig
 from .variables import apply_environment_variables
+
+_FROM = "# Every value of a run that was started from "
+_STATUS = "status.json"
+"""What is beside a `config.yaml` in a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,12 @@ class RunConfig:
 
     @property
     def base_dir(self) -> Path:
-        """The config's folder: relative data files and modules of the user's own are looked for here."""
+        """Where modules of the user's own are looked for: the config's folder.
+
+        For the `config.yaml` in a run's folder, that of the file which the run was started from, if it is still there.
+        """
+        if (self.config_file.parent / _STATUS).is_file() and (first := started_from(self.config_file)) is not None:
+            return first.parent
         return self.config_file.parent
 
     def place(self, key: str) -> str:
@@ -117,7 +127,7 @@ class RunConfig:
 
     def to_yaml(self) -> str:
         """The resolved config as YAML text, which `load_config` reads back."""
-        header = f"# Every value of a run that was started from {self.config_file.name}.\n"
+        header = f"{_FROM}{json.dumps(str(self.config_file), ensure_ascii=False)}\n"
         hidden = sorted(
             name
             for name in self.environment_variables
@@ -127,6 +137,17 @@ class RunConfig:
             header += f"# Left out because they are secret: environment_variables {', '.join(hidden)}.\n"
         body = yaml.dump(self.to_dict(), Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
         return header + body
+
+
+def started_from(written: Path) -> Path | None:
+    """The config file from which a run was started, by the file that `to_yaml` made; None where it is not there now."""
+    try:
+        with written.open(encoding="utf-8") as file:
+            line = file.readline()
+        named = json.loads(line.removeprefix(_FROM)) if line.startswith(_FROM) else None
+        return Path(named) if isinstance(named, str) and Path(named).is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _dump(section: AgentSection | EnvironmentSection | LoggingSection | RewardSpec) -> dict[str, Any]:

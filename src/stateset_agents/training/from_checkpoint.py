@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from ..agents.config import AgentConfig
@@ -23,6 +26,7 @@ from ..agents.tool_agent import ToolAgent
 from ..agents.toolbox import ToolLimits
 from ..checkpoints import PROGRESS, Checkpoint
 from ..config import RunConfig
+from ..config.run_config import started_from
 from ..config.schema import AgentSection, EnvironmentSection, LoggingSection
 from ..config.training import TrainingConfig
 from ..config.users import UserSection
@@ -37,16 +41,18 @@ AgentMaker = Callable[[AgentConfig], MultiTurnAgent]
 _ENVIRONMENTS = {"ConversationEnvironment": "conversation", "TaskEnvironment": "task", "Unplayed": "conversation"}
 
 
-def refusal(checkpoint: Path, what: str) -> ConfigError:
+def refusal(checkpoint: Path, what: str, config: str = "") -> ConfigError:
     """The error for what only the operator's own config may name.
 
     Args:
         checkpoint: its folder.
         what: what it names, as the end of "the checkpoint names".
+        config: what to write in such a config, as YAML.
     """
+    shown = f"\n  where there is none, these lines are enough:\n{textwrap.indent(config, ' ' * 4)}" if config else ""
     return ConfigError(
         f"{checkpoint} names {what}. A checkpoint's word is not enough for that: it may come from anywhere.\n"
-        f"  give the config that names it, such as the one of the run: {_with_config(checkpoint)}"
+        f"  give the config that names it, such as the one of the run: {_with_config(checkpoint)}" + shown.rstrip()
     )
 
 
@@ -167,7 +173,8 @@ def recorded_agent(checkpoint: Checkpoint) -> AgentMaker:
     if [spec.get("name") for spec in specs] != names or any(
         str(spec.get("function")) not in BUILT_IN for spec in specs
     ):
-        raise refusal(checkpoint.path, f"the tools {', '.join(names)} of its agent")
+        told = f"the tools {', '.join(names)} of its agent"
+        raise refusal(checkpoint.path, told, _tools_as_config(record, names, specs))
     tools = [load_tool(spec, None, f"tools[{place}]") for place, spec in enumerate(specs)]
     try:
         limits = ToolLimits(**record.get("tool_limits", {}))
@@ -180,6 +187,20 @@ def _tool_specs(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     agent = _section(checkpoint, "agent")
     specs = agent.get("tools") if agent.get("type") == "tool" else None
     return [{key: value for key, value in spec.items() if value is not None} for spec in _mappings(specs)]
+
+
+def _tools_as_config(record: Mapping[str, Any], names: list[str], specs: list[dict[str, Any]]) -> str:
+    """The YAML that names the agent's tools; where a run without a config left no function, one to be filled in."""
+    functions = {str(spec.get("name")): str(spec["function"]) for spec in specs if "function" in spec}
+    agent: dict[str, Any] = {
+        "type": "tool",
+        "tools": [{"name": name, "function": functions.get(name, f"my_tools.{name}")} for name in names],
+    }
+    if record.get("tool_format", "auto") != "auto":
+        agent["tool_format"] = record["tool_format"]
+    if record.get("tool_limits", asdict(ToolLimits())) != asdict(ToolLimits()):
+        agent["tool_limits"] = record["tool_limits"]
+    return yaml.safe_dump({"agent": agent}, sort_keys=False, width=10**6)
 
 
 def _environment_section(checkpoint: Checkpoint) -> EnvironmentSection:
@@ -316,6 +337,13 @@ def _plain(value: Any, path: Path) -> Any:
 def _with_config(checkpoint: Path) -> str:
     """How to give a config: the command that was typed with one more option, or the call."""
     program = Path(sys.argv[0]).name
+    file = "my_config.yaml"
+    for folder in (checkpoint.parent, checkpoint.parent.parent):
+        first = started_from(folder / "config.yaml")
+        if first is not None and not first.resolve().is_relative_to(
+            folder.resolve()
+        ):  # else it came with the checkpoint
+            file = str(first)
     if program.startswith("grpo-"):
-        return f"{shlex.join([program, *sys.argv[1:]])} --config-file my_config.yaml"
-    return f"open_trained({str(checkpoint)!r}, config_file='my_config.yaml')"
+        return shlex.join([program, *sys.argv[1:], "--config-file", file])
+    return f"open_trained({str(checkpoint)!r}, config_file={file!r})"

@@ -77,13 +77,16 @@ def test_the_configs_build(folder):
     (folder / "tasks.yaml").write_text(file, encoding="utf-8")
     (task,) = load_tasks(folder / "tasks.yaml")
     assert task.id == "refund"
-    (agent,) = blocks(TOOLS, "yaml")
+    agent, after = blocks(TOOLS, "yaml")
     (folder / "run.yaml").write_text(agent + environment, encoding="utf-8")
     config = load_config(folder / "run.yaml")
     assert [tool.name for tool in build_agent(config).tools] == ["calculator", "find_order"]
     played = build_environment(config)
     assert played.criterion([], {}) is True
     build_reward(config, played)
+    (folder / "after.yaml").write_text(after, encoding="utf-8")
+    agent = build_agent(load_config(folder / "after.yaml", needs_scenarios=False))
+    assert [tool.name for tool in agent.tools] == ["find_order"]
 
 
 def test_the_recorded_conversation_is_one():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from stateset_agents.agents import AgentConfig, MultiTurnAgent, ToolAgent
 from stateset_agents.agents.local_chat import LocalChat
+from stateset_agents.agents.toolbox import ToolLimits
 from stateset_agents.checkpoints import PROGRESS, read_checkpoint, write_checkpoint
 from stateset_agents.checkpoints.manifest import FileEntry, Manifest, hash_file
 from stateset_agents.config import load_config
@@ -316,6 +318,42 @@ def test_the_error_repeats_the_command_with_the_option_that_is_missing(tmp_path,
     path = of_objects(tmp_path, reward=reward_function(judged))
     monkeypatch.setattr(sys, "argv", ["/usr/bin/grpo-evaluate", str(path), "--verbose"])
     with pytest.raises(ConfigError, match=f"grpo-evaluate {path} --verbose --config-file my_config.yaml"):
+        assert open_trained(path).reward
+
+
+def test_the_lines_of_the_error_open_an_agent_whose_tools_were_made_in_python(tmp_path):
+    (tmp_path / "my_tools.py").write_text("def look(order: str) -> str:\n    return order\n")
+    limits = ToolLimits(calls_per_turn=3)
+    path = of_objects(tmp_path, agent=ToolAgent(AgentConfig("stub://echo"), [look], tool_format="json", limits=limits))
+    with pytest.raises(ConfigError) as raised:
+        assert open_trained(path).agent
+    _, _, lines = str(raised.value).partition("these lines are enough:\n")
+    assert "    - name: look\n        function: my_tools.look\n" in lines
+    (tmp_path / "mine.yaml").write_text(textwrap.dedent(lines))
+    agent = open_trained(path, config_file=tmp_path / "mine.yaml").agent
+    assert [tool.name for tool in agent.tools] == ["look"]
+    assert (agent.limits, agent.config.model_name) == (limits, "stub://echo")
+    sys.modules.pop("my_tools")
+
+
+def test_the_error_names_the_file_that_the_run_was_started_from(tmp_path):
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (tmp_path / "my_rewards.py").write_text("def judged(turns, context=None):\n    return 0.5\n")
+    config = load_config(written(tmp_path, rewards=[{"type": "custom", "module": "my_rewards.judged"}]))
+    path = saved(folder, run_of(config))
+    (folder / "config.yaml").write_text(config.to_yaml())
+    (folder / "status.json").write_text("{}")
+    with pytest.raises(ConfigError) as raised:
+        assert open_trained(path).reward
+    assert f"open_trained('{path}', config_file='{tmp_path / 'run.json'}')" in str(raised.value)
+    # the copy in the run's folder finds the code beside the first file
+    assert "judged" in open_trained(path, config_file=folder / "config.yaml").reward.rewards
+    sys.modules.pop("my_rewards")
+    sys.path.remove(str(tmp_path))
+    (tmp_path / "run.json").rename(folder / "run.json")
+    (folder / "config.yaml").write_text(f'# Every value of a run that was started from "{folder / "run.json"}"\n')
+    with pytest.raises(ConfigError, match="config_file='my_config.yaml'"):
         assert open_trained(path).reward
 
 
