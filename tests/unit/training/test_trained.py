@@ -353,7 +353,7 @@ def test_the_error_names_the_file_that_the_run_was_started_from(tmp_path):
     sys.path.remove(str(tmp_path))
     (tmp_path / "run.json").rename(folder / "run.json")
     (folder / "config.yaml").write_text(f'# Every value of a run that was started from "{folder / "run.json"}"\n')
-    with pytest.raises(ConfigError, match="config_file='my_config.yaml'"):
+    with pytest.raises(ConfigError, match=r"config_file='my_config\.yaml'"):
         assert open_trained(path).reward
 
 
