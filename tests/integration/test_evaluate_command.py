@@ -45,7 +45,7 @@ def test_a_reward_of_ones_own_needs_the_config_and_the_error_says_how(trained):
     ended = evaluate(trained, "own", "--num-episodes", "4")
     assert ended.code == 2
     assert "names the reward my_rewards.vowels" in ended.err
-    assert "grpo-evaluate own --num-episodes 4 --config-file my_config.yaml" in ended.err
+    assert f"grpo-evaluate own --num-episodes 4 --config-file {trained.path}/run.json" in ended.err
     ended = evaluate(trained, "own", "--num-episodes", "4", "--config-file", "run.json", "--no-floors")
     assert ended.code == 0, ended.err
     assert "- Average Reward: " in ended.out

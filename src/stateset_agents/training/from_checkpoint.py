@@ -340,9 +340,8 @@ def _with_config(checkpoint: Path) -> str:
     file = "my_config.yaml"
     for folder in (checkpoint.parent, checkpoint.parent.parent):
         first = started_from(folder / "config.yaml")
-        if first is not None and not first.resolve().is_relative_to(
-            folder.resolve()
-        ):  # else it came with the checkpoint
+        # A file in the run's folder may have come with the checkpoint.
+        if first is not None and not first.resolve().is_relative_to(folder.resolve()):
             file = str(first)
     if program.startswith("grpo-"):
         return shlex.join([program, *sys.argv[1:], "--config-file", file])
