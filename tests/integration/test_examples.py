@@ -192,6 +192,7 @@ def test_a_folder_that_cannot_be_used_is_told_before_a_model_is_looked_for(name,
 
 INTERRUPTED_AFTER_ITS_FIRST_STEP = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from stateset_agents.training import trainer
 record = trainer.Trainer._record
 def stopping(self, row):
