@@ -93,7 +93,7 @@ class TrainingConfig(AlgorithmSettings):
     max_concurrent: Positive = Field(description="conversations in flight at once")
     environment_timeout: Seconds | None = Field(description="seconds for one answer of the environment; null: no limit")
     reward_timeout: Seconds | None = Field(
-        description="seconds for one call of the reward; null: no limit. One that is not async is found out when it returns"
+        description="seconds for one call of the reward; null: no limit. One that blocks is found out when it returns"
     )
 
     @model_validator(mode="after")
