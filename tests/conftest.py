@@ -59,3 +59,13 @@ def endpoint_server(stopped_servers: list[Any]) -> Iterator[Callable[[Any], Any]
     for server in servers:
         server.stop()
     stopped_servers += servers
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Runs commands in processes of their own; see `launcher.py`."""
+    from workplace import Launcher
+
+    launcher = Launcher(tmp_path_factory.mktemp("launcher"))
+    yield launcher
+    launcher.close()

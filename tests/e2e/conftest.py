@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -5,6 +6,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from workplace import Launcher, Workplace
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,3 +29,33 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site,) = (place / "env").glob("lib/python*/site-packages")
     (site / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
     return python
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Workplace:
+    """A shop where a model learned to call tools (`taught`) and a run was never disturbed (`whole`)."""
+    place = tmp_path_factory.mktemp("shop")
+    for file in (Path(__file__).parent / "shop").iterdir():
+        if file.is_file():
+            shutil.copy(file, place)
+    shop = Workplace(place, launcher)
+    for config, folder in (("imitate.json", "taught"), ("run.json", "whole")):
+        ended = shop.train("--output-dir", folder, config=config)
+        assert ended.code == 0, ended.err
+    return shop
+
+
+@pytest.fixture(scope="session")
+def whole(taught: Workplace) -> dict[str, bytes]:
+    """What the undisturbed run came to."""
+    return taught.result("whole")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, taught: Workplace) -> Workplace:
+    """The same shop, where a run has yet to begin."""
+    for file in taught.path.iterdir():
+        if file.is_file():
+            shutil.copy(file, tmp_path)
+    (tmp_path / "taught").symlink_to(taught.path / "taught")
+    return Workplace(tmp_path, taught.launcher)
