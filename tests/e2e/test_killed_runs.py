@@ -61,7 +61,7 @@ def test_the_run_is_one_of_many_turns_with_tools_that_see_what_the_episode_holds
 
 
 def test_a_run_that_is_killed_three_times_ends_as_if_nothing_had_happened(shop, whole):
-    """Mutation: `drawn` or `pending` of the trainer's state is not loaded; the logs are not cut on resume."""
+    """Mutation: the logs are not cut on resume; the judge or the number of drawn groups is not loaded."""
     met = killed(shop, "outputs", 3, random.Random(6), longest=2.5)
     assert met.total() == 3
     assert_same(shop.result(), whole)

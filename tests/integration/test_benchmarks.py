@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,3 +115,30 @@ def test_the_dashboards_times_are_measured(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.startswith("3,000 steps, 3 MB\nanswers of the first paint: ")
     assert "all rows: True, verdict: yes" in said
+
+
+@pytest.fixture
+def interruptions(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("interruptions")
+    del sys.modules["interruptions"]
+
+
+def test_a_run_told_to_stop_while_a_tool_hangs_is_gone_at_once_and_resumes_to_the_same_bytes(
+    interruptions, launcher, tmp_path
+):
+    """Mutation: the thread of a tool is waited for at the end; a rollout is finished before the run stops."""
+    work = interruptions.shop(tmp_path, launcher)
+    row = interruptions.interrupt(work, "tool call, in a thread", signal.SIGTERM)
+    assert interruptions.broken(row) == []
+    assert row["seconds"] < 5
+
+
+def test_every_promise_to_an_interrupted_run_is_looked_at(interruptions):
+    """Mutation: one of them is not."""
+    kept = {"phase": "saving", "signal": "SIGINT", "seconds": 1.0, "code": 75, "saved": 3, "expected": 3, "equal": True}
+    kept |= {"told": [], "different": []}
+    assert interruptions.broken(kept) == []
+    for broken in ({"seconds": 11.0}, {"code": 0}, {"saved": 2}, {"equal": False}):
+        assert len(interruptions.broken(kept | broken)) == 1
+    assert interruptions.broken(kept | {"phase": "final save", "code": 0}) == []
