@@ -334,12 +334,16 @@ class RunFolder:
         self.close()
 
     def _begin(self, config_yaml: str) -> None:
-        """Write the first files. The status comes last but the logs: it is what makes the folder a run."""
+        """Write the first files. The status comes first, and last says that it runs.
+
+        What is killed in between is known for a run that made no step, and the same command begins it again.
+        """
         try:
+            self._write_status("interrupted", "killed while it began")
             replace_text(self.path / CONFIG, config_yaml)
             self.checkpoints_dir.mkdir(mode=0o700)
-            self._write_status("running", "")
             self._open_logs()
+            self._write_status("running", "")
         except BaseException:
             self._clear()
             raise
