@@ -193,12 +193,11 @@ def interrupt(work: Workplace, phase: str, number: signal.Signals) -> dict[str, 
 def broken(row: dict[str, Any]) -> list[str]:
     """The promises that were not kept."""
     where = f"{row['signal']} in the phase {row['phase']}: "
-    # Before there is a run, SIGTERM ends the process as the system does; after the last step nothing is left to resume.
-    allowed = {"start-up": (75, -signal.SIGTERM), "final save": (0,)}.get(row["phase"], (75,))
+    code = 0 if row["phase"] == "final save" else 75  # after the last step nothing is left to resume
     found = []
     if row["seconds"] > GRACE:
         found.append(f"{where}{row['seconds']:.1f} s until the process was gone")
-    if row["code"] not in allowed:
+    if row["code"] != code:
         found.append(f"{where}exit code {row['code']} {row['told']}")
     if row["saved"] != row["expected"]:
         found.append(f"{where}step {row['saved']} was saved, not {row['expected']}")

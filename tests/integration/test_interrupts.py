@@ -137,7 +137,8 @@ def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_still_be_resumed(work)
     assert not list((work.path / "outputs" / "checkpoints").glob(".*"))
 
 
-def test_ctrl_c_before_there_is_a_run_leaves_nothing_behind(work):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_a_signal_before_there_is_a_run_the_same_command_begins_it(work, number):
     block = """
 from stateset_agents.training import beforehand
 def waiting(*arguments, **more):
@@ -146,11 +147,12 @@ beforehand.preflight = waiting
 """
     run = work.start("run.json", before=BLOCK + block)
     work.until((work.path / "under-way").exists)
-    run.send(signal.SIGINT)
+    run.send(number)
     (work.path / "go").touch()
     ended = run.wait()
     assert ended.code == 75
     assert "Traceback" not in ended.err
+    assert work.train().code == 0
 
 
 def test_a_run_of_a_stub_that_was_stopped_says_that_it_begins_again(work):

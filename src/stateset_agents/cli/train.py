@@ -7,6 +7,7 @@ every config error answer without loading torch.
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -202,6 +203,7 @@ def _switch(name: str, value: bool | None) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before there is a run, too, it is answered as Ctrl-C is
     app(prog_name="grpo-train")
 
 
