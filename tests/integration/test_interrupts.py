@@ -119,6 +119,19 @@ def test_the_command_that_resumes_leaves_out_where_the_run_once_started_from(wor
         (work.path / "under-way").rmdir()
 
 
+@pytest.mark.parametrize("block", [WHILE_LOADING, IN_SAVING], ids=["loading", "saving"])
+def test_a_signal_that_is_delivered_twice_is_one(work, block):
+    """`timeout` signals the process and then its group."""
+    run = work.start("run.json", before=BLOCK + block)
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGTERM)
+    time.sleep(0.02)
+    run.send(signal.SIGTERM)
+    work.until(lambda: "Once more leaves at once" in run.err.read_text())
+    (work.path / "go").touch()
+    assert run.wait().code == 75
+
+
 def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_still_be_resumed(work):
     assert work.train("--output-dir", "whole").code == 0
     run = work.start("run.json", before=BLOCK + IN_SAVING)
@@ -148,6 +161,9 @@ beforehand.preflight = waiting
     run = work.start("run.json", before=BLOCK + block)
     work.until((work.path / "under-way").exists)
     run.send(number)
+    if number == signal.SIGTERM:
+        time.sleep(0.02)
+        run.send(number)
     (work.path / "go").touch()
     ended = run.wait()
     assert ended.code == 75

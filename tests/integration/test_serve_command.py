@@ -18,6 +18,7 @@ import pytest
 from serve_command import run, served, stub_checkpoint
 from stateset_agents import ConversationEnvironment, MultiTurnAgent, train
 from stateset_agents.checkpoints import FileEntry, Manifest
+from stateset_agents.core.signals import SAME_SIGNAL
 
 pytestmark = pytest.mark.slow  # each starts a process that loads torch, or several
 
@@ -153,6 +154,7 @@ def test_sigterm_under_load_cuts_no_turn_and_ends_with_0(tmp_path: Path, tiny: P
             time.sleep(0.02)
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)  # as `timeout` does: to the process, then to its group
         assert server.wait() == 0
         assert time.monotonic() - begun < 20
         talkers.stop.set()
@@ -171,6 +173,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, tiny: Path):
         server.process.send_signal(signal.SIGINT)
         while httpx.get(f"{server.url}/readyz").json()["phase"] != "draining":
             time.sleep(0.02)
+        time.sleep(2 * SAME_SIGNAL)
         begun = time.monotonic()
         server.process.send_signal(signal.SIGINT)
         assert server.wait() == 75

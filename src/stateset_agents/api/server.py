@@ -16,11 +16,13 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
 
 from ..core.errors import EXIT_INTERRUPTED, ConfigError
+from ..core.signals import SAME_SIGNAL
 from .connections import connections_with
 from .service import Service
 
@@ -61,6 +63,7 @@ class Server(uvicorn.Server):
         self._service = service
         self._shutdown_seconds = shutdown_seconds
         self._ending: asyncio.Task[None] | None = None
+        self._ending_since = 0.0
         self._reloading: asyncio.Task[None] | None = None
 
     async def serve_until_ended(self, listening: socket.socket, announce: Callable[[], None] = lambda: None) -> None:
@@ -115,7 +118,8 @@ class Server(uvicorn.Server):
         """Begin to end; a second call ends at once."""
         if self._ending is None:
             self._ending = asyncio.create_task(self._end())
-        else:
+            self._ending_since = time.monotonic()
+        elif time.monotonic() - self._ending_since > SAME_SIGNAL:
             logger.warning("stopping at once: what runs is cut; nothing that was acknowledged is lost")
             logging.shutdown()
             os._exit(EXIT_INTERRUPTED)

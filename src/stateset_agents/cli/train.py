@@ -18,6 +18,7 @@ from .._version import __version__
 from ..config import Override, RunConfig, load_config
 from ..core.errors import ConfigError
 from ..core.shipped import shipped_root
+from ..core.signals import interrupt
 from ..tracking.logging_setup import setup_logging
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 
@@ -203,7 +204,7 @@ def _switch(name: str, value: bool | None) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before there is a run, too, it is answered as Ctrl-C is
+    signal.signal(signal.SIGTERM, interrupt)  # before there is a run, too, it is answered as Ctrl-C is
     app(prog_name="grpo-train")
 
 

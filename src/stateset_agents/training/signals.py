@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+from ..core.signals import pass_over_repeats
+
 ANSWER = "stopping: what is done will be saved. Once more leaves at once, without saving"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -49,8 +51,7 @@ class StopSignals:
 
     def _first(self, _number: int, _frame: FrameType | None) -> None:
         self._caught = True
-        for number in self._before:
-            signal.signal(number, signal.SIG_DFL)
+        pass_over_repeats(self._before)
         self._loop.call_soon_threadsafe(self._request_stop)
         try:
             self._answer(ANSWER)
