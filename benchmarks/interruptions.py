@@ -88,14 +88,15 @@ PHASES: dict[str, tuple[str, int]] = {
     "tool call, awaited": (TOOL.format(name="filled", hang="await hang_without_blocking()"), 2),
     "reward": (
         """
-play = Trainer._play
+from stateset_agents.training.playing import Player
+play = Player.play
 async def judged(self, *arguments):
     if at["steps"] == 2:
         async def slow(*_, **__):
             await hang_without_blocking()
-        self.reward.compute_reward = slow
+        self._reward.compute_reward = slow
     return await play(self, *arguments)
-Trainer._play = judged
+Player.play = judged
 """,
         2,
     ),

@@ -29,7 +29,8 @@ from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.reward import RewardFunction, RewardResult
 from stateset_agents.engines.sampling import uniform
 from stateset_agents.training.callbacks import Callback
-from stateset_agents.training.trainer import RunParts, Trainer
+from stateset_agents.training.parts import RunParts
+from stateset_agents.training.trainer import Trainer
 
 WORD, GOAL, MOST_STEPS = " refund", 0.95, 30
 CONVERSATIONS = 32

@@ -23,8 +23,9 @@ from stateset_agents.engines.base import Generation, GenerationRequest
 from stateset_agents.models import LoadedModel, load_model, load_tokenizer
 from stateset_agents.training.learner import Learner
 from stateset_agents.training.packing import PackedBatch
+from stateset_agents.training.parts import RunParts
 from stateset_agents.training.samples import samples_of
-from stateset_agents.training.trainer import RunParts, Trainer
+from stateset_agents.training.trainer import Trainer
 
 SCENARIOS = [
     {"id": "plans", "user_responses": ["Hello, what does the basic plan cost?", "And for a year?"]},

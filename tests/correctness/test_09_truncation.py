@@ -8,7 +8,7 @@ TRUNCATION = {"top_p": 0.5, "top_k": 5, "repetition_penalty": 1.5}
 async def test_what_truncates_evaluation_and_serving_does_not_reach_a_run(kit):
     """Through the trainer. The learner knows the whole distribution only.
 
-    Mutation: training_sampling not switched on in training/trainer.py, or not heeded in agents/multi_turn.py: fails
+    Mutation: training_sampling not switched on in training/playing.py, or not heeded in agents/multi_turn.py: fails
     with other tokens.
     """
     talks, rows = [], []

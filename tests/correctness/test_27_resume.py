@@ -14,8 +14,9 @@ from stateset_agents.checkpoints import latest_checkpoint, read_checkpoint
 from stateset_agents.tracking.run_folder import RunFolder, read_metrics
 from stateset_agents.training.callbacks import Callback
 from stateset_agents.training.diagnostics import DiagnosticsMonitor
+from stateset_agents.training.parts import RunParts
 from stateset_agents.training.resume import take_up
-from stateset_agents.training.trainer import RunParts, StopRequested
+from stateset_agents.training.stop_request import StopRequested
 
 SETTINGS = {
     "lr_schedule": "linear",

@@ -19,13 +19,13 @@ from stateset_agents.checkpoints.manifest import seal
 
 NOTES_ITS_PHASE = """
 from pathlib import Path
-from stateset_agents.training.trainer import Trainer
-phase = Trainer._phase
+from stateset_agents.training.parts import RunParts
+phase = RunParts.phase
 def noted(self, name, *more):
     if name:
         Path("phase").write_text(name)
     phase(self, name, *more)
-Trainer._phase = noted
+RunParts.phase = noted
 Path("phase").write_text("starting")
 """
 

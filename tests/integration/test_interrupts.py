@@ -40,13 +40,13 @@ def waiting(self, *arguments, **more):
 learner.Learner.step = waiting
 """
 IN_SAVING = """
-from stateset_agents.training import trainer
-save = trainer.save_run_state
+from stateset_agents.training import saving
+save = saving.save_run_state
 def waiting(folder, *arguments):
     if folder.name == "step-2":
         wait()
     return save(folder, *arguments)
-trainer.save_run_state = waiting
+saving.save_run_state = waiting
 """
 WHILE_LOADING = """
 from stateset_agents.training import trainer

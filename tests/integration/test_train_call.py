@@ -675,12 +675,12 @@ def test_a_second_ctrl_c_under_asyncio_run_ends_at_once_and_says_from_where_to_c
 async def test_a_save_that_fails_while_a_call_is_cancelled_leaves_a_usable_agent_and_a_failed_run(
     tmp_path, monkeypatch
 ):
-    from stateset_agents.training import trainer
+    from stateset_agents.training import saving
 
     def full(*_):
         raise RunFolderError("the disk is full")
 
-    monkeypatch.setattr(trainer, "save_run_state", full)
+    monkeypatch.setattr(saving, "save_run_state", full)
     agent = tiny()
     settings = {"num_episodes": 16, "reward_fn": VowelReward, "quiet": True}
     half = {"config_overrides": SMALL | {"mixed_precision": True}}

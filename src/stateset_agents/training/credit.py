@@ -61,6 +61,19 @@ class Credit:
         return found
 
 
+def note_credit(credit: Credit, groups: Sequence[TrajectoryGroup], tokenizer: Any, *, spelled: bool) -> None:
+    """Write into the conversations of a step what the update made of them.
+
+    Args:
+        credit: of the step.
+        groups: all of the step's.
+        tokenizer: spells tokens.
+        spelled: whether the first group that teaches something is logged token by token.
+    """
+    chosen = next((group for group in groups if group.teaches), None) if spelled else None
+    credit.note(chosen, lambda token: str(tokenizer.decode([token])))
+
+
 def is_spelled(step: int, total_steps: int) -> bool:
     """Whether a step, counted from 1, is one of those that are logged token by token."""
     return step == 1 or step % -(-total_steps // SPELLED_STEPS) == 0

@@ -32,10 +32,12 @@ from .closing import closing_report, finish
 from .ending import failed, interrupted
 from .exclusive import only_run_of, out_of_memory
 from .from_config import build_records
+from .parts import RunParts
 from .resume import begin_from, computed_in, last_state, remember_start, remembered_start, take_up
 from .run import Run, RunReport, Say
 from .signals import StopSignals
-from .trainer import RunParts, StopRequested, Trainer
+from .stop_request import StopRequested
+from .trainer import Trainer
 
 log = logging.getLogger(__name__)
 

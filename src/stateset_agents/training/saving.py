@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..agents.loading import agent_record
 from ..agents.multi_turn import MultiTurnAgent
-from ..checkpoints import PROGRESS, Checkpoint, write_checkpoint
+from ..checkpoints import PROGRESS, Checkpoint, prune_checkpoints, write_checkpoint
+from ..checkpoints.locate import step_folder
 from ..core.environment import Environment, TaskEnvironment
 from ..core.errors import CheckpointError
 from ..core.reward import RewardFunction
@@ -22,6 +23,18 @@ from ..models import has_lora, save_model_folder
 
 if TYPE_CHECKING:
     from .learner import Learner
+
+
+class Stateful(Protocol):
+    """What remembers something from one step to the next."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs, as JSON."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,18 @@ def save_run_state(folder: Path, subject: Subject, learner: Learner, trainer: Ma
         records=records,
         parts={".": lambda path: save_model_folder(loaded, path, state_dict=full)},
     )
+
+
+def save_step(checkpoints: Path, subject: Subject, learner: Learner, trainer: Mapping[str, Any]) -> None:
+    """Write the checkpoint of a run's state, unless there is one of its step."""
+    target = step_folder(checkpoints, int(trainer["step"]))
+    if not target.exists():
+        save_run_state(target, subject, learner, trainer)
+
+
+def keep_best(checkpoints: Path, count: int, best: int) -> None:
+    """Remove all but the newest `count` checkpoints and that of the step `best`, if there is one."""
+    prune_checkpoints(checkpoints, count, protect=[step_folder(checkpoints, best)] if best else [])
 
 
 def save_final(folder: Path, subject: Subject, step: int, *, replace: bool = False) -> Path:

@@ -10,13 +10,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..agents.multi_turn import MultiTurnAgent
 from ..config.training import TrainingConfig
 from ..core.records import Record, digest
 from ..core.scenario import Scenario
 from ..core.trajectory import TrajectoryGroup
 from ..evaluation import SuccessCriterion, group_metrics, part_means
 from .order import SeededOrder
-from .recorded import RecordedGroup
+from .parts import RunParts
+from .recorded import RecordedGroup, render_records
 
 Groups = list[TrajectoryGroup]
 Play = Callable[[Sequence[Scenario], str], Awaitable[Groups]]
@@ -49,6 +51,10 @@ class Source(Protocol):
     drawn: int
     data: str | None
 
+    def prepare(self, agent: MultiTurnAgent, parts: RunParts) -> Coroutine[Any, Any, None]:
+        """Make ready, once, before the first groups are asked for."""
+        ...
+
     def groups(self, step: int) -> Coroutine[Any, Any, Draw]:
         """The groups of a step, counted from 0."""
         ...
@@ -78,6 +84,9 @@ class Rollouts:
         self._order = SeededOrder(scenarios, config.seed)
         self._config = config
         self._play = play
+
+    async def prepare(self, agent: MultiTurnAgent, parts: RunParts) -> None:
+        """Nothing is to be made ready."""
 
     async def groups(self, step: int) -> Draw:
         """See `Source.groups`. Dynamic sampling (DAPO, 2503.14476) puts aside those with all rewards equal."""
@@ -133,8 +142,13 @@ class RecordedConversations:
         self._config = config
         self._order: SeededOrder[RecordedGroup] | None = None
 
-    def prepare(self, rendered: Sequence[RecordedGroup]) -> None:
-        """Take the records as the model reads them. Needed before `groups`."""
+    async def prepare(self, agent: MultiTurnAgent, parts: RunParts) -> None:
+        """Take the records as the agent's model reads them.
+
+        Raises:
+            DataError: see `render_records`.
+        """
+        rendered = await render_records(self.records, agent, parts.counter("reading", len(self.records)))
         self._order = SeededOrder(rendered, self._config.seed)
 
     async def groups(self, step: int) -> Draw:

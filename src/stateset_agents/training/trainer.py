@@ -8,70 +8,34 @@ whose evaluation was given up is saved with its row pending: the next part of th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..agents.multi_turn import MultiTurnAgent
-from ..checkpoints import prune_checkpoints
-from ..checkpoints.locate import step_folder
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
-from ..core.errors import ConfigError, ModelError, StatesetError, TrainingStopped
-from ..core.records import Record
+from ..core.errors import ModelError, StatesetError, TrainingStopped
 from ..core.reward import RewardFunction
-from ..core.scenario import Scenario
-from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
+from ..core.trajectory import TrajectoryGroup
 from ..engines.local import LocalEngine
-from ..evaluation import EvaluationResult, SuccessCriterion, evaluate
-from ..models import attach_lora, has_lora
-from ..rollouts import collect_groups
+from ..evaluation import EvaluationResult, SuccessCriterion
 from ..tracking.health import NEAR_MAXIMUM
-from ..tracking.progress import Progress
-from ..tracking.run_folder import RunFolder
-from ..tracking.sinks import Sinks
-from .callbacks import Callback
-from .credit import is_spelled
+from .credit import is_spelled, note_credit
 from .from_config import build_records
 from .learner import Learner
 from .measures import StepMetrics
-from .recorded import render_records
+from .parts import RunParts
+from .playing import Player
+from .preparing import make_learner, require_engine
 from .room import require_room
-from .saving import Subject, save_run_state
-from .sources import RecordedConversations, Rollouts, Source
+from .saving import Stateful, Subject, keep_best, save_step
+from .sources import Draw, RecordedConversations, Rollouts, Source
+from .stop_request import StopRequest, StopRequested
 from .stopping import Judge, require_a_mean_to_watch, require_something_to_learn
 
 T = TypeVar("T")
-
-
-class StopRequested(Exception):
-    """Somebody asked the run to stop; it is between two steps."""
-
-
-@dataclass
-class RunParts:
-    """What a run may have beside the agent, the environment and the reward.
-
-    Attributes:
-        folder: where metrics, conversations and checkpoints go; None keeps them in memory only.
-        evaluation: environment whose scenarios are evaluated; None evaluates on the training scenarios.
-        callbacks: watchers.
-        progress: what the user sees.
-        sinks: where metrics are copied to.
-        records: more JSON for checkpoints, by stem.
-        data: what `data_file` holds, for a run that learns from a file; None reads it.
-    """
-
-    folder: RunFolder | None = None
-    evaluation: Environment | None = None
-    callbacks: Sequence[Callback] = ()
-    progress: Progress | None = None
-    sinks: Sinks = field(default_factory=Sinks)
-    records: Mapping[str, Any] = field(default_factory=dict)
-    data: Sequence[Record] | None = None
 
 
 class Trainer:
@@ -108,26 +72,21 @@ class Trainer:
         self.episodes = 0
         self.learner: Learner | None = None
         self.stop_reason: str | None = None
-        for place, callback in enumerate(self.parts.callbacks):
-            if not isinstance(callback, Callback):
-                raise ConfigError(
-                    f"callbacks[{place}] is {callback!r}; it must be an instance of a subclass of Callback, "
-                    "for example DiagnosticsMonitor()"
-                )
-        names = [callback.name for callback in self.parts.callbacks]
-        if len(set(names)) != len(names):
-            raise ConfigError(f"two callbacks have the same name: {', '.join(names)}; give one another `name`")
+        self.parts.require_callbacks()
         self._criterion = SuccessCriterion(reward.attainable)
         self._stated: set[bool] = set()
+        self._player = Player(agent, environment, reward, config, self.parts)
         self._source = self._make_source()
         require_a_mean_to_watch(config, reward)
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=None if reward.attainable is None else NEAR_MAXIMUM * reward.attainable)
+        self._stateful: dict[str, Stateful] = {"judge": self._judge}
+        """What else is saved, by its name in the run's state."""
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
         self._pending: dict[str, Any] | None = None
         self._engine: LocalEngine | None = None
-        self._stop = asyncio.Event()
+        self._stop = StopRequest()
 
     @property
     def success_criterion(self) -> str:
@@ -141,7 +100,7 @@ class Trainer:
 
     def request_stop(self) -> None:
         """Stop as soon as nothing is lost by it: a rollout is given up, an update is finished."""
-        self._stop.set()
+        self._stop.ask()
 
     async def prepare(self, compute: str | None = None, *, resumes: bool = False) -> None:
         """Load the model, attach adapters, and give the learner its precision. Needed before `run`; once is enough.
@@ -167,41 +126,13 @@ class Trainer:
             raise ModelError("a model without weights learns nothing from a file: take one with weights")
         if loaded is None or self.learner is not None:
             return
-        await self._render()
-        engine = self.agent.runtime.engine
-        if not isinstance(engine, LocalEngine):
-            raise ModelError("only a model in this process can be trained: the agent's engine is a remote one")
-        self._engine = engine
-        if resumes and engine.version and self.config.beta and self.config.lora is None:
-            raise ConfigError(
-                "this agent was trained already, and beta needs the weights with which the run began: resume with an "
-                "agent that is made anew"
-            )
-        settings = self.config.lora
-        if settings is None and has_lora(loaded):
-            raise ConfigError(
-                "the agent has LoRA adapters from an earlier training: set lora to train them further, or load the "
-                "agent from what was saved, where they are merged"
-            )
-        if settings is not None and not has_lora(loaded):
-            attach_lora(
-                loaded,
-                r=settings.r,
-                alpha=settings.alpha,
-                target_modules=settings.target_modules or "all-linear",
-                seed=self.config.seed,
-            )
-        self.learner = Learner(
-            loaded,
-            self.config,
-            total_steps=self.config.plan.total_steps,
-            warmup_steps=self.config.plan.warmup_steps,
-            temperature=self._temperature,
-            compute=compute,
-        )
+        if self.data is not None:
+            await self._unless_stopped(self._source.prepare(self.agent, self.parts))
+        self._engine = require_engine(self.agent, self.config, resumes=resumes)
+        self.learner = make_learner(loaded, self.config, temperature=self._temperature, compute=compute)
         self.publish()
-        if self.learner.note and self.parts.progress is not None:
-            self.parts.progress.say(self.learner.note)
+        if self.learner.note:
+            self.parts.say(self.learner.note)
 
     async def run(self) -> None:
         """Train until the planned end, or until there is a reason to stop (`stop_reason`).
@@ -236,40 +167,20 @@ class Trainer:
             key: names the sampling noise.
             reward: scores the episodes; None takes the one that is trained for.
         """
-        environment = self.parts.evaluation or self.environment
-        scenarios = environment.episode_scenarios()
-        count = samples or self.config.eval_samples
-        return await self._unless_stopped(
-            evaluate(
-                self.agent,
-                environment,
-                scenarios,
-                reward or self.reward,
-                samples=count,
-                key=key,
-                max_concurrent=self.config.max_concurrent,
-                on_episode=self._counter("evaluating", len(scenarios) * count),
-                environment_timeout=self.config.environment_timeout,
-                reward_timeout=self.config.reward_timeout,
-            )
-        )
+        return await self._unless_stopped(self._player.evaluate(samples, key, reward))
 
     def save(self) -> None:
         """Write a checkpoint of the state after the last step, and remove the oldest ones."""
         folder, learner = self.parts.folder, self.learner
         if folder is None or learner is None:
             return
-        self._phase("saving")
+        self.parts.phase("saving")
         folder.sync()
         subject = Subject(self.agent, self.environment, self.reward, self.parts.records)
-        target = step_folder(folder.checkpoints_dir, self.steps)
-        if not target.exists():
-            save_run_state(target, subject, learner, self.state_dict())
+        save_step(folder.checkpoints_dir, subject, learner, self.state_dict())
         self.saved_step = self.steps
-        best = self._judge.early.best_step
-        protect = [step_folder(folder.checkpoints_dir, best)] if best else []
-        prune_checkpoints(folder.checkpoints_dir, self.config.keep_checkpoints, protect=protect)
-        self._phase("")
+        keep_best(folder.checkpoints_dir, self.config.keep_checkpoints, self._judge.early.best_step)
+        self.parts.phase("")
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and watchers, as JSON; weights and optimizer are the learner's."""
@@ -281,7 +192,7 @@ class Trainer:
             "pending": self._pending,
             "stop_reason": self.stop_reason,
             "criterion_stated": sorted(self._stated),
-            "judge": self._judge.state_dict(),
+            **{name: part.state_dict() for name, part in self._stateful.items()},
             "callbacks": {callback.name: callback.state_dict() for callback in self.parts.callbacks},
             "config": self.config.fingerprint_fields(),
         }
@@ -300,7 +211,9 @@ class Trainer:
         self._pending = state["pending"]
         self.stop_reason = state["stop_reason"]
         self._stated = set(state["criterion_stated"])
-        self._judge.load_state_dict(state["judge"])
+        for name, part in self._stateful.items():
+            if name in state:  # a run of an earlier version goes on without what there was not yet
+                part.load_state_dict(state[name])
         for callback in self.parts.callbacks:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
@@ -315,27 +228,13 @@ class Trainer:
     def _make_source(self) -> Source:
         data = build_records(self.config) if self.parts.data is None else self.parts.data
         if data is None:
-            return Rollouts(self.environment.episode_scenarios(), self.config, self._play)
+            return Rollouts(self.environment.episode_scenarios(), self.config, self._player.play)
         return RecordedConversations(data, self.config)
 
     @property
     def _temperature(self) -> float:
         """Of the log-probs that are trained. What was recorded is to be likely under the model as it is."""
         return self.agent.config.temperature if self._source.data is None else 1.0
-
-    async def _render(self) -> None:
-        source = self._source
-        if not isinstance(source, RecordedConversations):
-            return
-        total = len(source.records)
-
-        def count(done: int) -> None:
-            self._phase("reading", done, total)
-            if self.parts.folder is not None:
-                self.parts.folder.heartbeat()
-
-        work = render_records(source.records, self.agent, count)
-        source.prepare(await self._unless_stopped(work))
 
     async def _one_step(self, step: int) -> None:
         begin = time.perf_counter()
@@ -345,7 +244,8 @@ class Trainer:
         rolled = time.perf_counter()
         measured = StepMetrics()
         if self.learner is not None:
-            self._phase("learning")
+            self._before_update(draw)
+            self.parts.phase("learning")
             measured = self.learner.step(
                 draw.kept,
                 max_tokens=self.agent.most_tokens(self.environment.max_turns),
@@ -366,15 +266,15 @@ class Trainer:
             require_something_to_learn(groups, trains=self.learner is not None)
         await self._complete(row)
 
+    def _before_update(self, draw: Draw) -> None:
+        """Look at what a step is about to learn from."""
+
     def _note_credit(self, groups: Sequence[TrajectoryGroup]) -> None:
         """Write into the conversations what the update made of them."""
-        learner, loaded = self.learner, self.agent.runtime.model
-        if learner is None or learner.credit is None or loaded is None:
-            return
-        spelled = next((group for group in groups if group.teaches), None)
-        if not is_spelled(self.steps, self.config.plan.total_steps):
-            spelled = None
-        learner.credit.note(spelled, lambda token: str(loaded.tokenizer.decode([token])))
+        loaded = self.agent.runtime.model
+        if self.learner is not None and self.learner.credit is not None and loaded is not None:
+            spelled = is_spelled(self.steps, self.config.plan.total_steps)
+            note_credit(self.learner.credit, groups, loaded.tokenizer, spelled=spelled)
 
     async def _complete(self, row: dict[str, Any]) -> None:
         """What follows the update: evaluation, log, verdict, checkpoint."""
@@ -385,6 +285,7 @@ class Trainer:
             row = row | await self._evaluation_row()
         row["seconds"] = row["rollout_seconds"] + row["train_seconds"] + time.perf_counter() - begin
         self._pending = None
+        self._after_row(row)
         self._record(row)
         try:
             self.stop_reason = self._judge.after(row)
@@ -396,43 +297,20 @@ class Trainer:
         if best or (every and self.steps % every == 0):
             self.save()
 
-    async def _play(self, scenarios: Sequence[Scenario], key: str) -> list[TrajectoryGroup]:
-        player = self.agent.fork("")
-        player.training_sampling = True
-        return await collect_groups(
-            player,
-            self.environment,
-            scenarios,
-            self.reward,
-            group_size=self.config.num_generations,
-            key=key,
-            max_concurrent=self.config.max_concurrent,
-            on_episode=self._counter("rolling out", len(scenarios) * self.config.num_generations),
-            environment_timeout=self.config.environment_timeout,
-            reward_timeout=self.config.reward_timeout,
-        )
+    def _after_row(self, row: dict[str, Any]) -> None:
+        """Act on the row of a step before it is logged; what is added to it is logged too."""
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`; if the run is asked to stop meanwhile, give it up, save and raise `StopRequested`.
 
         What `work` itself raises is raised too, after saving what was done before it.
         """
-        task = asyncio.ensure_future(work)
-        stop = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        if self._stop.is_set():
-            await asyncio.gather(task, return_exceptions=True)
+            return await self._stop.unless_asked(work)
+        except StopRequested:
             if self.steps:
                 self.save()
-            raise StopRequested
-        try:
-            return task.result()
+            raise
         except StatesetError:
             if self.steps:
                 with contextlib.suppress(StatesetError):  # the first error is the one to tell
@@ -465,27 +343,4 @@ class Trainer:
 
     def _record(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        if self.parts.folder is not None:
-            self.parts.folder.log_metrics(row)
-        self.parts.sinks.log(row)
-        if self.parts.progress is not None:
-            self.parts.progress.step(row)
-        for callback in self.parts.callbacks:
-            callback.on_step_end(row)
-
-    def _counter(self, name: str, total: int) -> Callable[[MultiTurnTrajectory], None]:
-        done = 0
-        self._phase(name, 0, total)
-
-        def count(_: MultiTurnTrajectory) -> None:
-            nonlocal done
-            done += 1
-            self._phase(name, done, total)
-            if self.parts.folder is not None:
-                self.parts.folder.heartbeat()
-
-        return count
-
-    def _phase(self, name: str, done: int | None = None, total: int | None = None) -> None:
-        if self.parts.progress is not None:
-            self.parts.progress.phase(name, done, total)
+        self.parts.log(row)
