@@ -7,7 +7,6 @@ files may be missing, a run may be cut back and go on while it is looked at.
     metrics.py        metrics.jsonl as columns of numbers
     conversations.py  where each conversation lies in trajectories.jsonl
     buckets.py        many points to as many as a screen has
-    learning.py       "is it learning?", with how sure that is
     runs.py           which runs a folder holds, and how each stands
     answers.py        what the page asks for, as JSON
     access.py         who may ask

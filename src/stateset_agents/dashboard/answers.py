@@ -19,11 +19,11 @@ from ..checkpoints.manifest import Manifest
 from ..core.errors import CheckpointError
 from ..core.yaml_strict import YamlProblem, parse_yaml
 from ..tracking.health import assess
+from ..tracking.learning import judge, t_quantile
 from ..tracking.redaction import redact_config
 from ..tracking.run_folder import CONFIG, METRICS, ORIGINS, REPORT
 from .buckets import Buckets, plain
 from .conversations import GroupName, Wanted
-from .learning import judge, t_quantile
 from .metrics import MetricLog, Row, last_row, parse, sampled_rows
 from .runs import Run, RunLibrary
 
@@ -74,12 +74,13 @@ def overview(run: Run) -> Answer:
         for row in rows
         if _number(row.get("eval_reward_mean")) is not None
     ]
-    health = assess(rows)
+    learning = judge(rewards, losses, evaluated)
+    health = assess(rows, learning=learning)
     status = run.status()
     return {
         "name": run.name,
         "status": status,
-        "learning": judge(rewards, losses, evaluated).to_dict(),
+        "learning": learning.to_dict(),
         "health": asdict(health) | {"status": str(health.status), "rows": len(rows), "of": judged_of},
         "keys": keys if complete else list(dict.fromkeys(key for row in rows for key in row if key != "step")),
         "rows": count,

@@ -13,11 +13,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..core.outcome import Outcome, StopReason
-from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
+from ..core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
 from ..rollouts import RolloutCounts, with_baseline
 from .statistics import mean_and_std
 
 SAME_REWARD = 1e-9
+NGRAM = 4
+"""Words or tokens in a row that a reply repeats: fewer are said again in any prose."""
 _PER_TURN = re.compile(r"turn_\d+")
 
 
@@ -62,7 +64,8 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
         `reward_mean`, `reward_std`, `reward_min`, `reward_max`, `success_rate`, `length_mean` (assistant turns) over
         all scored episodes; `reward_diversity` and `zero_variance_share` over the groups that have a baseline; the
         counts `step_episodes`, `failed` (and who did: `failed_agent`, `failed_user`, `failed_environment`,
-        `failed_reward`), `unscored`, `truncated`, `edited_turns`, `replies` and `cut_replies` (by `max_new_tokens`).
+        `failed_reward`), `unscored`, `truncated`, `edited_turns`, `replies` and `cut_replies` (by `max_new_tokens`);
+        `repeated_ngrams` over the replies of at least `NGRAM` tokens.
         None where there is nothing to take a mean of.
     """
     episodes = [episode for group in groups for episode in group.trajectories]
@@ -89,7 +92,18 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
         "edited_turns": counts.edited_turns,
         "replies": len(replies),
         "cut_replies": sum(turn.stop_reason is StopReason.LENGTH for turn in replies),
+        "repeated_ngrams": _mean([share for share in map(repeated_share, replies) if share is not None]),
     }
+
+
+def repeated_share(reply: ConversationTurn) -> float | None:
+    """Share of a reply's 4-grams that stood in it before; of its tokens where it was sampled, else of its words.
+
+    None for a reply that is too short to have one.
+    """
+    words: Sequence[object] = reply.content.split() if reply.span is None else reply.span.ids
+    grams = [tuple(words[at : at + NGRAM]) for at in range(len(words) - NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else None
 
 
 def part_means(groups: Sequence[TrajectoryGroup]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.training import count
-from .health import NORM_FACTOR, Health, assess, end_window
+from .health import NORM_FACTOR, Health, HealthStatus, assess, end_window
 
 TITLE = "GRPO Agent Framework - Training Complete"
 RULE = "=" * 38
@@ -167,6 +167,7 @@ def _notes(summary: RunSummary) -> list[str]:
         return [
             "The run learned from a file: an episode is one of its records, and none was played.",
             f"The loss is over {_window(summary, 'the first and the last')}.",
+            *_signals(summary.health),
             *summary.notes,
         ]
     if summary.final_steps:
@@ -189,7 +190,17 @@ def _notes(summary: RunSummary) -> list[str]:
             f"Gradient stability is the share of steps whose gradient norm is within a factor of {NORM_FACTOR:.0f} "
             "of the run's median."
         )
-    return [*notes, *summary.notes]
+    return [*notes, *_signals(summary.health), *summary.notes]
+
+
+def _signals(health: Health) -> list[str]:
+    """The signs that have no line above: those that are fine, and those that nobody measured."""
+    told = ("Reward diversity", "Gradient stability")
+    rest = [one for one in health.signals if not one.wrong and one.name not in told]
+    fine = [f"{one.name} {one.shown}" for one in rest if one.status is HealthStatus.HEALTHY]
+    unknown = [one.name for one in rest if one.status is HealthStatus.UNKNOWN]
+    lines = [f"Fine: {'; '.join(fine)}."] if fine else []
+    return lines + ([f"Not measured, or too few steps to judge: {'; '.join(unknown)}."] if unknown else [])
 
 
 def _window(summary: RunSummary, which: str) -> str:

@@ -11,8 +11,9 @@ from stateset_agents.core.errors import ConfigError, DataError
 from stateset_agents.core.outcome import Outcome, StopReason
 from stateset_agents.core.reward import RewardFunction, RewardResult
 from stateset_agents.core.scenario import Scenario
-from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
+from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TokenRow, TrajectoryGroup
 from stateset_agents.evaluation import EvaluationResult, SuccessCriterion, evaluate, group_metrics
+from stateset_agents.evaluation.metrics import repeated_share
 
 SCENARIOS = [
     {"id": "price", "type": "sales", "user_responses": ["What does it cost?", "And a year?"]},
@@ -215,7 +216,17 @@ def test_the_metrics_of_a_step_by_hand():
         "edited_turns": 0,
         "replies": 7,
         "cut_replies": 1,
+        "repeated_ngrams": None,  # no reply has four words
     }
+
+
+def test_repetition_is_the_share_of_a_replys_4_grams_that_it_said_before():
+    row = TokenRow()
+    # 1 2 3 4, 2 3 4 1, 3 4 1 2, 4 1 2 3 and then 1 2 3 4 again
+    loop = ConversationTurn("assistant", "x", span=row.append_sampled([1, 2, 3, 4, 1, 2, 3, 4], [-1.0] * 8, 0))
+    assert repeated_share(loop) == pytest.approx(1 / 5)
+    assert repeated_share(ConversationTurn("assistant", "no no no no no no")) == pytest.approx(2 / 3)
+    assert repeated_share(ConversationTurn("assistant", "far too short")) is None
 
 
 def test_a_step_in_which_everything_failed_has_counts_and_no_means():

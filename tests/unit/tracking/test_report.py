@@ -62,6 +62,9 @@ Reward, success and length are over the last of 10 steps (16 episodes).
 The attainable reward is 1.
 Success is judged by a reward of at least 0.5, half of the attainable 1.
 Gradient stability is the share of steps whose gradient norm is within a factor of 3 of the run's median.
+Fine: Groups with equal rewards 0%; Gradient 1; Failed episodes 0.0%; Truncated episodes 0%.
+Not measured, or too few steps to judge: Trend of the reward; Evaluation; Entropy; KL to the reference; \
+Clipped tokens; Sampler against learner; Cut replies; Length against reward; Repetition.
 """)
 
 
@@ -144,7 +147,8 @@ def test_a_few_steps_show_neither_a_fall_nor_unstable_gradients():
         health = assess(falling, 1.0)
         assert (health.status, health.issues) == (HealthStatus.HEALTHY, ())
         assert health.stability_word == "too few steps to judge"
-    assert len(assess([*falling, row(10, reward_mean=0.4, grad_norm=10.0)], 1.0).issues) == 2
+    fell = [row(step, reward_mean=0.9 - step / 20, grad_norm=10.0 ** (step % 3)) for step in range(1, 13)]
+    assert len(assess(fell, 1.0).issues) == 2
 
 
 def test_one_is_one_step_and_one_episode():
@@ -199,22 +203,6 @@ def test_a_sampler_that_is_not_the_learner_is_critical():
     health = assess(rows(mismatch_size=0.2), 1.0)
     assert health.status is HealthStatus.CRITICAL
     assert health.issues[0].startswith("Sampler and learner disagree: a token's log-prob differs by 0.20 on average")
-
-
-def test_a_reward_that_fell_by_more_than_half_its_spread_is_a_warning():
-    assert assess([*rows(9), row(10, reward_mean=0.39)], 1.0).issues == (
-        "The reward fell from 0.500 to 0.390: lower the learning rate or raise beta",
-    )
-    assert assess([*rows(9), row(10, reward_mean=0.41)], 1.0).issues == ()
-
-
-def test_a_small_fall_is_the_luck_of_a_few_conversations():
-    run = [{"step": n, "reward_mean": 0.439, "reward_std": 0.02} for n in range(1, 10)]
-    last = {"step": 10, "reward_mean": 0.43, "reward_std": 0.0}
-    assert assess([*run, last], 1.0).issues == ()
-    assert assess([*run, last | {"reward_mean": 0.38}], 1.0).issues == (
-        "The reward fell from 0.439 to 0.380: lower the learning rate or raise beta",
-    )
 
 
 def test_diversity_is_measured_against_the_attainable_reward():

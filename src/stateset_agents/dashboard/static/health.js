@@ -10,6 +10,8 @@ const MEANING = {
   UNKNOWN: "Nothing was trained or measured.",
 };
 
+const SIGN = { HEALTHY: "fine", WARNING: "warning", CRITICAL: "critical", UNKNOWN: "unknown" };
+
 /** The tab; returns how to bring it up to date. */
 export async function showHealth(context) {
   function draw() {
@@ -19,12 +21,9 @@ export async function showHealth(context) {
         h("p", { class: `answer health-${health.status.toLowerCase()}` }, h("b", {}, health.status), " ", MEANING[health.status]),
         h("ul", {}, health.issues.map((issue) => h("li", {}, issue)))),
       h("h2", {}, "What that is judged by"),
-      table("Signs of health", ["Sign", "Value", "What it means"], [
-        ["Reward diversity", `${number(health.reward_diversity)}${health.reward_diversity === null ? "" : ` (${health.diversity_word})`}`,
-          "How far the rewards inside a group differ, on average. What a group-relative advantage is made of."],
-        ["Gradient stability", `${number(health.gradient_stability)}${health.gradient_stability === null ? "" : ` (${health.stability_word})`}`,
-          "Share of steps whose gradient norm is within a factor of 3 of the run's median."],
-        ["Steps judged", `${number(health.rows)}${health.of && health.of > health.rows ? ` of ${number(rows)}, evenly chosen` : ""}`, "All of the run, not only its end."],
+      table("Signs of health", ["Sign", "Value", "Status", "What it means"], [
+        ...health.signals.map((sign) => [sign.name, sign.shown, SIGN[sign.status], sign.action ? `${sign.sentence}: ${sign.action}` : sign.sentence]),
+        ["Steps judged", `${number(health.rows)}${health.of && health.of > health.rows ? ` of ${number(rows)}, evenly chosen` : ""}`, "", "All of the run, not only its end."],
       ]),
       last && h("h2", {}, `Step ${number(last.step)}`),
       last && timeOf(last),

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from stateset_agents.dashboard.learning import FEWEST_STEPS, difference, judge, t_quantile
+from stateset_agents.tracking.learning import FEWEST_STEPS, difference, judge, t_quantile
 
 
 def test_the_interval_of_a_difference_is_welchs():

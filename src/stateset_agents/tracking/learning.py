@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Verdict = Literal["yes", "not seen", "getting worse"]
-Numbers = Sequence[float] | NDArray[np.floating[Any]]
+Numbers: TypeAlias = "Sequence[float] | NDArray[np.floating[Any]]"
 
 FEWEST_STEPS = 12
 """Four in each third: with fewer, the interval is as wide as the rewards go."""
@@ -108,6 +109,8 @@ def difference(before: Numbers, after: Numbers) -> Difference:
     Raises:
         ValueError: a window with fewer than two values.
     """
+    import numpy as np  # here, as a command that only shows its help needs none
+
     first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
     if min(len(first), len(second)) < 2:
         raise ValueError("a window needs two steps to say how much steps differ")
@@ -172,5 +175,7 @@ def _heldout_notes(heldout: Sequence[tuple[float, float, float]]) -> list[str]:
 
 
 def _finite(values: Numbers) -> NDArray[np.float64]:
+    import numpy as np
+
     array = np.asarray(values, np.float64)
     return array[np.isfinite(array)]

@@ -1,0 +1,119 @@
+"""Signs in the rewards: whether they differ, where they go, and whether an evaluation agrees.
+
+Invariant: that a reward rose or fell is said by the one comparison of `tracking/learning.py`, never by two numbers.
+"""
+
+from __future__ import annotations
+
+from ..learning import judge
+from .evidence import NEAR_MAXIMUM, Evidence
+from .signal import HealthStatus, Look, Signal
+
+GOOD_DIVERSITY = 0.05
+"""Share of the attainable reward by which the samples of a group should differ (standard deviation)."""
+SAME_REWARD_SHARE = 0.5
+"""Share of groups that may have equal rewards: with more, most of what is sampled is thrown away."""
+
+
+def diversity(evidence: Evidence) -> Look | None:
+    """Spread of the rewards inside groups."""
+    value = evidence.mean("reward_diversity")
+    if value is None:
+        return None
+    low = value < GOOD_DIVERSITY * evidence.scale and not evidence.solved
+    return Look(value, f"{value:.3f}", "Low reward diversity" if low else None)
+
+
+def equal_rewards(evidence: Evidence) -> Look | None:
+    """Groups without any spread."""
+    value = evidence.mean("zero_variance_share")
+    if value is None:
+        return None
+    wrong = f"{value:.0%} of the groups had equal rewards and taught nothing"
+    return Look(value, f"{value:.0%}", wrong if value > SAME_REWARD_SHARE and not evidence.solved else None)
+
+
+def reward(evidence: Evidence) -> Look | None:
+    """Where the reward (or the loss of a run that reads) goes."""
+    learning = evidence.learning
+    change = learning.difference
+    if change is None:
+        return None
+    sign = -1.0 if learning.measure == "loss" else 1.0
+    before, after = sign * change.before, sign * change.after
+    went = "rose" if learning.measure == "loss" else "fell"
+    worse = (
+        f"The {learning.measure} {went} from {before:.3f} in the first {learning.window} steps to {after:.3f} in the "
+        f"last {learning.window}"
+    )
+    return Look(
+        sign * change.change,
+        f"{learning.measure} {before:.3f} to {after:.3f}",
+        worse if learning.verdict == "getting worse" else None,
+    )
+
+
+def evaluation(evidence: Evidence) -> Look | None:
+    """The evaluations against the best of them, and against the reward that is trained for."""
+    evaluated = evidence.evaluations
+    if len(evaluated) < 2:
+        return None
+    step, best, low, _ = max(evaluated, key=lambda one: one[1])
+    last, last_high = evaluated[-1][1], evaluated[-1][3]
+    shown = f"{evaluated[0][1]:.3f} to {last:.3f}"
+    fell = last_high < low or judge([mean for _, mean, _, _ in evaluated]).verdict == "getting worse"
+    if not fell:
+        return Look(last, shown)
+    words = f"evaluated reward fell from {best:.3f} after step {step} to {last:.3f}"
+    if evidence.learning.verdict != "yes" or evidence.learning.measure != "reward":
+        return Look(last, shown, f"The {words}")
+    return Look(
+        last,
+        shown,
+        f"The reward that is trained for rose while the {words}: it is earned in a way that was not meant",
+        HealthStatus.CRITICAL,
+        f"read the conversations with the highest rewards and mend the reward, or raise beta; the checkpoint of step "
+        f"{step} is the better agent",
+    )
+
+
+SIGNALS = (
+    Signal(
+        "Reward diversity",
+        ("reward_diversity",),
+        f"below {GOOD_DIVERSITY:.0%} of the attainable reward (of 1 where that is unknown), while the reward is below "
+        f"{NEAR_MAXIMUM:.0%} of it",
+        "How far the rewards inside a group differ: what a group-relative advantage is made of.",
+        "raise the temperature or num_generations, or refine the reward",
+        HealthStatus.WARNING,
+        diversity,
+    ),
+    Signal(
+        "Groups with equal rewards",
+        ("zero_variance_share",),
+        f"more than {SAME_REWARD_SHARE:.0%}, while the reward is below {NEAR_MAXIMUM:.0%} of the attainable one",
+        "Groups whose rewards are all equal have no advantage and teach nothing.",
+        "raise num_generations, take easier or harder scenarios, or set dynamic_sampling",
+        HealthStatus.WARNING,
+        equal_rewards,
+    ),
+    Signal(
+        "Trend of the reward",
+        ("reward_mean", "loss"),
+        "the last third of the steps is below the first, and the 95 % interval of the difference leaves out 0",
+        "Whether the run gets better: the comparison behind the dashboard's verdict.",
+        "lower the learning rate or raise beta",
+        HealthStatus.WARNING,
+        reward,
+    ),
+    Signal(
+        "Evaluation",
+        ("eval_reward_mean", "eval_reward_low", "eval_reward_high"),
+        "the interval of the last evaluation lies below that of the best, or the last third of at least 12 below the "
+        "first; CRITICAL where the reward that is trained for rose meanwhile",
+        "What the agent earns where it is not trained; a reward that rises while this falls is being exploited.",
+        "stop at the best evaluation (early_stopping), lower the learning rate, or give it more scenarios",
+        HealthStatus.WARNING,
+        evaluation,
+    ),
+)
