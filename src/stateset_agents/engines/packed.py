@@ -144,6 +144,10 @@ class PackedModel:
         """Name of the model's class, for messages."""
         return type(self._causal_lm).__name__
 
+    def named_weights(self) -> dict[str, Tensor]:
+        """Every parameter of the model, tied ones once."""
+        return dict(self._causal_lm.named_parameters())
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .loaded import LoadedModel
 from .loading import load_model, load_tokenizer
-from .lora import attach_lora, base_policy, detach_lora, has_lora, trainable_parameters
+from .lora import attach_lora, base_policy, detach_lora, fresh_lora, has_lora, trainable_parameters
 from .names import EMBEDDED, TINY, is_stub
 from .preflight import MemoryEstimate, StepMemory, cache_budget, preflight
 from .saving import merged_state_dict, save_model_folder
@@ -22,6 +22,7 @@ __all__ = [
     "base_policy",
     "cache_budget",
     "detach_lora",
+    "fresh_lora",
     "has_lora",
     "is_stub",
     "load_model",

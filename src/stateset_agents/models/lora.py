@@ -95,6 +95,11 @@ def lora_layers(loaded: LoadedModel) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
+def fresh_lora(loaded: LoadedModel) -> bool:
+    """Whether the adapters change nothing yet: the second matrix of each is zero."""
+    return not any(bool(p.any()) for name, p in loaded.model.named_parameters() if "lora_B" in name)
+
+
 def detach_lora(loaded: LoadedModel) -> None:
     """Take adapters out again, whatever they are called. The weights that they were put on stay as they are."""
     for name, layer in list(lora_layers(loaded)):

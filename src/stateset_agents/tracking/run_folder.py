@@ -9,6 +9,7 @@ a time. So a reader, or a run that continues after `kill -9`, always finds whole
     config_origins.json  where each value of it was written
     metrics.jsonl        one object for each step; evaluations add `eval_*` keys to their step's object
     trajectories.jsonl   one conversation a line
+    self_test.txt        the first conversation with its mask
     status.json          running, finished, failed or interrupted; when; how far
     checkpoints/         step-N folders
     final_model/         the weights at the end
@@ -44,6 +45,7 @@ LOCK = "run.lock"
 
 REPORT = "report.txt"
 STARTED_FROM = "started_from.txt"
+SELF_TEST = "self_test.txt"
 TRACKERS = "trackers.json"
 ORIGINS = "config_origins.json"
 """Dotted key of the config to where its value was written."""
@@ -58,6 +60,7 @@ OWN_NAMES = (
     FINAL_MODEL,
     REPORT,
     STARTED_FROM,
+    SELF_TEST,
     TRACKERS,
 )
 HEARTBEAT_SECONDS = 5.0
@@ -362,7 +365,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove the files of a run that made no step. The status goes last: until then it is known for such a run."""
-        for name in (STARTED_FROM, CONFIG, ORIGINS, TRACKERS, METRICS, TRAJECTORIES):
+        for name in (STARTED_FROM, SELF_TEST, CONFIG, ORIGINS, TRACKERS, METRICS, TRAJECTORIES):
             (self.path / name).unlink(missing_ok=True)
         if self.checkpoints_dir.is_dir():
             self.checkpoints_dir.rmdir()

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core.errors import ConfigError, TrainingStopped
 from ..core.trajectory import TrajectoryGroup
 from ..engines.packed import PackedModel
-from ..models import LoadedModel, base_policy, has_lora
+from ..models import LoadedModel, base_policy, fresh_lora, has_lora
 from ..models.allocation import keep_freed_memory
 from .comparison import Comparison, compares, observed, settled
 from .compute import compute_dtype
@@ -41,6 +41,7 @@ from .value_head import ValueHead
 
 if TYPE_CHECKING:
     from ..config.training import TrainingConfig
+    from .self_test import StepCheck
 
 
 class Learner:
@@ -59,6 +60,7 @@ class Learner:
         compute: the precision of forward and backward passes.
         note: a sentence for the user where that is not what was asked for, or None.
         weights: the float32 masters.
+        temperature: of the log-probs that are trained.
         steps: how many were made; those without an update count.
         credit: what the last one made of its conversations; None before the first.
 
@@ -85,7 +87,7 @@ class Learner:
             )
         self.config = config
         self._loaded = loaded
-        self._temperature = temperature
+        self.temperature = temperature
         self._total_steps = total_steps
         self._warmup_steps = warmup_steps
         self._ranks = ranks or Alone()
@@ -98,6 +100,7 @@ class Learner:
         self._has_reference = config.beta > 0 and (config.recipe.kind in ("policy", "preference"))
         if self._has_reference and not adapters:
             self._reference = self._frozen_copy()
+        self._began_there = not adapters or fresh_lora(loaded)
         if not adapters:
             loaded.model.requires_grad_(True)
         self.weights = MasterWeights(loaded.model, self.compute)
@@ -148,7 +151,19 @@ class Learner:
             return config.learning_rate * 0.5 * (1.0 - math.cos(math.pi * left))
         return config.learning_rate * left
 
-    def step(self, groups: Sequence[TrajectoryGroup], *, max_tokens: int, max_new_tokens: int = 0) -> StepMetrics:
+    @property
+    def from_reference(self) -> bool:
+        """Whether it began with the weights of its reference, as far as it was told."""
+        return self._has_reference and self._began_there and not self.weights.loaded
+
+    def step(
+        self,
+        groups: Sequence[TrajectoryGroup],
+        *,
+        max_tokens: int,
+        max_new_tokens: int = 0,
+        check: StepCheck | None = None,
+    ) -> StepMetrics:
         """Train on one step's groups.
 
         Args:
@@ -156,34 +171,39 @@ class Learner:
             max_tokens: the most tokens that a conversation can have sampled, the divisor of the "constant"
                 normalization.
             max_new_tokens: the length limit of a reply; see `conversations_of`.
+            check: is told what the first update measures, and may stop the run before it is kept.
 
         Returns:
             Measurements; `updated` is False when no group had a difference in reward to learn from. No weight was
             changed then.
 
         Raises:
-            TrainingStopped: the loss or the gradient is not finite. The weights are those before that update.
+            TrainingStopped: the loss or the gradient is not finite; the weights are those before that update. Or what
+                `check` raises.
         """
         metrics = StepMetrics(learning_rate=self.learning_rate(self.steps))
         self._loaded.model.eval()
         with recomputed_layers(self._loaded.model) if self.config.gradient_checkpointing else nullcontext():
             talks = conversations_of(groups, self.config, max_new_tokens)
             self._ranks.require_same(itertools.chain(self._loaded.model.parameters(), self._trained().values()), talks)
-            samples = self._samples(talks, max_tokens)
+            samples = self._samples(talks, max_tokens, check)
             self.credit = Credit(talks, samples)
             if samples:
-                self._train(samples, metrics)
+                self._train(samples, metrics, check)
         self.steps += 1
         return metrics
 
-    def _samples(self, talks: Sequence[Conversation], max_tokens: int) -> list[Sample]:
+    def _samples(self, talks: Sequence[Conversation], max_tokens: int, check: StepCheck | None) -> list[Sample]:
         kind = self.config.recipe.kind
         if kind == "preference":
             return preference_samples(talks)
         if kind == "likelihood":
             return likelihood_samples(talks, self.config, max_tokens)
         needed = self.value_head is not None or (self._has_reference and self.config.kl_in == "reward")
-        return policy_samples(talks, self.config, max_tokens, self._measured(talks) if needed else None)
+        measured = self._measured(talks) if needed else None
+        if check is not None and measured is not None and self.config.kl_in == "reward":
+            check.reference([difference for one in measured.values() for difference in one.kl])
+        return policy_samples(talks, self.config, max_tokens, measured)
 
     @torch.no_grad()
     def _measured(self, talks: Sequence[Conversation]) -> dict[int, Measured]:
@@ -205,7 +225,7 @@ class Learner:
         self._ranks.sum([table])
         return {row: Measured(*table[:, at].tolist()) for row, at in places.items()}
 
-    def _train(self, samples: Sequence[Sample], metrics: StepMetrics) -> None:
+    def _train(self, samples: Sequence[Sample], metrics: StepMetrics, check: StepCheck | None) -> None:
         share = self._ranks.share(samples)
         batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(share)]
         old: list[Tensor | None] = [None] * len(batches)
@@ -214,10 +234,16 @@ class Learner:
         counted = counted_tokens(self.config, samples)
         for _ in range(self.config.num_iterations):
             passes.append(self._gradient(batches, old, counted))
+            if check is not None and len(passes) == 1:
+                plain = self.config.recipe.kind != "natural" and not self.optimizer.state
+                rate = metrics.learning_rate if plain else None
+                check.first_pass(passes[0], tokens, self.weights.state(), self._untrained(), rate)
             if self.config.recipe.kind == "natural":
                 self._natural_update(batches, metrics)
             else:
                 metrics.grad_norm = self._update(metrics.learning_rate)
+            if check is not None and len(passes) == 1:
+                check.updated(self.weights.state(), self._untrained())
         metrics.updated = True
         metrics.trained_tokens = tokens
         forwarded = self._ranks.gather(sum(batch.tokens for batch in batches))
@@ -256,7 +282,7 @@ class Learner:
 
     def logprobs(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of a batch's trained tokens, both (N,), with gradient."""
-        return chosen_logprobs(self._packed, self._states(batch), batch.targets, self._temperature)
+        return chosen_logprobs(self._packed, self._states(batch), batch.targets, self.temperature)
 
     def _states(self, batch: PackedBatch) -> Tensor:
         """(N, hidden_size) states that predict the trained tokens."""
@@ -265,7 +291,7 @@ class Learner:
 
     def _forward(self, batch: PackedBatch, old: Tensor | None, *, reference: bool) -> Forward:
         states = self._states(batch)
-        logprobs, entropies = chosen_logprobs(self._packed, states, batch.targets, self._temperature)
+        logprobs, entropies = chosen_logprobs(self._packed, states, batch.targets, self.temperature)
         values = None if self.value_head is None else self.value_head(states)
         compared = self.reference_logprobs(batch) if reference else None
         return Forward(logprobs, entropies, logprobs.detach() if old is None else old, values, compared)
@@ -278,7 +304,7 @@ class Learner:
         packed = self._reference or self._packed
         with base_policy(self._loaded) if self._reference is None else nullcontext():
             hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
-            return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self._temperature)[0]
+            return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self.temperature)[0]
 
     def _gradient(self, batches: Sequence[PackedBatch], old: list[Tensor | None], tokens: int) -> Pass:
         """Gradient of the whole step, on every rank, and what all of them measured."""
@@ -324,7 +350,7 @@ class Learner:
             self._packed,
             self.weights.masters,
             batches,
-            temperature=self._temperature,
+            temperature=self.temperature,
             max_kl=self.config.max_kl,
             iterations=self.config.cg_iterations,
             damping=self.config.cg_damping,
@@ -380,6 +406,15 @@ class Learner:
                 for slot, value in self.optimizer.state[parameter].items():
                     slots[f"{by_id[id(parameter)]}|{slot}"] = value
         return self.weights.state(), slots, {"steps": self.steps, "compute": str(self.compute).removeprefix("torch.")}
+
+    def _untrained(self) -> dict[str, Tensor]:
+        """Weights that no update may move: the frozen ones, and the reference's."""
+        frozen: dict[str, Tensor] = {
+            name: p for name, p in self._loaded.model.named_parameters() if not p.requires_grad
+        }
+        if self._reference is not None:
+            frozen |= {f"reference.{name}": p for name, p in self._reference.named_weights().items()}
+        return frozen
 
     def _trained(self) -> dict[str, Tensor]:
         return self.weights.state() | ({} if self.value_head is None else self.value_head.named())

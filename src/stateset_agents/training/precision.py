@@ -24,6 +24,8 @@ class MasterWeights:
     """
 
     def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
+        self.loaded = False
+        """Whether other weights were put into the masters than the model came with."""
         self.names: list[str] = []
         self.masters: list[Tensor] = []
         self._pairs: list[tuple[nn.Parameter, Tensor]] = []
@@ -91,4 +93,5 @@ class MasterWeights:
         """
         for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(state[name])
+        self.loaded = True
         self.publish()

@@ -31,6 +31,7 @@ from .playing import Player
 from .preparing import make_learner, require_engine
 from .room import require_room
 from .saving import Stateful, Subject, keep_best, save_step
+from .self_test import SelfTest, StepCheck
 from .sources import Draw, RecordedConversations, Rollouts, Source
 from .stop_request import StopRequest, StopRequested
 from .stopping import Judge, require_a_mean_to_watch, require_something_to_learn
@@ -87,6 +88,7 @@ class Trainer:
         self._pending: dict[str, Any] | None = None
         self._engine: LocalEngine | None = None
         self._stop = StopRequest()
+        self._self_test = SelfTest(self.parts)
 
     @property
     def success_criterion(self) -> str:
@@ -244,13 +246,15 @@ class Trainer:
         rolled = time.perf_counter()
         measured = StepMetrics()
         if self.learner is not None:
-            self._before_update(draw)
+            check = self._before_update(self.learner, draw)
             self.parts.phase("learning")
             measured = self.learner.step(
                 draw.kept,
                 max_tokens=self.agent.most_tokens(self.environment.max_turns),
                 max_new_tokens=self.agent.config.max_new_tokens,
+                check=check,
             )
+            self._self_test.end(check, updated=measured.updated)
         self.steps = step + 1
         self.publish()
         learned = time.perf_counter()
@@ -266,8 +270,11 @@ class Trainer:
             require_something_to_learn(groups, trains=self.learner is not None)
         await self._complete(row)
 
-    def _before_update(self, draw: Draw) -> None:
+    def _before_update(self, learner: Learner, draw: Draw) -> StepCheck | None:
         """Look at what a step is about to learn from."""
+        loaded = self.agent.runtime.model
+        tokenizer = None if loaded is None else loaded.tokenizer
+        return self._self_test.begin(learner, draw.kept, self.steps, self.rows, tokenizer)
 
     def _note_credit(self, groups: Sequence[TrajectoryGroup]) -> None:
         """Write into the conversations what the update made of them."""
