@@ -28,6 +28,7 @@ from stateset_agents.config import (
     TrainingConfig,
     WandbSection,
 )
+from stateset_agents.config.alerts import AlertRule, AlertsSection
 from stateset_agents.config.algorithm_settings import AlgorithmSettings
 from stateset_agents.config.algorithms import RECIPES
 from stateset_agents.config.environ import HERE, OTHER_ROOMS
@@ -59,6 +60,8 @@ def tables() -> dict[str, str]:
         "trackio": TrackioSection,
         "mlflow": MlflowSection,
         "trackers": TrackerSpec,
+        "logging-alerts": AlertsSection,
+        "alerts": AlertRule,
     }
     return {
         **{name: _section(section) for name, section in sections.items()},

@@ -136,7 +136,7 @@ class Merged:
             else:
                 target[key] = value
                 self._forget(here)
-                if here == ("rewards",):
+                if here in (("rewards",), ("alerts",)):
                     self.origins |= {(*here, i): layer.origin((*there, i)) for i in range(len(value or ()))}
                 if isinstance(value, dict) and value:
                     self.origins |= {(*here, name): layer.origin((*there, name)) for name in value}

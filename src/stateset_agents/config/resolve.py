@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ..core.errors import ConfigError, DataError
 from ..core.reward import DEFAULT_NOTICE, KINDS
 from ..core.yaml_strict import Path as KeyPath
+from .alerts import BUILT_IN, AlertRule
 from .algorithms import recipe_of
 from .data_files import candidates, find_data_file
 from .document import Document, read_document
@@ -136,6 +137,8 @@ def _finish(
     logging = LoggingSection.model_validate(data.get("logging", {}))
     rewards = tuple(RewardSpec.model_validate(item) for item in data.get("rewards") or ())
     training = _training(data.get("training", {}), origins, layer, problems)
+    alerts = tuple(AlertRule.model_validate(item) for item in data.get("alerts") or ())
+    problems += _alerts_by_name(alerts, layer)
 
     problems += [problem(layer.place(path), message) for path, message in refused(agent, environment)]
     tasks = environment.type == "task"
@@ -183,6 +186,7 @@ def _finish(
         combination_method=combination,
         training=training,
         logging=logging,
+        alerts=alerts,
         environment_variables=variables,
         output_dir=Path(output_dir or DEFAULT_OUTPUT_DIR),
         config_file=config_file,
@@ -231,6 +235,19 @@ def _training(
     except ValidationError as error:
         problems += explain_all(error, TrainingConfig, values, _Inside(layer, ("training",), origins))
         return None
+
+
+def _alerts_by_name(rules: Sequence[AlertRule], layer: FileLayer) -> list[str]:
+    """Problems with names: two alerts of one name would silence each other."""
+    found = []
+    taken: set[str] = set(BUILT_IN)
+    for index, rule in enumerate(rules):
+        if rule.title in taken:
+            message = f'alerts[{index}] is called "{rule.title}", as another alert is.'
+            hint = f"give it a name of its own; {', '.join(BUILT_IN)} are what a run tells of itself"
+            found.append(problem(layer.place(("alerts", index)), message, hint))
+        taken.add(rule.title)
+    return found
 
 
 class _Inside:

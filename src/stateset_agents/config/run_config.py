@@ -17,6 +17,7 @@ import yaml
 from ..core.secrets import is_secret
 from ..core.yaml_strict import Path as KeyPath
 from ..core.yaml_strict import StrictDumper
+from .alerts import AlertRule
 from .problems import problem
 from .reward_spec import RewardSpec
 from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection
@@ -47,6 +48,7 @@ class RunConfig:
         notes: sentences about what was read with tolerance, rounded or shortened.
         unused: (key, reason) of keys that have no effect in this run.
         references: path of each value made from a secret variable to its text with the reference in it.
+        alerts: what to be told of while the run goes on.
     """
 
     agent: AgentSection
@@ -62,6 +64,7 @@ class RunConfig:
     notes: tuple[str, ...] = ()
     unused: tuple[tuple[str, str], ...] = ()
     references: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
+    alerts: tuple[AlertRule, ...] = ()
 
     @property
     def base_dir(self) -> Path:
@@ -117,6 +120,8 @@ class RunConfig:
             "logging": _dump(self.logging),
             "environment_variables": dict(self.environment_variables),
         }
+        if self.alerts:
+            data["alerts"] = [_dump(rule) for rule in self.alerts]
         if not self.rewards:
             del data["rewards"], data["combination_method"]
         data = _escape(data, (), self.references)
@@ -150,7 +155,7 @@ def started_from(written: Path) -> Path | None:
         return None
 
 
-def _dump(section: AgentSection | EnvironmentSection | LoggingSection | RewardSpec) -> dict[str, Any]:
+def _dump(section: AgentSection | EnvironmentSection | LoggingSection | RewardSpec | AlertRule) -> dict[str, Any]:
     return section.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 

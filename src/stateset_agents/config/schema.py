@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from .alerts import AlertRule, AlertsSection
 from .fields import Dotted, Name, NotNegative, Positive, ProfileName, Real, Section
 from .reward_spec import RewardSpec
 from .training import TrainingConfig
@@ -170,6 +171,7 @@ class LoggingSection(Section):
         default="INFO", description="least important messages that are shown"
     )
     log_file: Name | None = Field(default=None, description="relative to the run folder")
+    alerts: AlertsSection | None = Field(default=None, description="where alerts go; null: to the log, if at all")
     wandb: WandbSection | None = Field(default=None, description="metrics to Weights & Biases; null: none")
     tensorboard: TensorboardSection | None = Field(default=None, description="metrics for TensorBoard; null: none")
     trackio: TrackioSection | None = Field(default=None, description="metrics for trackio; null: none")
@@ -212,6 +214,10 @@ def _nothing(value: object) -> object:
     return {} if value is None else value
 
 
+def _none(value: object) -> object:
+    return [] if value is None else value
+
+
 class ConfigFile(Section):
     """The whole file. Every section may be left out; `resolve.py` fills in what is missing."""
 
@@ -232,6 +238,9 @@ class ConfigFile(Section):
     )
     logging: Annotated[LoggingSection, BeforeValidator(_nothing)] = Field(
         default=LoggingSection(), description="what is written where while the run goes on"
+    )
+    alerts: Annotated[list[AlertRule], BeforeValidator(_none)] = Field(
+        default=[], description="what to be told of while the run goes on"
     )
     environment_variables: Annotated[dict[str, str], BeforeValidator(_nothing)] = Field(
         default={}, description="set before torch loads, where the shell has not set them"

@@ -21,13 +21,15 @@ _NOT_ALONE = {"key", "keys", "pass", "pat"}
 def is_secret(name: str) -> bool:
     """Whether a variable or a config key of this name holds a secret: `WANDB_API_KEY`, `authToken`, `DB_PASS`.
 
+    The address of a webhook is one: whoever has it can post there. `webhook_env` is the name of a variable.
+
     `TOKENIZERS_PARALLELISM`, `max_new_tokens`, `top_k`, a bare `key` and the shell's `PWD` are none.
     """
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     words = [word for word in re.split(r"[^a-z]+", parted) if word]
     if not words or words in (["pwd"], ["oldpwd"]):  # the shell's working folder, in every environment
         return False
-    if not _ANYWHERE.isdisjoint(words):
+    if not _ANYWHERE.isdisjoint(words) or ("webhook" in words and words[-1] != "env"):
         return True
     if words[-1] in _NOT_ALONE:
         return len(words) > 1

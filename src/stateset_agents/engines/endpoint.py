@@ -30,10 +30,10 @@ from .breaker import Admission, Breaker, BreakerOpen
 from .chat_model import ChatFailed
 from .connections import Lines
 from .endpoint_address import api_key, checked_address, checked_variable, is_loopback
+from .retrying import Tries, persistently
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_WAIT = 30.0
 _PROBE_POLL = 0.1
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 
@@ -203,34 +203,11 @@ class Endpoint:
             await asyncio.sleep(wait)
 
     async def _persistently(self, client: httpx2.AsyncClient, body: bytes) -> str:
-        """Try again what failed in passing, until the tries or the seconds are used up."""
-        end = time.monotonic() + self.total_seconds
-        tried = 0
-        while True:
-            try:
-                return await self._within(min(self.seconds, end - time.monotonic()), client, body)
-            except Transient as error:
-                tried += 1
-                backoff = min(_LONGEST_WAIT, self.first_wait * 2 ** (tried - 1)) * self._chance.uniform(0.5, 1.0)
-                wait = max(backoff, error.retry_after or 0.0)
-                left = end - time.monotonic()
-                if tried > self.retries or wait >= left:
-                    spent = f"tried {tried} times" if tried > 1 else "tried once"
-                    if tried <= self.retries:
-                        spent += f", and to wait {wait:.3g} s is more than is left of {self.total_seconds:g} s"
-                    raise Transient(f"{error} ({spent})", fault=error.fault) from None
-                logger.debug("%s: %s; trying again in %.2f s", self, error, wait)
-                await asyncio.sleep(wait)
+        def tell(error: Transient, wait: float) -> None:
+            logger.debug("%s: %s; trying again in %.2f s", self, error, wait)
 
-    async def _within(self, seconds: float, client: httpx2.AsyncClient, body: bytes) -> str:
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                return await self._ask(client, body)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise Transient(f"no answer in {seconds:.3g} s") from None
+        tries = Tries(self.seconds, self.retries, self.total_seconds, self.first_wait)
+        return await persistently(lambda: self._ask(client, body), tries, self._chance, tell)
 
     async def _ask(self, client: httpx2.AsyncClient, body: bytes) -> str:
         url = f"{self.base_url}/chat/completions"

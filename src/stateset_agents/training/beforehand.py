@@ -22,6 +22,7 @@ from ..models.preflight import MemoryEstimate
 from ..tracking.disk import require_makeable
 from ..tracking.run_folder import LOCK, OWN_NAMES, RunFolder
 from ..tracking.sinks import chosen_sinks
+from .alerting import require_alerts
 from .resume import find_start, has_state
 from .run import Run
 from .step_size import StepSize
@@ -60,6 +61,7 @@ def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | No
         raise ConfigError(run.located("training.early_stopping", str(error))) from None
     _require_a_log_file_of_its_own(run)
     _require_sinks(run)
+    require_alerts(run)
     if run.folder is not None:
         RunFolder.require_ready(run.folder, resume=run.resume)
     return start

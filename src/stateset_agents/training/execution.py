@@ -24,6 +24,7 @@ from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import Progress, describe
 from ..tracking.run_folder import CONFIG, ORIGINS, REPORT, RunFolder
 from ..tracking.sinks import Sinks, chosen_sinks
+from .alerting import AlertWatch, alerts_of
 from .announce import announce
 from .beforehand import require_memory, require_possible
 from .callbacks import Callback
@@ -78,7 +79,11 @@ async def _execute(run: Run) -> RunReport:
                 folder.write_text(CONFIG, _as_yaml(run))
             elif start is not None:
                 remember_start(folder, start)
-        watchers = (*run.callbacks, *([_LogFile()] if run.log_file else []))
+        alerts = alerts_of(run)
+        watchers = [*run.callbacks, *([_LogFile()] if run.log_file else [])]
+        if alerts is not None and folder is not None:
+            watchers.append(AlertWatch(alerts, folder.path))
+            alerts.open(resumes=run.resume)
         parts = RunParts(
             folder,
             run.evaluation,
@@ -113,6 +118,8 @@ async def _execute(run: Run) -> RunReport:
                 saved = finish(trainer, run.save_path)
             except (StopRequested, asyncio.CancelledError) as error:
                 message = interrupted(run, trainer)
+                if alerts is not None:
+                    alerts.end(message)
                 if not run.catch_signals:
                     say(message)
                     error.add_note(message)  # where the traceback is all that is printed, or far above it
@@ -120,8 +127,12 @@ async def _execute(run: Run) -> RunReport:
                 raise Interrupted(message) from None
             except BaseException as error:
                 failed(run, trainer, error)
+                if alerts is not None:
+                    alerts.end(f"{type(error).__name__}: {error}", failed=isinstance(error, Exception))
                 raise
         parts.sinks.close()
+        if alerts is not None:
+            alerts.end()
         progress.close()
         text = closing_report(trainer, saved) + (more and f"\n{more}")
         if folder is not None:
