@@ -8,6 +8,7 @@ Invariant: results go to stdout, everything else to stderr; a user meets a trace
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ from ..core.errors import (
     TrainingStopped,
     is_out_of_memory,
 )
+from ..tracking.logging_setup import speaks_json
+
+logger = logging.getLogger("stateset_agents.cli")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
@@ -139,6 +143,9 @@ def _titled(title: str, text: str) -> str:
 
 
 def _print(text: str, *, debug: bool) -> None:
+    if speaks_json():
+        logger.error("%s", text, exc_info=debug)
+        return
     if debug:
         traceback.print_exc()
     print(text, file=sys.stderr)

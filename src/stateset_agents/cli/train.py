@@ -188,7 +188,7 @@ def run(config: RunConfig, *, resume: bool, resume_from: Path | None) -> Any:
     Returns:
         The run's report; its text is what the command prints.
     """
-    setup_logging(config.logging.level)
+    setup_logging(config.logging.level, form=config.logging.format)
     for note in config.notes:
         logger.info("%s", note)
     for key, reason in config.unused:

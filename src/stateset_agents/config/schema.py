@@ -171,6 +171,9 @@ class LoggingSection(Section):
         default="INFO", description="least important messages that are shown"
     )
     log_file: Name | None = Field(default=None, description="relative to the run folder")
+    format: Literal["text", "json"] = Field(
+        default="text", description="of log records; json: one object a line, on stderr too, where steps are records"
+    )
     alerts: AlertsSection | None = Field(default=None, description="where alerts go; null: to the log, if at all")
     wandb: WandbSection | None = Field(default=None, description="metrics to Weights & Biases; null: none")
     tensorboard: TensorboardSection | None = Field(default=None, description="metrics for TensorBoard; null: none")

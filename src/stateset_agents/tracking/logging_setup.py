@@ -3,6 +3,8 @@
 Invariant: nothing is logged twice, and no secret of the environment reaches a log. With a log file, the file gets every
 record of `level` and above and the terminal only warnings; without one, the terminal gets this package's records of
 `level` and above, and warnings of other packages. Records go to stderr, so a piped stdout holds results alone.
+
+A record is a line of text, or with the format "json" one JSON object a line, whatever the message holds.
 """
 
 from __future__ import annotations
@@ -10,23 +12,32 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from types import MappingProxyType
+from typing import Any, Literal, TextIO
 
 from ..core.errors import ConfigError
 from ..core.secrets import Redactor
+from .jsonl import to_line
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PACKAGE = "stateset_agents"
+Form = Literal["text", "json"]
 
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TERMINAL_FORMAT = "%(levelname)s %(message)s"
 
 
 def setup_logging(
-    level: str = "INFO", log_file: str | os.PathLike[str] | None = None, *, redactor: Redactor | None = None
+    level: str = "INFO",
+    log_file: str | os.PathLike[str] | None = None,
+    *,
+    redactor: Redactor | None = None,
+    form: Form = "text",
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Redactor:
     """Send the records of this process where the config says. A second call replaces what the first one set up.
 
@@ -34,6 +45,8 @@ def setup_logging(
         level: one of DEBUG, INFO, WARNING, ERROR, CRITICAL, in any case.
         log_file: appended to, mode 0600; its folder is made if needed.
         redactor: what hides secrets; by default one for the environment's.
+        form: of a record: "text", or "json".
+        facts: what each JSON record says beside its own, as it is at that time: the run, the step.
 
     Returns:
         The redactor in use; `add` a secret to it that only a flag or a config holds.
@@ -49,6 +62,9 @@ def setup_logging(
     handlers: list[logging.Handler] = [_Terminal(number, redactor, warnings_only=log_file is not None)]
     if log_file is not None:
         handlers.append(_open_file(Path(log_file).expanduser(), number, redactor))
+    if form == "json":
+        for handler in handlers:
+            handler.setFormatter(_JsonFormatter(redactor, facts))
     root = logging.getLogger()
     _remove_own_handlers(root)
     for handler in handlers:
@@ -79,6 +95,12 @@ def also_log_to(path: str | os.PathLike[str]) -> Iterator[None]:
         handler.close()
 
 
+def speaks_json() -> bool:
+    """Whether what goes to stderr is JSON, so that a message there must be a record too."""
+    own = (handler for handler in logging.getLogger().handlers if isinstance(handler, _Terminal))
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in own)
+
+
 def reset_logging() -> None:
     """Take away what `setup_logging` set up and close the log file."""
     _remove_own_handlers(logging.getLogger())
@@ -94,6 +116,22 @@ class _RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return self._redactor(super().format(record))
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object. Each text is redacted by itself, so that what hides a secret never breaks the JSON."""
+
+    def __init__(self, redactor: Redactor, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._redactor, self._facts = redactor, facts
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        row = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        row |= self._facts
+        if record.exc_info:
+            row["error"] = self.formatException(record.exc_info)
+        return to_line(row, self._redactor).decode().rstrip("\n")
 
 
 class _Terminal(logging.StreamHandler[TextIO]):

@@ -6,6 +6,7 @@ each step and no control codes. Both show the same numbers, and a number that wa
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -20,6 +21,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+log = logging.getLogger(__name__)
 
 TREND_STEPS = 24
 PACE_STEPS = 10
@@ -120,6 +123,32 @@ class Progress:
         if len(self._rewards) > 1:
             numbers.append("  " + sparkline(list(self._rewards)), style="green")
         return Group(head, numbers, Text(self._phase, style="dim"))
+
+
+class LoggedProgress(Progress):
+    """The same as records of the log: for whoever reads stderr by machine.
+
+    Attributes:
+        facts: the run and its last step, as they are at the time.
+    """
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.live = False
+        self.facts: dict[str, Any] = {"run": run}
+
+    def start(self, total_steps: int, start_step: int = 0) -> None:
+        """See `Progress.start`."""
+        self.facts["step"] = start_step
+        super().start(total_steps, start_step)
+
+    def step(self, metrics: Mapping[str, Any]) -> None:
+        """See `Progress.step`."""
+        self.facts["step"] = int(metrics["step"])
+        super().step(metrics)
+
+    def _print(self, text: str) -> None:
+        log.info("%s", text)
 
 
 def describe(metrics: Mapping[str, Any]) -> list[str]:

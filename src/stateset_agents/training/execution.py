@@ -21,7 +21,7 @@ import yaml
 from ..checkpoints import clean_stale_temporaries
 from ..core.errors import ConfigError, Interrupted, is_out_of_memory
 from ..tracking.logging_setup import setup_logging
-from ..tracking.progress import Progress, describe
+from ..tracking.progress import LoggedProgress, Progress, describe
 from ..tracking.run_folder import CONFIG, ORIGINS, REPORT, RunFolder
 from ..tracking.sinks import Sinks, chosen_sinks
 from .alerting import AlertWatch, alerts_of
@@ -67,7 +67,7 @@ async def _execute(run: Run) -> RunReport:
     data = build_records(run.config)
     start = require_possible(run, data)
     require_memory(run, data)
-    with _folder(run) as folder, Progress() as progress:
+    with _folder(run) as folder, _progress(run) as progress:
         say = _journal(run, folder, progress)
         announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say, data)
         last = None
@@ -80,7 +80,10 @@ async def _execute(run: Run) -> RunReport:
             elif start is not None:
                 remember_start(folder, start)
         alerts = alerts_of(run)
-        watchers = [*run.callbacks, *([_LogFile()] if run.log_file else [])]
+        watchers = [
+            *run.callbacks,
+            *([_LogFile()] if run.log_file and not isinstance(progress, LoggedProgress) else []),
+        ]
         if alerts is not None and folder is not None:
             watchers.append(AlertWatch(alerts, folder.path))
             alerts.open(resumes=run.resume)
@@ -140,6 +143,12 @@ async def _execute(run: Run) -> RunReport:
         return RunReport(text, run.folder, trainer.rows)
 
 
+def _progress(run: Run) -> Progress:
+    if run.source is not None and run.source.logging.format == "json":
+        return LoggedProgress(run.source.output_dir.name)
+    return Progress()
+
+
 @contextmanager
 def _folder(run: Run) -> Iterator[RunFolder | None]:
     """The run folder, locked for this process; None for a run in memory."""
@@ -182,6 +191,10 @@ def _journal(run: Run, folder: RunFolder | None, progress: Progress) -> Say:
     """How to tell the user something: on the terminal, and in the log file where there is one."""
     show: Say = (lambda _: None) if run.quiet else progress.say
     file = run.log_file
+    if isinstance(progress, LoggedProgress) and folder is not None and run.source is not None:
+        path = None if file is None else folder.path / file
+        setup_logging(run.source.logging.level, path, form="json", facts=progress.facts)
+        return show
     if file is None or folder is None or run.source is None:
         return show
     setup_logging(run.source.logging.level, folder.path / file)

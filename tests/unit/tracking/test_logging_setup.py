@@ -1,6 +1,8 @@
 """Logging: everything in the file, little on the terminal, secrets nowhere."""
 
+import json
 import logging
+import os
 import re
 import warnings
 
@@ -8,7 +10,7 @@ import pytest
 
 from stateset_agents.core.errors import ConfigError
 from stateset_agents.core.secrets import Redactor
-from stateset_agents.tracking.logging_setup import reset_logging, setup_logging
+from stateset_agents.tracking.logging_setup import reset_logging, setup_logging, speaks_json
 from stateset_agents.tracking.redaction import redact_config
 
 
@@ -124,3 +126,28 @@ def test_a_config_is_sent_without_its_secrets():
         "list": [{"auth_token": "***"}, 3],
         "token": None,
     }
+
+
+def test_json_records_are_one_object_a_line_whatever_they_hold_and_no_secret_is_in_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SHOP_PASSWORD", 'quo"ted\\secret')
+    facts = {"run": "shop", "step": 3}
+    setup_logging("INFO", tmp_path / "run.log", form="json", facts=facts)
+    assert speaks_json()
+    own.info("two\nlines, half a character \ud800 and %s", os.environ["SHOP_PASSWORD"])
+    facts["step"] = 4
+    try:
+        raise ValueError(os.environ["SHOP_PASSWORD"])
+    except ValueError:
+        own.exception("it failed")
+    rows = [json.loads(line) for line in (tmp_path / "run.log").read_text(errors="surrogatepass").splitlines()]
+    assert [(row["level"], row["logger"], row["run"], row["step"]) for row in rows] == [
+        ("INFO", "stateset_agents.training", "shop", 3),
+        ("ERROR", "stateset_agents.training", "shop", 4),
+    ]
+    assert rows[0]["message"].startswith("two\nlines, half a character ")
+    assert rows[0]["message"].endswith(" and ***")
+    assert rows[1]["error"].splitlines()[-1] == "ValueError: ***"
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["time"]) for row in rows)
+    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["it failed"]
+    setup_logging("INFO")
+    assert not speaks_json()
