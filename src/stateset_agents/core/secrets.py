@@ -14,6 +14,11 @@ from collections.abc import Iterable, Mapping
 _ANYWHERE = {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "passwords", "pwd", "secret"}
 _ANYWHERE |= {"secrets"}
 _AT_THE_END = {"auth", "pass", "pat", "token"}
+_OF_ACCESS = {"access", "api", "auth", "bearer", "refresh", "secret", "session"}
+"""Words before `tokens` that make them secrets: others are counted, such as `max_new_tokens`."""
+_HARMLESS = {"bos", "cls", "eos", "mask", "next", "pad", "sep", "special", "stop", "unk"}
+_HARMLESS |= {"disable", "enable", "no", "require", "skip", "use", "with", "without"}
+"""Words before `token` or `auth` that make it a piece of text, or a switch."""
 _NOT_ALONE = {"key", "keys", "pass", "pat"}
 """Words that mean something else where they are the whole name."""
 
@@ -23,7 +28,7 @@ def is_secret(name: str) -> bool:
 
     The address of a webhook is one: whoever has it can post there. `webhook_env` is the name of a variable.
 
-    `TOKENIZERS_PARALLELISM`, `max_new_tokens`, `top_k`, a bare `key` and the shell's `PWD` are none.
+    `TOKENIZERS_PARALLELISM`, `max_new_tokens`, `eos_token`, `NO_AUTH`, a bare `key` and the shell's `PWD` are none.
     """
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     words = [word for word in re.split(r"[^a-z]+", parted) if word]
@@ -33,7 +38,10 @@ def is_secret(name: str) -> bool:
         return True
     if words[-1] in _NOT_ALONE:
         return len(words) > 1
-    return words[-1] in _AT_THE_END
+    before = words[-2] if len(words) > 1 else ""
+    if words[-1] == "tokens":
+        return before in _OF_ACCESS
+    return words[-1] in _AT_THE_END and before not in _HARMLESS
 
 
 def is_variable(name: object) -> bool:
@@ -48,8 +56,9 @@ MASK = "***"
 
 _TOKEN_FORMS = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}"
-    r"|xox[abpr]-[A-Za-z0-9-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
-    r"|(?<=bearer )[^\s\"',;]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)",
+    r"|xox[abpr]-[A-Za-z0-9-]{10,}|(?-i:ey[JA]|ew[ok])[\w-]{10,}(\.[\w-]{10,}){2,4})"
+    r"|(?<=authorization: bearer )[^\s\"',;]{8,}"
+    r"|(?<=bearer )(?=[^\s\"',;]*[\d_+/=~]|[^\s\"',;]{20})[^\s\"',;]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)",
     re.IGNORECASE,
 )
 _SHORTEST_SECRET = 8
