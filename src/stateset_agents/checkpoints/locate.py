@@ -24,6 +24,8 @@ FINAL_MODEL = "final_model"
 PROGRESS = "progress"
 """Record of a final model: the step after which it was saved."""
 
+_LISTED = 8
+"""Checkpoints that a message names at most."""
 _STEP = re.compile(r"step-(\d+)")
 _UNFINISHED = re.compile(r"(?:\.tmp|\.trash)-.+-(\d+)")
 
@@ -81,7 +83,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     """
     path = Path(path).expanduser()
     if not path.exists() and not old_beside(path.absolute()).exists():
-        raise CheckpointError(f"there is no checkpoint {path}: no such folder")
+        raise CheckpointError(f"there is no checkpoint {path}: no such folder{_beside(path)}")
     if not path.is_dir() or (path / MANIFEST).exists():
         return read_checkpoint(path).path
     passed_over = []
@@ -191,6 +193,15 @@ def _looks_complete(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _beside(path: Path) -> str:
+    """The checkpoints that lie where one was looked for; the newest of many."""
+    names = [beside.name for _, beside in list_checkpoints(path.parent)]
+    if not names:
+        return ""
+    more = f"the newest of {len(names)} are" if len(names) > _LISTED else "there are" if len(names) > 1 else "there is"
+    return f"; {more} {', '.join(names[-_LISTED:])}"
 
 
 def _nothing_there(path: Path, passed_over: list[str]) -> str:

@@ -94,6 +94,19 @@ def test_a_path_that_is_no_run_says_what_it_is(tmp_path, make, message):
         resolve_checkpoint(tmp_path / "x")
 
 
+def test_a_step_that_is_not_there_tells_of_those_that_are(run, tmp_path):
+    with pytest.raises(CheckpointError, match=r"step-5: no such folder; there are step-9, step-10, step-100$"):
+        resolve_checkpoint(run / "checkpoints" / "step-5")
+    write_steps(tmp_path / "one", 3)
+    with pytest.raises(CheckpointError, match=r"no such folder; there is step-3$"):
+        resolve_checkpoint(tmp_path / "one" / "step-5")
+    with pytest.raises(CheckpointError, match=r"no such folder$"):
+        resolve_checkpoint(tmp_path / "step-5")
+    write_steps(tmp_path / "many", *range(1, 10))
+    with pytest.raises(CheckpointError, match=r"the newest of 9 are step-2, step-3, .*, step-9$"):
+        resolve_checkpoint(tmp_path / "many" / "step-50")
+
+
 def test_pruning_keeps_the_newest_and_what_is_protected(tmp_path):
     folder = write_steps(tmp_path, 1, 2, 3, 4, 5)
     deleted = prune_checkpoints(folder, 2, protect=[folder / "step-1"])
