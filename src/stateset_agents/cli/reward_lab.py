@@ -67,6 +67,12 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:  # nan is neither
+        raise typer.BadParameter(f"{value:g} is no share; it must be a number from 0 to 1")
+    return value
+
+
 @app.command(cls=DocumentedCommand, epilog=_EPILOG)
 def reward_lab(
     rewards: Annotated[
@@ -88,9 +94,8 @@ def reward_lab(
         float,
         typer.Option(
             metavar="SHARE",
-            min=0.0,
-            max=1.0,
-            help="Of a reward's range: by how much the honest conversation has to win.",
+            callback=_share,
+            help="Of a reward's range, from 0 to 1: by how much the honest conversation has to win.",
         ),
     ] = MARGIN,
     verbose: Annotated[
