@@ -124,9 +124,10 @@ class MultiTurnAgent(Agent):
         else:
             messages = [*as_messages(history), {"role": "user", "content": user_input}]
             pieces = self._stream(messages, context)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
+        with self._session.attempt():
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
 
     async def generate_response(self, messages: History) -> str:
         """The model's reply to `messages`, without any override of `process_turn`.

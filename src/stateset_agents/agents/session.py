@@ -10,7 +10,8 @@ template that drops earlier thoughts) the messages open another row, in which al
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,16 @@ class TokenSession:
     def rows(self) -> list[TokenRow]:
         """Rows in the order in which they were opened."""
         return [line.row for line in self._lines if line.row.ids]
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Ask inside of it: what is given up or fails takes no key, and the next reply is as it would have been."""
+        asked = self._asked
+        try:
+            yield
+        except BaseException:
+            self._asked = asked
+            raise
 
     async def reply(
         self, runtime: AgentRuntime, messages: Sequence[Message], params: SamplingParams, tools: Definitions = None

@@ -33,7 +33,8 @@ Examples:
   grpo-chat smollm2-135m-instruct --system "You answer in one sentence."
   printf 'Hello\\n/reward\\n' | grpo-chat outputs --seed 1
 
-Type /help for what can be typed. Ctrl-C stops a reply, Ctrl-D ends.
+Type /help for what can be typed. Ctrl-C stops a reply, Ctrl-D ends. Where lines come from a pipe, all of them are
+answered, and the exit code is that of the first command that could not be done.
 
 {EXIT_CODES_HELP}
 """
@@ -155,6 +156,8 @@ def _converse(agent: MultiTurnAgent, reward: Callable[[], RewardFunction], notes
         finally:
             talk.close()
             runner.run(agent.aclose())
+    if talk.failed and not terminal.interactive:  # whoever typed has read it
+        raise typer.Exit(talk.failed)
 
 
 def _taken(runner: asyncio.Runner, talk: Any, line: str, terminal: Terminal) -> bool:

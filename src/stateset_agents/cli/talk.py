@@ -13,13 +13,13 @@ from contextlib import aclosing
 from pathlib import Path
 
 from ..agents.multi_turn import MultiTurnAgent
-from ..core.errors import DataError, StatesetError
+from ..core.errors import EXIT_DATA, EXIT_USAGE, DataError, StatesetError
 from ..core.outcome import StopReason
 from ..core.records import append_record, as_record
 from ..core.reward import GroupReward, RewardFunction, RewardResult
 from ..core.tool_calls import TOOL, ToolCall, spoken
 from ..core.trajectory import ConversationTurn
-from .console import describe
+from .console import describe, exit_code
 from .terminal import Terminal
 
 COMMANDS = {
@@ -40,6 +40,10 @@ class Talk:
         reward: gives the reward, or raises a `StatesetError` that says why there is none.
         terminal: where it is shown.
         seed: with the messages it decides every reply.
+
+    Attributes:
+        turns: of the conversation.
+        failed: the exit code of the first command that could not be done; 0 while there is none.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Talk:
     ) -> None:
         self.turns: list[ConversationTurn] = []
         self._agent, self._reward, self._terminal, self._seed = agent, reward, terminal, seed
+        self.failed = 0
         self._number = 0
         self._fork = agent.fork(self._key)
 
@@ -86,16 +91,21 @@ class Talk:
             case "/reward", "":
                 await self._judge()
             case "/save", "":
-                self._terminal.note("/save needs a file: /save demonstrations.jsonl")
+                self._refuse("/save needs a file: /save demonstrations.jsonl")
             case "/save", file:
                 self._save(file)
             case known, given if given and any(known == one.split()[0] for one in COMMANDS):
-                self._terminal.note(f"{known} takes nothing, and was given {given!r}")
+                self._refuse(f"{known} takes nothing, and was given {given!r}")
             case _:
                 near = difflib.get_close_matches(name, [one.split()[0] for one in COMMANDS], n=1)
                 hint = f"did you mean {near[0]}?" if near else "/help lists them all"
-                self._terminal.note(f"there is no command {name}; {hint} A message may begin with //")
+                self._refuse(f"there is no command {name}; {hint} A message may begin with //")
         return True
+
+    def _refuse(self, why: str, code: int = EXIT_USAGE) -> None:
+        """Say why a command is not done."""
+        self.failed = self.failed or code
+        self._terminal.note(why)
 
     def reset(self) -> None:
         """Begin another conversation."""
@@ -149,21 +159,21 @@ class Talk:
 
     async def _judge(self) -> None:
         if not self.turns:
-            self._terminal.note("there is nothing to judge yet")
+            self._refuse("there is nothing to judge yet")
             return
         try:
             reward = self._reward()
         except StatesetError as error:
-            self._terminal.note(f"no reward: {describe(error)}")
+            self._refuse(f"no reward: {describe(error)}", exit_code(error))
             return
         if isinstance(reward, GroupReward):
-            self._terminal.note(f"no reward: {reward.label} compares conversations, and this is one by itself")
+            self._refuse(f"no reward: {reward.label} compares conversations, and this is one by itself")
             return
         told = {"system_prompt": self._fork.config.system_prompt} if self._fork.config.system_prompt else {}
         try:
             result = await reward.evaluate(self.turns, told)
         except Exception as error:  # a judge's server, or somebody's own code: the conversation goes on
-            self._terminal.note(f"no reward: {describe(error)}")
+            self._refuse(f"no reward: {describe(error)}", exit_code(error))
             return
         if result.score is None:
             self._terminal.note(f"no reward: {result.metadata.get('unscored', 'it did not say why')}")
@@ -173,14 +183,15 @@ class Talk:
     def _save(self, name: str) -> None:
         file = Path(name).expanduser()
         if not self.turns:
-            self._terminal.note("there is nothing to save yet")
+            self._refuse("there is nothing to save yet")
             return
         record = as_record(self.turns, self._fork.config.system_prompt, self._fork.said_beside_calls)
         try:
             count = append_record(file, record)
         except (OSError, DataError) as error:
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            self._terminal.note(f"not saved to {file}: {reason}")
+            first, *more = reason.splitlines()
+            self._refuse(f"not saved to {file}: {first}" + (" (and more of the kind)" if more else ""), EXIT_DATA)
             return
         self._terminal.note(f"saved to {file}, which holds {count} conversation{'s' if count > 1 else ''}")
 

@@ -146,6 +146,7 @@ def test_what_was_saved_is_read_back_and_a_second_conversation_is_added(hello, t
     [
         ("notes of mine\n", "line 1: not valid JSON"),
         ('{"prompt": "a"}\n', "has the unknown key 'prompt'"),
+        ('{\n "prompt": 1\n}\n', "and a JSONL file has one object in each line. (and more of the kind)"),
         (None, "No such file or directory"),
     ],
 )
@@ -157,7 +158,8 @@ def test_a_file_that_holds_something_else_is_left_as_it_is(hello, tmp_path, caps
     typed(talk_of(hello), "Hi", f"/save {file}")
     told = capsys.readouterr().err
     assert "not saved to" in told
-    assert words in told
+    assert words in told.replace("\n", "")
+    assert told.count("\n") <= 2
     assert not file.exists() if existing is None else file.read_text() == existing
 
 
@@ -281,6 +283,33 @@ def test_a_reply_that_is_stopped_leaves_the_conversation_as_it_was(hello):
     assert talk.turns[-1].content == "And again."
 
 
+@pytest.mark.parametrize("overridden", [False, True])
+def test_after_a_reply_that_was_stopped_the_next_one_is_what_the_seed_says(overridden):
+    class Own(MultiTurnAgent):
+        async def process_turn(self, history, user_input, context=None):
+            return await super().process_turn(history, user_input, context)
+
+    agent = (Own if overridden else MultiTurnAgent).from_model("tiny", max_new_tokens=6, temperature=1.0)
+
+    def second(*, stopping):
+        talk = talk_of(agent)
+        typed(talk, "Hi")
+
+        async def stopped():
+            reply = asyncio.create_task(talk.take("More"))
+            await asyncio.sleep(0.005)
+            reply.cancel()
+            await asyncio.gather(reply, return_exceptions=True)
+
+        if stopping:
+            asyncio.run(stopped())
+            assert len(talk.turns) == 2
+        typed(talk, "More")
+        return talk.turns[-1].content
+
+    assert second(stopping=True) == second(stopping=False)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -341,6 +370,22 @@ def test_piped_lines_are_answered_and_only_replies_and_results_go_to_standard_ou
     assert "you> " not in out
     assert "seed 3; /help lists what can be typed" in ended.stderr.decode()
     assert json.loads((tmp_path / "said.jsonl").read_text())["messages"][-1]["content"] == "Hello there."
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [("Hi\n/save nowhere/x\nMore\n", 3), ("/rewrd\nMore\n/save nowhere/x\n", 2), ("Hi\n/reward\nMore\n", 2)],
+)
+def test_a_pipe_with_a_command_that_could_not_be_done_goes_on_and_ends_with_its_code(lines, code, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "stateset_agents.cli.chat", "stub://Hello there."],
+        input=lines.encode(),
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout.decode().endswith("Hello there.\n")
 
 
 class Faulty(MultiTurnAgent):
