@@ -6,7 +6,7 @@ stand beside the words, which no model of ours wrote, are refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.errors import ConfigError
@@ -20,7 +20,7 @@ def as_messages(turns: History) -> list[Message]:
     """What was said, with the steps that led to a turn where the history leaves them out.
 
     Raises:
-        ConfigError: one is no message, or its calls stand beside its words, in another model's form.
+        ConfigError: one is no message, its calls are no list, or they stand beside its words, in another model's form.
     """
     messages: list[Message] = []
     for turn in turns:
@@ -37,7 +37,10 @@ def _message(turn: ConversationTurn | Mapping[str, Any]) -> Message:
         message, calls = turn.to_message(), [call.name for call in turn.tool_calls if turn.span is None]
     elif isinstance(turn, Mapping) and {"role", "content"} <= turn.keys():
         message = {"role": turn["role"], "content": turn["content"]}
-        calls = [_name(call) for call in turn.get("tool_calls") or ()]
+        made = turn.get("tool_calls") or ()
+        if isinstance(made, str | Mapping) or not isinstance(made, Sequence):
+            raise ConfigError(f"a message has the tool_calls {made!r:.60}; they must be a list of calls")
+        calls = [_name(call) for call in made]
     else:
         raise ConfigError(f"a message is {turn!r}; it must be {{'role': ..., 'content': ...}}")
     unwritten = [name for name in calls if name not in (message["content"] or "")]

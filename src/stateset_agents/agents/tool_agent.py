@@ -160,7 +160,7 @@ class ToolAgent(MultiTurnAgent):
                         turn = piece
                         continue
                     text += piece
-                    safe = len(move.form.speech(text))
+                    safe = 0 if move.warned else len(move.form.speech(text))  # what calls again says nothing
                     if safe > shown:
                         yield text[shown:safe]
                         shown = safe
@@ -233,7 +233,13 @@ def _described(tools: list[Tool]) -> list[Mapping[str, Any]]:
 
 
 class _Move:
-    """One turn of the user, up to the reply: the calls that were made, and how many are left."""
+    """One turn of the user, up to the reply: the calls that were made, and how many are left.
+
+    Attributes:
+        form: in which the model calls.
+        steps: calls that were made and what the tools said.
+        warned: whether it was told that no call is left. A turn that calls all the same is the reply.
+    """
 
     def __init__(
         self,
@@ -249,7 +255,7 @@ class _Move:
         self._asked = messages
         self._box, self._made = box, made
         self._left = box.limits.calls_per_turn
-        self._warned = False
+        self.warned = False
 
     @property
     def messages(self) -> list[Message]:
@@ -264,13 +270,13 @@ class _Move:
     def calls_of(self, turn: ConversationTurn) -> Calls:
         """The calls that `make` is to make; none if this turn is the reply, which has the steps of the move then."""
         calls = self._calls_in(turn.content) if self._box.tools and turn.span is not None else []
-        if not calls or self._warned:
+        if not calls or self.warned:
             turn.tool_calls = tuple(call for call in calls if isinstance(call, ToolCall))  # unmade: nobody hears them
             turn.steps = self.steps
             self._made += self.steps
             return []
         turn.tool_calls = tuple(call for call in calls[: self._left + 1] if isinstance(call, ToolCall))
-        self._warned = len(calls) > self._left
+        self.warned = len(calls) > self._left
         self.steps.append(turn)
         return calls
 

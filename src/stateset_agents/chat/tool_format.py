@@ -108,8 +108,8 @@ class Llama(ToolFormat):
     name = "llama"
 
     def calls(self, reply: str) -> Calls:
-        """See `ToolFormat.calls`."""
-        text = reply.strip().removeprefix("<|python_tag|>").strip()
+        """See `ToolFormat.calls`. What a model thinks aloud before it answers is no call."""
+        text = reply[_after_thought(reply) :].strip().removeprefix("<|python_tag|>").strip()
         return [_call(text, "parameters")] if text.startswith("{") else []
 
     def write(self, calls: Sequence[ToolCall]) -> str:

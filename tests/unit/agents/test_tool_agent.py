@@ -351,11 +351,18 @@ async def test_a_streamed_turn_shows_calls_before_they_are_made_and_is_the_turn_
     assert said([*whole.steps, whole]) == said([*turn.steps, turn])
 
 
-async def test_a_streamed_reply_of_calls_that_were_not_made_says_nothing():
-    agent = agent_with(CALL, limits=ToolLimits(calls_per_turn=1))
+@pytest.mark.parametrize("words", ["", "I look it up.\n"])
+async def test_a_streamed_reply_of_calls_that_were_not_made_says_nothing(words):
+    agent = agent_with(CALL, CALL, words + CALL, limits=ToolLimits(calls_per_turn=1))
     *steps, turn = [piece async for piece in agent.stream_turn([], "Price?")]
     assert [step.role for step in steps] == ["assistant", "tool", "assistant", "tool"]
-    assert (turn.content, spoken(turn)) == (CALL, "")
+    assert (turn.content, spoken(turn)) == (words + CALL, "")
+
+
+async def test_a_streamed_reply_after_the_last_call_is_shown():
+    agent = agent_with(CALL, CALL, "It costs $3.", limits=ToolLimits(calls_per_turn=1))
+    pieces = [piece async for piece in agent.stream_turn([], "Price?")]
+    assert "".join(piece for piece in pieces if isinstance(piece, str)) == "It costs $3."
 
 
 @pytest.mark.parametrize("overridden", ["process_turn", "next_turn"])

@@ -100,6 +100,13 @@ async def test_calls_that_stand_beside_the_words_are_refused_because_the_model_w
             await agent.process_turn([{"role": "user", "content": "Hi"}, message], "And?")
 
 
+@pytest.mark.parametrize("calls", [5, "price", {"name": "price"}])
+async def test_calls_that_are_no_list_are_refused(calls):
+    message = {"role": "assistant", "content": "I look.", "tool_calls": calls}
+    with pytest.raises(ConfigError, match="they must be a list of calls"):
+        await MultiTurnAgent(stub("a")).process_turn([{"role": "user", "content": "Hi"}, message], "And?")
+
+
 async def test_the_log_form_of_a_turn_is_read_back():
     fork = ToolAgent(stub(CALL, "It costs $3.", "Still."), [price])
     first = await fork.process_turn([], "The tea?")

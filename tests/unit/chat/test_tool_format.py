@@ -57,6 +57,8 @@ def test_hermes(reply, expected):
         ('{"name": "find", "parameters": {"id": "A"}}; {"name": "find", "parameters": {"id": "B"}}', [BAD]),
         (OBJECT_A, [BAD]),
         ("{", [BAD]),
+        ('<think>Where is it?</think>\n{"name": "find", "parameters": {"id": "A"}}', [A]),
+        ('<think>{"name": "find", "parameters": {"id": "A"}}', []),
     ],
 )
 def test_llama(reply, expected):
