@@ -20,7 +20,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +34,7 @@ from .cache import CachedPlan, Path, Slot
 from .layout import WeightLayout
 from .memory import RowMemory
 from .packed import PackedModel
-from .rows import PIECES, Deliver, Row
+from .rows import PIECES, Item, Row
 from .sampling import choose, uniform
 from .self_check import check_model
 
@@ -101,23 +101,17 @@ class LocalEngine:
                 are not ranges of the prompt in order; the model does not fit this engine, is in training mode or gives
                 logits that are not finite; or the engine is closed.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Generation] = loop.create_future()
+        future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
 
-        def settle(final: Generation | None, error: BaseException | None) -> None:
+        def settle(item: Item) -> None:
             if future.done():
                 return
-            if error is not None:
-                future.set_exception(error)
-            elif final is not None:
-                future.set_result(final)
+            if isinstance(item, BaseException):
+                future.set_exception(item)
+            elif item.final is not None:
+                future.set_result(item.final)
 
-        def deliver(token: int, logprob: float, final: Generation | None, error: BaseException | None) -> None:
-            if final is not None or error is not None:
-                with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
-                    loop.call_soon_threadsafe(settle, final, error)
-
-        row = self._submit(request, deliver)
+        row = self._submit(request, settle, streamed=False)
         try:
             return await future
         except asyncio.CancelledError:
@@ -126,15 +120,8 @@ class LocalEngine:
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[GeneratedToken]:
         """See `Engine.stream`. Closing the iterator frees the place in the batch."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[GeneratedToken | BaseException] = asyncio.Queue()
-
-        def deliver(token: int, logprob: float, final: Generation | None, error: BaseException | None) -> None:
-            item = error if error is not None else GeneratedToken(token, logprob, final)
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(queue.put_nowait, item)
-
-        row = self._submit(request, deliver)
+        queue: asyncio.Queue[Item] = asyncio.Queue()
+        row = self._submit(request, queue.put_nowait, streamed=True)
         try:
             while True:
                 item = await queue.get()
@@ -185,9 +172,9 @@ class LocalEngine:
             self._thread.join()
             atexit.unregister(self._end)
 
-    def _submit(self, request: GenerationRequest, deliver: Deliver) -> Row:
+    def _submit(self, request: GenerationRequest, deliver: Callable[[Item], None], *, streamed: bool) -> Row:
         self._validate(request)
-        row = Row(request, deliver)
+        row = Row(request, asyncio.get_running_loop(), deliver, streamed)
         with self._wake:
             if self._closed:
                 raise ModelError("the engine is closed")
@@ -258,8 +245,7 @@ class LocalEngine:
         self._active.clear()
         self._memory.clear()
         self._wake.notify_all()
-        for row in rows:
-            row.deliver(0, 0.0, None, error)
+        _deliver([(row, error) for row in rows])
 
     def _admit(self) -> None:
         while self._forget:
@@ -389,12 +375,15 @@ class LocalEngine:
         )
         if not all(map(math.isfinite, logprobs)):
             raise ModelError("the model gives logits that are not finite: its weights or activations have overflowed")
+        items: list[tuple[Row, Item]] = []
         for row, token, logprob in zip(rows, ids, logprobs, strict=True):
             row.hidden = None
             row.ids.append(token)
             row.logprobs.append(logprob)
             reason = self._reason_to_stop(row)
-            row.deliver(token, logprob, self._finish(row, reason) if reason else None, None)
+            if reason or row.streamed:
+                items.append((row, GeneratedToken(token, logprob, self._finish(row, reason) if reason else None)))
+        _deliver(items)
 
     def _reason_to_stop(self, row: Row) -> StopReason | None:
         params = row.request.params
@@ -415,6 +404,18 @@ class LocalEngine:
                 self._memory.keep(row)
             self._wake.notify_all()
             return Generation(tuple(row.ids), tuple(row.logprobs), reason, self.version, row.forwarded)
+
+
+def _deliver(items: Sequence[tuple[Row, Item]]) -> None:
+    """Hand tokens or errors to those who wait for them; each event loop is woken once, which is a system call."""
+    for loop in {row.loop for row, _ in items}:
+        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
+            loop.call_soon_threadsafe(_hand_over, [(row, item) for row, item in items if row.loop is loop])
+
+
+def _hand_over(items: Sequence[tuple[Row, Item]]) -> None:
+    for row, item in items:
+        row.deliver(item)
 
 
 def _packed_into(rows: list[Row], width: int) -> list[list[Row]]:

@@ -9,20 +9,21 @@ bits. That is why ids alone do not name a cache content, and a `Path` does.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .base import Generation, GenerationRequest
+from .base import GeneratedToken, GenerationRequest
 from .cache import Path, Slot, Spans
 
 PIECES = (64, 256)
 """Widths in tokens of the passes that read prompts."""
 
-Deliver = Callable[[int, float, Generation | None, BaseException | None], None]
-"""Takes each sampled id and its log-prob, with the last one the whole reply; or an error."""
+Item = GeneratedToken | BaseException
+"""A sampled token, with the last one the whole reply; or why there is none."""
 
 
 @dataclass(eq=False)
@@ -30,7 +31,11 @@ class Row:
     """One request on its way."""
 
     request: GenerationRequest
-    deliver: Deliver
+    loop: asyncio.AbstractEventLoop
+    """Where it is waited for, and `deliver` is called."""
+    deliver: Callable[[Item], None]
+    streamed: bool
+    """Whether every token is waited for, or the last one alone."""
     slot: Slot | None = None
     cached: int = 0
     """Tokens of the row whose keys and values are in the slot."""
