@@ -18,7 +18,7 @@ from ..agents.runtime import AgentRuntime
 from ..agents.tool_agent import results_as_user_words
 from ..chat.tool_format import ToolFormat
 from ..core.errors import ConfigError, DataError, ModelError
-from ..core.json_schema import checked_schema
+from ..core.json_schema import well_formed
 from ..core.tool_calls import ToolCall
 from ..engines.base import GenerationRequest, SamplingParams
 from .errors import ServeError
@@ -134,7 +134,7 @@ def _definition(function: FunctionDefinition, loc: str) -> dict[str, Any]:
     if schema["type"] != "object" or not isinstance(schema["properties"], dict):
         raise refused(loc, "it must be the JSON Schema of an object")
     try:
-        checked_schema(schema, "it")
+        well_formed(schema, "it")
     except ConfigError:
         raise refused(loc, "it is no JSON Schema, or refers to something outside itself") from None
     told = {"name": function.name, "description": function.description or "", "parameters": schema}

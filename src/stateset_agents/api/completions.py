@@ -22,6 +22,7 @@ from ..engines.base import GenerationRequest
 from .completion_prompt import Ask, ask
 from .conversations import Conversations
 from .errors import OutOfMemory, ServeError, TurnCancelled, TurnFailed
+from .finishing import finished
 from .http_limits import HttpLimits
 from .openai_schema import CompletionRequest, FinishReason
 from .stop_texts import StopTexts
@@ -106,7 +107,9 @@ class Completions:
         async with self._conversations.work() as agent:
             if not isinstance(agent, MultiTurnAgent):
                 raise TurnFailed("the agent that is served has no model of its own")
-            begun = Begun(ask(request, agent.runtime, agent.config, self._limits), agent.runtime)
+            # A long prompt takes seconds, in which others are answered; and its place, whether its client waits or not.
+            reading = asyncio.to_thread(ask, request, agent.runtime, agent.config, self._limits)
+            begun = Begun(await finished(reading), agent.runtime)
             queue.put_nowait(begun)
             tasks = [asyncio.create_task(_fill(queue, begun, index)) for index in range(len(begun.ask.requests))]
             try:

@@ -1,7 +1,8 @@
-"""JSON Schemas of the operator's own: what a reply or the arguments of a tool must look like.
+"""JSON Schemas: what a reply or the arguments of a tool must look like.
 
 Invariant: a schema is checked when it is given, not when a model's text meets it. It refers to its own parts only, so
-that nothing is ever fetched, and whatever is held against it gets an answer and never an exception.
+that nothing is ever fetched, and whatever is held against it gets an answer and never an exception. Nothing is held
+against a schema of a client's: a small one can take for ever.
 """
 
 from __future__ import annotations
@@ -29,6 +30,26 @@ def checked_schema(schema: Mapping[str, Any], what: str) -> Validator:
     """
     if not isinstance(schema, Mapping) or not schema:
         raise ConfigError(f'{what} is {schema!r:.60}; it must be a JSON Schema such as {{"type": "object"}}')
+    validator = well_formed(schema, what)
+    try:
+        probes: tuple[Any, ...] = (None, {}, [])
+        for probe in probes:
+            list(validator.iter_errors(probe))
+    except RecursionError:
+        raise ConfigError(f"{what} refers to itself without end") from None
+    return validator
+
+
+def well_formed(schema: Mapping[str, Any], what: str) -> Validator:
+    """A validator of a JSON Schema that may refer to itself without end; made in time in proportion to its size.
+
+    Args:
+        schema: anybody's.
+        what: the place it was given in, for messages.
+
+    Raises:
+        ConfigError: it is none, or refers to something outside itself.
+    """
     import jsonschema  # slow to import, and no other reward needs it
 
     plain = dict(schema)
@@ -44,14 +65,7 @@ def checked_schema(schema: Mapping[str, Any], what: str) -> Validator:
             raise ConfigError(f'{what} refers to "{reference}"; it may refer to its own parts only ("#/$defs/x")')
         if not _has(plain, reference):
             raise ConfigError(f'{what} refers to "{reference}", which it does not have')
-    validator = kind(plain)
-    try:
-        probes: tuple[Any, ...] = (None, {}, [])
-        for probe in probes:
-            list(validator.iter_errors(probe))
-    except RecursionError:
-        raise ConfigError(f"{what} refers to itself without end") from None
-    return validator
+    return kind(plain)
 
 
 def fits(validator: Validator, document: Any) -> bool:

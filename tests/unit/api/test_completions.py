@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -265,6 +266,33 @@ async def test_what_cannot_be_done_is_refused_with_the_name_of_the_parameter(
         assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
         assert code is None or error["code"] == code
         assert (await ask(http)).status_code == 200
+
+
+async def test_a_small_schema_that_takes_for_ever_to_check_holds_up_nobody(tmp_path: Path):
+    twice = {f"a{level}": {"allOf": [{"$ref": f"#/$defs/a{level + 1}"}] * 2} for level in range(60)}
+    schema = {"type": "object", "$defs": {**twice, "a60": {}}, "allOf": [{"$ref": "#/$defs/a0"}]}
+    tool = {"type": "function", "function": {"name": "look", "parameters": schema}}
+    async with client(service_of(tmp_path)) as http:
+        assert (await ask(http, tools=[tool])).status_code == 200
+
+
+async def test_others_are_answered_while_a_long_prompt_is_read(tmp_path: Path):
+    waits = [0.0]
+
+    async def look_at_the_clock() -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(0.001)
+            waits.append(time.monotonic() - begun)
+
+    async with client(service_of(tmp_path, "tiny")) as http:
+        clock = asyncio.create_task(look_at_the_clock())
+        long = [{"role": "user", "content": "word " * 38_000}] * 5
+        begun = time.monotonic()
+        assert (await ask(http, messages=long)).json()["error"]["code"] == "context_length_exceeded"
+        took = time.monotonic() - begun
+        clock.cancel()
+    assert max(waits) < took / 3
 
 
 async def test_hints_have_no_effect_and_are_taken(tmp_path: Path):
