@@ -6,13 +6,16 @@ line whatever was said, since control characters are escaped; and only the serve
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +68,7 @@ class ConversationLog:
         self._keep = keep
         self._lock = threading.Lock()
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._open()
+            self._file = self._open()
         except OSError as error:
             raise RunFolderError(f"the conversation log {path} cannot be written: {error.strerror}") from None
 
@@ -83,19 +85,30 @@ class ConversationLog:
         data = (json.dumps(line) + "\n").encode()  # plain ASCII: JSON escapes what a terminal would act on
         with self._lock:
             try:
-                if self._size and self._size + len(data) > self._max_bytes:
-                    self._rotate()
-                self._file.write(data)
-                self._file.flush()
+                self._write(data)
             except (OSError, ValueError) as error:  # a full disk costs the log, and never a reply
                 logger.error("a line of the conversation log is lost: %s", error)  # noqa: TRY400
-            else:
-                self._size += len(data)
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        """Write a whole line, or nothing of it.
+
+        Raises:
+            OSError, ValueError: nothing is written; the next line has another chance.
+        """
+        size = os.fstat(self._file.fileno()).st_size
+        if size and size + len(data) > self._max_bytes:
+            self._rotate()
+        elif not self._has_its_name():  # deleted, or taken away by another program that rotates logs
+            self._reopen()
+        size = os.fstat(self._file.fileno()).st_size
+        if self._file.write(data) < len(data):
+            self._file.truncate(size)
+            raise OSError("the disk is full")
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -104,17 +117,31 @@ class ConversationLog:
             return {self._clean(str(key)): self._clean(one) for key, one in value.items()}
         return [self._clean(one) for one in value] if isinstance(value, (list, tuple)) else value
 
-    def _open(self) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    def _has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(self.path.lstat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
+
+    def _open(self) -> FileIO:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is no file")
         os.fchmod(descriptor, 0o600)
-        self._file = os.fdopen(descriptor, "ab")
-        self._size = os.fstat(descriptor).st_size
+        return os.fdopen(descriptor, "ab", buffering=0)
+
+    def _reopen(self) -> None:
+        file = self._open()  # if that fails, there is still the one that is open
+        self._file.close()
+        self._file = file
 
     def _rotate(self) -> None:
-        self._file.close()
         for number in range(self._keep, 0, -1):
             older = self.path.with_name(f"{self.path.name}.{number}")
             newer = self.path if number == 1 else self.path.with_name(f"{self.path.name}.{number - 1}")
             if newer.exists():
                 newer.replace(older)
-        self._open()
+        self._reopen()

@@ -1,7 +1,8 @@
 """Conversations in a SQLite file.
 
-Invariant: a commit is on the disk when it returns (write-ahead log, synchronous FULL), nobody but the file's owner can
-read it, and one process writes it: the kernel gives the lock back when that process dies, however it dies.
+Invariant: a commit is on the disk when it returns (write-ahead log, synchronous FULL), and a file that was deleted or
+replaced meanwhile is written no more. Nobody but the file's owner can read it, and one process writes it: the kernel
+gives the lock back when that process dies, however it dies.
 
 One thread does all the work, in order, so that the event loop never waits for the disk.
 """
@@ -47,6 +48,7 @@ class SqliteStore(SqlStore):
         self._thread: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
         self._lock: FolderLock | None = None
+        self._file: tuple[int, int] | None = None
 
     async def open(self) -> int:
         """See `ConversationStore.open`.
@@ -56,14 +58,20 @@ class SqliteStore(SqlStore):
         """
         self._thread = ThreadPoolExecutor(1, "conversations")
         try:
-            await self._in_thread(self._connect)
-            other = await self.run(operations.prepare())
-            if other is not None:
-                raise ConfigError(f"{self.path} has schema version {other}; this version reads {VERSION} alone")
-            return await self.run(operations.bury(self.dialect, self.server))
+            return await self._open()
+        except StoreFailed as error:
+            await self.aclose()
+            raise ConfigError(f"{self.path} cannot be used: {error.__cause__}") from None
         except BaseException:
             await self.aclose()
             raise
+
+    async def _open(self) -> int:
+        await self._in_thread(self._connect)
+        other = await self.run(operations.prepare())
+        if other is not None:
+            raise ConfigError(f"{self.path} has schema version {other}; this version reads {VERSION} alone")
+        return await self.run(operations.bury(self.dialect, self.server))
 
     async def aclose(self) -> None:
         """See `ConversationStore.aclose`."""
@@ -86,6 +94,7 @@ class SqliteStore(SqlStore):
         if connection is None:
             raise StoreFailed("the store is closed")
         try:
+            self._require_its_name()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = _drive(operation, connection)
@@ -95,26 +104,42 @@ class SqliteStore(SqlStore):
                     connection.execute("ROLLBACK")
                 raise
             return result
-        except sqlite3.Error as error:
-            logger.exception("%s", self.path)
+        except (OSError, sqlite3.Error) as error:
+            logger.error("%s: %s", self.path, error)  # noqa: TRY400 - what failed is the disk, and a trace tells nothing
             raise StoreFailed("the server cannot write down what is said; try again later", retry_after=5) from error
 
     def _connect(self) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path = self.path.resolve()  # whatever link it is called by, it has one lock
+            if self.path.exists() and not self.path.is_file():
+                raise ConfigError(f"{self.path} cannot be written: it is no file")
             self._lock = FolderLock(self.path.with_name(self.path.name + ".lock"))
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self.path.chmod(0o600)
+            self._file = _identity(self.path)
             self._connection = connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
+            self._require_ours(connection)
+            self.path.chmod(0o600)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
         except RunFolderError:
             raise ConfigError(f"{self.path} is in use by another server; give each its own file") from None
+        except sqlite3.OperationalError as error:
+            raise ConfigError(f"{self.path} cannot be used: {error}") from None
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{self.path} is no store of conversations: {error}") from None
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def _require_ours(self, connection: sqlite3.Connection) -> None:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not {"schema_version", "conversations"} <= tables:
+            raise ConfigError(f"{self.path} is no store of conversations: it has the tables of another program")
+
+    def _require_its_name(self) -> None:
+        if _identity(self.path) != self._file:
+            raise FileNotFoundError("another file has taken its place; put the old one back, or start the server again")
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -123,6 +148,11 @@ class SqliteStore(SqlStore):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _drive(operation: Operation[Result], connection: sqlite3.Connection) -> Result:

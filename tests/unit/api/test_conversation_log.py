@@ -1,4 +1,8 @@
 import json
+import os
+import resource
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -41,6 +45,55 @@ def test_a_link_is_not_followed(tmp_path: Path):
     with pytest.raises(RunFolderError, match="cannot be written"):
         ConversationLog(tmp_path / "log")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_no_file_is_no_log_and_keeps_its_mode(tmp_path: Path):
+    os.mkfifo(tmp_path / "log", 0o644)
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RunFolderError, match="cannot be written: it is no file"):
+        ConversationLog(tmp_path / "log")
+    os.close(reader)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_log_that_was_taken_away_begins_again_under_its_name(tmp_path: Path):
+    log = ConversationLog(tmp_path / "folder" / "log")
+    log.write("turn", "conv_x", number=0)
+    (tmp_path / "folder" / "log").rename(tmp_path / "yesterday")
+    log.write("turn", "conv_x", number=1)
+    shutil.rmtree(tmp_path / "folder")
+    log.write("turn", "conv_x", number=2)
+    log.close()
+    assert numbers_in(tmp_path / "yesterday") == [0]
+    assert numbers_in(tmp_path / "folder" / "log") == [2]
+
+
+def test_a_place_that_cannot_be_had_costs_lines_until_it_can(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    log = ConversationLog(tmp_path / "log", max_bytes=150, keep=1)
+    log.write("turn", "conv_x", number=0)
+    (tmp_path / "log.1" / "full").mkdir(parents=True)
+    log.write("turn", "conv_x", number=1, text="x" * 60)
+    assert "is lost" in caplog.text
+    shutil.rmtree(tmp_path / "log.1")
+    log.write("turn", "conv_x", number=2, text="x" * 60)
+    log.close()
+    assert (numbers_in(tmp_path / "log.1"), numbers_in(tmp_path / "log")) == ([0], [2])
+
+
+def test_a_line_for_which_the_disk_has_no_room_leaves_no_part_of_itself(tmp_path: Path):
+    log = ConversationLog(tmp_path / "log")
+    log.write("turn", "conv_x", number=0)
+    room = (tmp_path / "log").stat().st_size
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room + 50, before[1]))
+    try:
+        log.write("turn", "conv_x", number=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    log.write("turn", "conv_x", number=2)
+    log.close()
+    assert numbers_in(tmp_path / "log") == [0, 2]
 
 
 def test_a_line_that_is_lost_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -1,6 +1,7 @@
 """The file that conversations are kept in."""
 
 import asyncio
+import os
 import sqlite3
 import stat
 from datetime import UTC, datetime
@@ -61,12 +62,80 @@ async def test_two_servers_do_not_share_it(tmp_path):
     await second.aclose()
 
 
+async def test_a_link_is_another_name_of_the_same_file(tmp_path):
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "conversations.sqlite")
+    first, second = SqliteStore(tmp_path / "conversations.sqlite"), SqliteStore(tmp_path / "link.sqlite")
+    await first.open()
+    with pytest.raises(ConfigError, match="in use by another server"):
+        await second.open()
+    await first.aclose()
+
+
 async def test_a_file_that_is_something_else_is_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("These are my notes, which are longer than a header. " * 10)
+    path.chmod(0o644)
     with pytest.raises(ConfigError, match="no store of conversations"):
         await SqliteStore(path).open()
     assert path.read_text().startswith("These are my notes")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+async def test_a_database_of_another_program_is_left_alone(tmp_path):
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE turns (degrees INTEGER)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="no store of conversations: it has the tables of another program"):
+        await SqliteStore(path).open()
+    assert path.read_bytes() == before
+
+
+async def test_a_device_is_no_file_and_keeps_its_mode(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o644)
+    with pytest.raises(ConfigError, match="cannot be written: it is no file"):
+        await SqliteStore(tmp_path / "pipe").open()
+    assert stat.S_IMODE((tmp_path / "pipe").stat().st_mode) == 0o644
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_acknowledged_that_would_be_written_into_a_deleted_file(tmp_path, replaced):
+    path = tmp_path / "conversations.sqlite"
+    store = SqliteStore(path)
+    await store.open()
+    path.rename(tmp_path / "away")
+    if replaced:
+        path.touch()
+    for _ in range(2):
+        with pytest.raises(StoreFailed):
+            await store.create(Conversation("conv_1", "", NOON, NOON), None)
+    (tmp_path / "away").rename(path)
+    await store.create(Conversation("conv_1", "", NOON, NOON), None)
+    await store.aclose()
+    await store.open()
+    assert (await store.find("conv_1")).id == "conv_1"
+    await store.aclose()
+
+
+async def test_a_file_that_is_locked_or_damaged_is_named_when_it_is_opened(tmp_path):
+    path = tmp_path / "conversations.sqlite"
+    store = SqliteStore(path)
+    await store.open()
+    await store.create(Conversation("conv_1", "", NOON, NOON), StoredTurn("assistant", "x" * 100_000, NOON))
+    await store.aclose()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(ConfigError, match=r"conversations\.sqlite cannot be used: database is locked"):
+        await store.open()
+    other.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(ConfigError, match=r"conversations\.sqlite .*malformed"):
+        await store.open()
 
 
 async def test_a_database_of_another_version_is_left_alone(tmp_path):
