@@ -218,13 +218,13 @@ class SelfTest:
             return
         self._left -= 1
         line = f"self-test: {', '.join(check.found.values())}"
-        log.info("%s", line)
+        log.debug("%s", line)
         if not self._told:
             self._parts.say(line)
         self._told = True
 
     def _show(self, groups: Sequence[TrajectoryGroup], tokenizer: Any) -> None:
-        """The mask of the first conversation that is trained, for the log and the run's folder."""
+        """The mask of the first conversation that is trained, for the run's folder."""
         trained = (episode for group in groups for episode in group.trajectories if episode.trained_tokens)
         first = next(trained, None)
         if first is None:
@@ -232,6 +232,6 @@ class SelfTest:
         text = f"the first conversation of the run as it is trained ({first.scenario_id}):\n" + mask_text(
             first, lambda ids: str(tokenizer.decode(ids))
         )
-        log.info("%s", text)
+        log.debug("%s", text)
         if self._parts.folder is not None:
             self._parts.folder.write_text(SELF_TEST, f"{text}\n")
