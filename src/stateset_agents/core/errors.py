@@ -114,4 +114,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    said = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(one in text for one in said)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without its details; its kind if it says nothing."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

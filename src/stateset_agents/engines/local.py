@@ -9,7 +9,8 @@ is for one row alone.
 
 A worker thread owns the cache and runs passes while there is work; callers wait on futures, so the event loop is free.
 A prompt that several requests share is read once and its entries copied. A finished row leaves the batch at once; with
-a session name its cache stays for the next turn, until `release` or until memory is needed.
+a session name its cache stays for the next turn, until `release` or until memory is needed. When memory runs out, the
+replies under way begin again, half as many at once from then on; they come out the same, only later.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import math
 import threading
 from collections import deque
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.errors import ModelError
+from ..core.errors import ModelError, first_line, is_out_of_memory
 from ..core.outcome import StopReason
 from ..models.allocation import keep_freed_memory
 from .base import GeneratedToken, Generation, GenerationRequest
@@ -40,6 +42,8 @@ from .self_check import check_model
 
 if TYPE_CHECKING:
     from ..models import LoadedModel
+
+log = logging.getLogger(__name__)
 
 SMALL_MODEL = 500_000_000
 """Below this many parameters a pass over few tokens is too short to be worth waking a second thread (measured)."""
@@ -87,6 +91,7 @@ class LocalEngine:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._checked = False
+        self._most_active: int | None = None
 
     @property
     def cached_tokens(self) -> int:
@@ -223,12 +228,12 @@ class LocalEngine:
                     try:
                         self._admit()
                     except Exception as error:
-                        self._end_active(error)
+                        self._fail(error)
                 try:
                     self._advance()
                 except Exception as error:
                     with self._wake:
-                        self._end_active(error)
+                        self._fail(error)
 
     def _use_threads(self, count: int) -> None:
         """Set the number of torch's threads for this worker alone."""
@@ -238,6 +243,27 @@ class LocalEngine:
             other = threading.Thread(target=torch.set_num_threads, args=(self._read_threads,))
             other.start()
             other.join()
+
+    def _fail(self, error: Exception) -> None:
+        """Begin again with fewer rows where memory ran out; else give the error to every row."""
+        live = self._live
+        if not is_out_of_memory(error) or (len(live) < 2 and not self._memory.keeps):
+            self._end_active(error)
+            return
+        self._most_active = max(1, len(live) // 2)
+        self._memory.keep_half()
+        log.warning(
+            "memory ran out with %d replies under way (%s): they begin again, and from here on there are at most %d",
+            len(live),
+            first_line(error),
+            self._most_active,
+        )
+        for row in live:
+            row.begin_again()
+        self._active.clear()
+        self._memory.clear()
+        self._waiting.extendleft(reversed(live))
+        self._wake.notify_all()
 
     def _end_active(self, error: BaseException, others: Sequence[Row] = ()) -> None:
         """Give the error to every row in the batch. The cache may be half written, so it goes; the engine stays."""
@@ -253,7 +279,7 @@ class LocalEngine:
         for row in [row for row in self._active if row.cancelled]:
             self._active.remove(row)
             self._memory.free(row)
-        while self._waiting:
+        while self._waiting and (self._most_active is None or len(self._active) < self._most_active):
             row = self._waiting.popleft()
             if not row.cancelled:
                 self._active.append(row)
@@ -381,8 +407,11 @@ class LocalEngine:
             row.ids.append(token)
             row.logprobs.append(logprob)
             reason = self._reason_to_stop(row)
-            if reason or row.streamed:
-                items.append((row, GeneratedToken(token, logprob, self._finish(row, reason) if reason else None)))
+            final = self._finish(row, reason) if reason else None
+            new = len(row.ids) > row.delivered
+            row.delivered += new
+            if new and (final is not None or row.streamed):
+                items.append((row, GeneratedToken(token, logprob, final)))
         _deliver(items)
 
     def _reason_to_stop(self, row: Row) -> StopReason | None:

@@ -49,6 +49,15 @@ class RowMemory:
         """Tokens for which slots are taken, by rows at work and kept sessions."""
         return self._cache.taken
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a session that could be forgotten."""
+        return bool(self._kept)
+
+    def keep_half(self) -> None:
+        """From here on keep half as much as there is: more was too much."""
+        self._max_tokens = min(self._max_tokens, self.tokens // 2)
+
     def place(self, row: Row) -> None:
         """Give the row a slot, with as much of its prompt as is computed already, and plan the rest."""
         prompt, spans = row.path

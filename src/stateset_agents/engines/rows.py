@@ -46,9 +46,19 @@ class Row:
     """Last hidden state of the newest computed token, when the next token can be sampled from it."""
     plan: deque[tuple[int, int]] = field(default_factory=deque)
     """Pieces `[start, end)` of the prompt that are still to be computed."""
+    delivered: int = 0
+    """Sampled tokens that were handed out. A row that begins again samples them again, and they stay the same."""
     cancelled: bool = False
     keep: bool = True
     """Whether its session still wants the cache when the reply is finished."""
+
+    def begin_again(self) -> None:
+        """Forget all that was computed; the cache has forgotten it already."""
+        self.slot, self.hidden = None, None
+        self.cached = self.forwarded = 0
+        self.ids.clear()
+        self.logprobs.clear()
+        self.plan.clear()
 
     @property
     def path(self) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..agents import Agent
-from ..core.errors import ConfigError, ModelError
+from ..core.errors import ConfigError, ModelError, first_line
 
 _IN_TRAINING: set[int] = set()
 """The agents that are trained at this moment, by `id`: two runs would change the same weights under each other."""
@@ -35,9 +35,7 @@ def only_run_of(agent: Agent) -> Iterator[None]:
 
 def out_of_memory(error: BaseException, advice: str = ADVICE) -> ModelError:
     """An out-of-memory error with what would help."""
-    explained = ModelError(
-        f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n  {advice}"
-    )
+    explained = ModelError(f"out of memory: {first_line(error)}\n  {advice}")
     for note in getattr(error, "__notes__", ()):
         explained.add_note(note)
     return explained

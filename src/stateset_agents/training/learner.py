@@ -8,6 +8,7 @@ update that is not finite is not made.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from .credit import Credit
 from .forward import Forward
 from .logprobs import chosen_logprobs
 from .measures import Pass, StepMetrics
+from .micro_batches import MicroBatchSize, Pieces
 from .natural_update import NaturalUpdate, flat
 from .objective import contribution, counted_tokens
 from .packing import PackedBatch, Sample, SharedPrefixPlan
@@ -36,7 +38,8 @@ from .precision import MasterWeights
 from .ranks import Alone
 from .recompute import recomputed_layers
 from .samples import Measured, likelihood_samples, policy_samples, preference_samples
-from .shares import bundles, unique_tokens
+from .schedule import learning_rate
+from .shares import unique_tokens
 from .value_head import ValueHead
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class Learner:
         note: a sentence for the user where that is not what was asked for, or None.
         weights: the float32 masters.
         temperature: of the log-probs that are trained.
+        micro_batch: how many conversations go through the model at once; fewer than asked for once memory ran out.
         steps: how many were made; those without an update count.
         credit: what the last one made of its conversations; None before the first.
 
@@ -117,6 +121,7 @@ class Learner:
             eps=config.adam_epsilon,
             fused=True,
         )
+        self.micro_batch = MicroBatchSize(config.batch_size, self._ranks)
         self.steps = 0
         self.credit: Credit | None = None
 
@@ -140,16 +145,7 @@ class Learner:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step counted from 0: linear warm-up, then the configured schedule down to 0."""
-        config, warmup = self.config, self._warmup_steps
-        if step < warmup:
-            return config.learning_rate * (step + 1) / warmup
-        if config.lr_schedule == "constant":
-            return config.learning_rate
-        left = (self._total_steps - step) / max(1, self._total_steps - warmup)
-        left = min(1.0, max(0.0, left))
-        if config.lr_schedule == "cosine":
-            return config.learning_rate * 0.5 * (1.0 - math.cos(math.pi * left))
-        return config.learning_rate * left
+        return learning_rate(self.config, step, warmup_steps=self._warmup_steps, total_steps=self._total_steps)
 
     @property
     def from_reference(self) -> bool:
@@ -186,10 +182,11 @@ class Learner:
         with recomputed_layers(self._loaded.model) if self.config.gradient_checkpointing else nullcontext():
             talks = conversations_of(groups, self.config, max_new_tokens)
             self._ranks.require_same(itertools.chain(self._loaded.model.parameters(), self._trained().values()), talks)
-            samples = self._samples(talks, max_tokens, check)
+            begin = functools.partial(self._begin, talks, max_tokens, metrics, check)
+            samples, pieces, first = self.micro_batch.until_it_fits(len(talks), begin)
             self.credit = Credit(talks, samples)
-            if samples:
-                self._train(samples, metrics, check)
+            if first is not None:
+                self._train(samples, pieces, first, metrics, check)
         self.steps += 1
         return metrics
 
@@ -213,72 +210,67 @@ class Learner:
         places = {id(s.row): slice(end - s.row.trained_tokens, end) for s, end in zip(plain, ends, strict=True)}
         # values and KL; zeros where another rank measures
         table = torch.zeros(2, ends[-1] if ends else 0, device=self._packed.device)
-        for part in self._micro_batches(self._ranks.share(plain)):
-            batch = PackedBatch.of(part, self._packed.device)
-            forward = self._forward(batch, None, reference=self._has_reference and self.config.kl_in == "reward")
-            for owner, sample in enumerate(part):
-                own, at = batch.owners == owner, places[id(sample.row)]
-                if forward.values is not None:
-                    table[0, at] = forward.values[own]
-                if forward.reference is not None:
-                    table[1, at] = (forward.logprobs - forward.reference)[own]
+        reference = self._has_reference and self.config.kl_in == "reward"
+        with self.micro_batch.fitting():
+            for part in self._micro_batches(self._ranks.share(plain)):
+                batch = PackedBatch.of(part, self._packed.device)
+                forward = self._forward(batch, None, reference=reference)
+                for owner, sample in enumerate(part):
+                    own, at = batch.owners == owner, places[id(sample.row)]
+                    if forward.values is not None:
+                        table[0, at] = forward.values[own]
+                    if forward.reference is not None:
+                        table[1, at] = (forward.logprobs - forward.reference)[own]
         self._ranks.sum([table])
         return {row: Measured(*table[:, at].tolist()) for row, at in places.items()}
 
-    def _train(self, samples: Sequence[Sample], metrics: StepMetrics, check: StepCheck | None) -> None:
-        share = self._ranks.share(samples)
-        batches = [PackedBatch.of(part, self._packed.device) for part in self._micro_batches(share)]
-        old: list[Tensor | None] = [None] * len(batches)
-        passes: list[Pass] = []
-        tokens = sum(sample.row.trained_tokens for sample in samples)
-        counted = counted_tokens(self.config, samples)
-        for _ in range(self.config.num_iterations):
-            passes.append(self._gradient(batches, old, counted))
-            if check is not None and len(passes) == 1:
-                plain = self.config.recipe.kind != "natural" and not self.optimizer.state
-                rate = metrics.learning_rate if plain else None
-                check.first_pass(passes[0], tokens, self.weights.state(), self._untrained(), rate)
-            if self.config.recipe.kind == "natural":
-                self._natural_update(batches, metrics)
-            else:
+    def _begin(
+        self, talks: Sequence[Conversation], max_tokens: int, metrics: StepMetrics, check: StepCheck | None
+    ) -> tuple[list[Sample], Pieces, Pass | None]:
+        """The first pass of a step and all that comes before it; None where there is nothing to learn."""
+        samples = self._samples(talks, max_tokens, check)
+        pieces = Pieces(self._ranks.share(samples), self.micro_batch, self._packed.device)
+        return samples, pieces, self._one_pass(samples, pieces, metrics, check) if samples else None
+
+    def _one_pass(
+        self, samples: Sequence[Sample], pieces: Pieces, metrics: StepMetrics, check: StepCheck | None = None
+    ) -> Pass:
+        pieces.cut()
+        measured = self._gradient(pieces.batches, pieces.old, counted_tokens(self.config, samples))
+        if check is not None:
+            plain = self.config.recipe.kind != "natural" and not self.optimizer.state
+            rate = metrics.learning_rate if plain else None
+            check.first_pass(measured, _trained_tokens(samples), self.weights.state(), self._untrained(), rate)
+        if self.config.recipe.kind == "natural":
+            self._natural_update(pieces.batches, metrics)
+        return measured
+
+    def _train(
+        self,
+        samples: Sequence[Sample],
+        pieces: Pieces,
+        first: Pass,
+        metrics: StepMetrics,
+        check: StepCheck | None,
+    ) -> None:
+        passes = [first]
+        again = functools.partial(self._one_pass, samples, pieces, metrics)
+        conversations = len({sample.conversation for sample in samples})
+        for number in range(self.config.num_iterations):
+            if number:
+                passes.append(self.micro_batch.until_it_fits(conversations, again))
+            if self.config.recipe.kind != "natural":
                 metrics.grad_norm = self._update(metrics.learning_rate)
-            if check is not None and len(passes) == 1:
+            if check is not None and not number:
                 check.updated(self.weights.state(), self._untrained())
-        metrics.updated = True
-        metrics.trained_tokens = tokens
-        forwarded = self._ranks.gather(sum(batch.tokens for batch in batches))
+        forwarded = self._ranks.gather(sum(batch.tokens for batch in pieces.batches))
         metrics.forwarded_tokens = int(sum(number for (number,) in forwarded))
         metrics.unique_tokens = unique_tokens(samples)
-        first, later = passes[0], passes[1:] or passes
-        metrics.loss = first.loss
-        sampled = self.config.data_file is None  # what was recorded was sampled by nobody: it has no KL, no mismatch
-        metrics.kl = first.kl / tokens if sampled and first.kl is not None else None
-        metrics.entropy = first.entropy / tokens
-        metrics.value_loss = first.value_error
-        if sampled:
-            metrics.mismatch_mean, metrics.mismatch_max = first.mismatch / tokens, first.mismatch_max
-            metrics.mismatch_size = first.mismatch_size / tokens
-        if first.pairs:
-            metrics.preference_accuracy = first.agreed / first.pairs
-        if self.config.recipe.kind == "policy":
-            metrics.clip_fraction = sum(one.clipped for one in later) / (tokens * len(later))
-            metrics.ratio_mean = sum(one.ratio for one in later) / (tokens * len(later))
-            if first.masked is not None:
-                metrics.masked_fraction = sum(one.masked or 0.0 for one in later) / (tokens * len(later))
+        metrics.take(passes, _trained_tokens(samples), self.config)
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-        """At most `batch_size` conversations each; the rows of a conversation or bundle stay together."""
-        part: list[Sample] = []
-        conversations: set[int] = set()
-        for rows in bundles(samples):
-            new = {sample.conversation for sample in rows} - conversations
-            if part and len(conversations) + len(new) > self.config.batch_size:
-                yield part
-                part, conversations = [], set()
-            part += rows
-            conversations |= {sample.conversation for sample in rows}
-        if part:
-            yield part
+        """See `MicroBatchSize.cut`."""
+        return self.micro_batch.cut(samples)
 
     def logprobs(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of a batch's trained tokens, both (N,), with gradient."""
@@ -311,8 +303,11 @@ class Learner:
         own = Pass()
         self.optimizer.zero_grad(set_to_none=True)
         comparison = self._comparison(batches)
-        for place, batch in enumerate(batches):
-            old[place] = self._accumulate(batch, old[place], own, tokens, comparison)
+        with self.micro_batch.fitting():
+            old[:] = [
+                self._accumulate(batch, before, own, tokens, comparison)
+                for batch, before in zip(batches, old, strict=True)
+            ]
         whole = Pass.of(self._ranks.gather(*own.numbers()))
         if not math.isfinite(whole.loss):
             self._refuse("loss")
@@ -325,8 +320,10 @@ class Learner:
         if not compares(self.config) or (len(batches) == 1 and self._ranks.size == 1):
             return None
         reference = self.config.recipe.kind == "preference"
-        parts = [(batch, self._forward(batch, None, reference=reference)) for batch in batches]
-        return settled(self.config, self._ranks.concatenate(observed(self.config, parts, self._packed.device)))
+        with self.micro_batch.fitting():
+            parts = [(batch, self._forward(batch, None, reference=reference)) for batch in batches]
+            columns = observed(self.config, parts, self._packed.device)
+        return settled(self.config, self._ranks.concatenate(columns))
 
     def _accumulate(
         self, batch: PackedBatch, old: Tensor | None, measured: Pass, tokens: int, comparison: Comparison | None
@@ -357,7 +354,9 @@ class Learner:
             backtracks=self.config.line_search_steps,
             ranks=self._ranks,
         )
-        taken = update(gradient)
+        # Its ranks wait for each other throughout, so only one that is alone can stop in the middle and begin again.
+        with self.micro_batch.fitting() if self._ranks.size == 1 else nullcontext():
+            taken = update(gradient)
         metrics.grad_norm = norm.item()
         metrics.step_kl, metrics.step_share = taken.kl, taken.share
 
@@ -405,7 +404,12 @@ class Learner:
             for parameter in group["params"]:
                 for slot, value in self.optimizer.state[parameter].items():
                     slots[f"{by_id[id(parameter)]}|{slot}"] = value
-        return self.weights.state(), slots, {"steps": self.steps, "compute": str(self.compute).removeprefix("torch.")}
+        counters = {
+            "steps": self.steps,
+            "compute": str(self.compute).removeprefix("torch."),
+            "micro_batch": self.micro_batch.state_dict(),
+        }
+        return self.weights.state(), slots, counters
 
     def _untrained(self) -> dict[str, Tensor]:
         """Weights that no update may move: the frozen ones, and the reference's."""
@@ -431,3 +435,9 @@ class Learner:
             else:
                 self.optimizer.state[parameter][slot] = value.to(parameter.device, copy=True)
         self.steps = int(counters["steps"])
+        if "micro_batch" in counters:  # a run of an earlier version has found out nothing
+            self.micro_batch.load_state_dict(counters["micro_batch"])
+
+
+def _trained_tokens(samples: Sequence[Sample]) -> int:
+    return sum(sample.row.trained_tokens for sample in samples)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .forward import Forward
 from .objective import Contribution
 from .packing import PackedBatch
+
+if TYPE_CHECKING:
+    from ..config.training import TrainingConfig
 
 
 @dataclass
@@ -60,6 +63,29 @@ class StepMetrics:
     def to_dict(self) -> dict[str, Any]:
         """Everything by name."""
         return dict(vars(self))
+
+    def take(self, passes: Sequence[Pass], tokens: int, config: TrainingConfig) -> None:
+        """Take note of the passes of a step that made an update.
+
+        Args:
+            passes: one before each update.
+            tokens: trained ones.
+            config: says what there was to measure.
+        """
+        self.updated, self.trained_tokens = True, tokens
+        first, later = passes[0], passes[1:] or passes
+        self.loss, self.entropy, self.value_loss = first.loss, first.entropy / tokens, first.value_error
+        if config.data_file is None:  # what was recorded was sampled by nobody: it has no KL, no mismatch
+            self.kl = None if first.kl is None else first.kl / tokens
+            self.mismatch_mean, self.mismatch_max = first.mismatch / tokens, first.mismatch_max
+            self.mismatch_size = first.mismatch_size / tokens
+        if first.pairs:
+            self.preference_accuracy = first.agreed / first.pairs
+        if config.recipe.kind == "policy":
+            self.clip_fraction = sum(one.clipped for one in later) / (tokens * len(later))
+            self.ratio_mean = sum(one.ratio for one in later) / (tokens * len(later))
+            if first.masked is not None:
+                self.masked_fraction = sum(one.masked or 0.0 for one in later) / (tokens * len(later))
 
 
 @dataclass

@@ -80,7 +80,11 @@ class NaturalUpdate:
             self._move(origin, step, share)
             return self._gain_and_kl(before, head) if share else (0.0, 0.0)
 
-        return line_search(measure, max_kl=self._max_kl, backtracks=self._backtracks)
+        try:
+            return line_search(measure, max_kl=self._max_kl, backtracks=self._backtracks)
+        except BaseException:  # memory ran out, say
+            self._move(origin, step, 0.0)
+            raise
 
     def fisher_product(self, vector: Tensor) -> Tensor:
         """(n,) -> F vector + damping x vector."""
