@@ -81,13 +81,14 @@ def test_a_pair_that_is_compared_with_all_others_is_compared_with_them_again(kit
     assert_same_state(whole, half)
 
 
-def test_memory_that_runs_out_in_the_backward_pass_leaves_nothing_of_its_gradient(kit):
-    """Mutation: no zero_grad before a pass."""
-    whole, half = kit.learner(batch_size=8), kit.learner(batch_size=4)
-    shortage = Shortage(whole, 90, backward=True)
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_what_was_added_to_the_gradient_before_memory_ran_out_is_not_added_again(kit, backward):
+    """The second of two micro-batches fails. Mutation: no zero_grad before a pass."""
+    whole, half = kit.learner(batch_size=4), kit.learner(batch_size=2)
+    shortage = Shortage(whole, 50, skip=1, backward=backward)
     for learner in (whole, half):
         kit.step(learner)
-    assert shortage.met == 1
+    assert (shortage.met, whole.micro_batch.size) == (1, 2)
     assert_same_state(whole, half)
 
 
