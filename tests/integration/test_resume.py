@@ -96,6 +96,7 @@ def test_a_run_that_ctrl_c_stopped_ends_as_if_nothing_had_happened(work, changes
     ended = work.train("--resume")
     assert ended.code == 0, ended.err
     assert "resumed outputs at step 1 of 4" in ended.err
+    assert "resumed step 1: exact" in ended.err
     assert work.status()["state"] == "finished"
     assert_same(work)
 
@@ -193,7 +194,7 @@ def test_a_run_that_ran_out_of_memory_may_go_on_in_smaller_pieces_but_not_in_sma
     work.write(training__batch_size=1, training__gradient_accumulation_steps=4, training__gradient_checkpointing=True)
     ended = work.train("--resume")
     assert ended.code == 0, ended.err
-    assert "batch_size is 1 instead of 2: the same updates but for rounding" in ended.err
+    assert "resumed step 2: approximate: batch_size is 1 instead of 2: the same updates but for rounding;" in ended.err
     assert "gradient_checkpointing is True instead of False" in ended.err
     whole, resumed = work.metrics("whole")[2], work.metrics()[2]
     for name in ("loss", "grad_norm", "entropy", "reward_mean"):

@@ -143,6 +143,11 @@ class Learner:
             groups.append({"params": list(self.value_head.parameters()), "weight_decay": 0.0, "rate": rate})
         return groups
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._packed.device
+
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step counted from 0: linear warm-up, then the configured schedule down to 0."""
         return learning_rate(self.config, step, warmup_steps=self._warmup_steps, total_steps=self._total_steps)

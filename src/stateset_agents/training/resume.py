@@ -16,11 +16,10 @@ from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..core.records import Record
 from ..tracking.run_folder import STARTED_FROM, RunFolder, read_metrics
 from .changes import changes
+from .identity import inexact
 from .run import Run, Say
 from .saving import load_run_state, load_weights
 from .trainer import Trainer
-
-_CUT = ("batch_size", "gradient_checkpointing")
 
 
 def last_state(folder: RunFolder, run: Run, say: Say, data: Sequence[Record] | None = None) -> Checkpoint | None:
@@ -121,12 +120,11 @@ def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, 
     then = record["config"]["num_episodes"]
     if then != trainer.config.num_episodes:
         say(f"num_episodes is {trainer.config.num_episodes} instead of {then}")
-    for name in _CUT:
-        before, after = record["config"][name], getattr(trainer.config, name)
-        if before != after:
-            say(f"{name} is {after} instead of {before}: the same updates but for rounding")
     done = ": nothing is left to train" if step == trainer.config.plan.total_steps else ""
     say(f"resumed {folder.path} at step {step} of {trainer.config.plan.total_steps}{done}")
+    if not done:
+        reasons = list(inexact(record, trainer.config, trainer.learner.device))
+        say(f"resumed step {step}: {'approximate: ' + '; '.join(reasons) if reasons else 'exact'}")
 
 
 def _move_damaged(folder: RunFolder, *, after: int) -> bool:

@@ -24,6 +24,7 @@ from ..evaluation import EvaluationResult, SuccessCriterion
 from ..tracking.health import NEAR_MAXIMUM
 from .credit import is_spelled, note_credit
 from .from_config import build_records
+from .identity import identity
 from .learner import Learner
 from .measures import StepMetrics
 from .parts import RunParts
@@ -197,6 +198,7 @@ class Trainer:
             **{name: part.state_dict() for name, part in self._stateful.items()},
             "callbacks": {callback.name: callback.state_dict() for callback in self.parts.callbacks},
             "config": self.config.fingerprint_fields(),
+            **({} if self.learner is None else {"identity": identity(self.learner.device)}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
