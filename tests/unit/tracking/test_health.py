@@ -107,7 +107,7 @@ SICK = [
         "Repetition",
         {"repeated_ngrams": lambda n: n / 24},
         WARNING,
-        "The replies repeat themselves: 48%",
+        "The replies repeat themselves (48%",
     ),
 ]
 

@@ -183,7 +183,7 @@ def test_a_run_that_never_had_a_gradient_is_critical():
         ({"zero_variance_share": 0.6}, "60% of the groups had equal rewards"),
         ({"failed": 1}, "10 of 160 episodes failed or could not be scored"),
         ({"truncated": 8}, "50% of the episodes were cut by a limit"),
-        ({"replies": 20, "cut_replies": 12}, "60% of the replies were cut by max_new_tokens: raise it"),
+        ({"replies": 20, "cut_replies": 12}, "60% of the replies were cut by max_new_tokens: raise max_new_tokens"),
     ],
 )
 def test_each_signal_alone_is_a_warning_with_what_helps(changes, words):

@@ -92,7 +92,7 @@ def repetition(evidence: Evidence) -> Look | None:
     value = evidence.end("repeated_ngrams")
     if value is None:
         return None
-    wrong = f"The replies repeat themselves: {value:.0%} of their 4-grams stood in them before"
+    wrong = f"The replies repeat themselves ({value:.0%} of their 4-grams stood in them before)"
     return Look(value, f"{value:.0%}", wrong if value > REPEATED_SHARE else None)
 
 
@@ -120,7 +120,7 @@ SIGNALS = (
         ("replies", "cut_replies"),
         f"more than {CUT_REPLIES_SHARE:.0%}",
         "Replies that were not finished, so that ending one is never learned.",
-        "raise it",
+        "raise max_new_tokens, or ask for shorter replies in the system prompt",
         HealthStatus.WARNING,
         cut_replies,
     ),
@@ -139,7 +139,7 @@ SIGNALS = (
         ("repeated_ngrams",),
         f"more than {REPEATED_SHARE:.0%} at the end",
         "Share of the 4-grams of a reply that stood in it before: loops, and words that a reward counts.",
-        "read the conversations: let the reward look at repetition, raise beta, or lower the learning rate",
+        "read the conversations, and let the reward look at repetition, raise beta, or lower the learning rate",
         HealthStatus.WARNING,
         repetition,
     ),

@@ -48,7 +48,7 @@ def reward(evidence: Evidence) -> Look | None:
     )
     return Look(
         sign * change.change,
-        f"{learning.measure} {before:.3f} to {after:.3f}",
+        ("loss " if learning.measure == "loss" else "") + f"{before:.3f} to {after:.3f}",
         worse if learning.verdict == "getting worse" else None,
     )
 
@@ -70,7 +70,7 @@ def evaluation(evidence: Evidence) -> Look | None:
     return Look(
         last,
         shown,
-        f"The reward that is trained for rose while the {words}: it is earned in a way that was not meant",
+        f"The reward that is trained for rose while the {words}, so it is earned in a way that was not meant",
         HealthStatus.CRITICAL,
         f"read the conversations with the highest rewards and mend the reward, or raise beta; the checkpoint of step "
         f"{step} is the better agent",

@@ -74,7 +74,7 @@ def entropy(evidence: Evidence) -> Look | None:
     if evidence.read or start is None or end is None or start <= 0:
         return None
     fell = end < ENTROPY_LEFT * start and evidence.enough and not evidence.solved
-    wrong = f"The entropy collapsed from {start:.3f} to {end:.3f}: the replies of a group are nearly alike"
+    wrong = f"The entropy collapsed from {start:.3f} to {end:.3f}, so that the replies of a group are nearly alike"
     return Look(end / start, f"{end:.3f} ({end / start:.0%} of its start)", wrong if fell else None)
 
 
@@ -92,7 +92,7 @@ def clipped(evidence: Evidence) -> Look | None:
     value = evidence.mean("clip_fraction")
     if value is None:
         return None
-    wrong = f"{value:.0%} of the tokens were clipped: the updates of a step go further than the clip allows"
+    wrong = f"{value:.0%} of the tokens were clipped, as the updates of a step go further than the clip allows"
     return Look(value, f"{value:.1%}", wrong if value > CLIPPED_SHARE else None)
 
 
