@@ -80,6 +80,12 @@ class Interrupted(StatesetError):
     exit_code = EXIT_INTERRUPTED
 
 
+class ServiceDown(StatesetError):
+    """A service that rewards or users need was down for longer than a run may wait. What was done is saved."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class EnvironmentFailed(Exception):
     """A tool or another part of the agent's world is broken. The episode ends as `Outcome.ENVIRONMENT`.
 

@@ -21,11 +21,14 @@ class Transient(Exception):
     Attributes:
         retry_after: seconds that the server wants to be left alone; None if it named none.
         fault: whether it is the service's failure, or it is merely busy or had nothing to say.
+        busy: whether it is too busy to answer at all.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, fault: bool = True) -> None:
+    def __init__(
+        self, reason: str, *, retry_after: float | None = None, fault: bool = True, busy: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.retry_after, self.fault = retry_after, fault
+        self.retry_after, self.fault, self.busy = retry_after, fault, busy
 
 
 class BadAnswer(Exception):
@@ -80,7 +83,7 @@ def refusal(status: int, said: str, wait: str | None) -> Transient | Refused:
     """
     text = f"the server answered {status}" + (f": {said}" if said else "")
     if status in (408, 409, 429) or status >= 500:
-        return Transient(text, retry_after=retry_after(wait), fault=status != 429)
+        return Transient(text, retry_after=retry_after(wait), fault=status != 429, busy=status == 429)
     if 300 <= status < 400:
         text = f"the server answered {status}, a redirect, which is not followed: name the address it leads to"
     return Refused(text)

@@ -11,7 +11,16 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class ChatFailed(Exception):
-    """The model gave no answer: it could not be reached, refused, took too long, or said nothing that can be read."""
+    """The model gave no answer: it could not be reached, refused, took too long, or said nothing that can be read.
+
+    Attributes:
+        passing: whether it is down or too busy, and may answer another time.
+        retry_after: seconds until then, if it named any.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.passing, self.retry_after = passing, retry_after
 
 
 @runtime_checkable

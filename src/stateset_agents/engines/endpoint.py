@@ -1,9 +1,9 @@
 """A model behind an OpenAI-compatible server: vLLM, llama.cpp, Ollama, a hosted service.
 
 Invariant: what comes back is the text of a well-formed answer, or a `ChatFailed` that says why there is none. One call
-passes, in this order, a slot (so many calls at once), the circuit breaker, the retries, the limit of seconds for one
-request, the request. Tries inside one call count once for the breaker; being told to slow down (429) is no failure of
-the service.
+passes, in this order, a slot (so many calls at once), the wait for a service that is down where that is asked for, the
+circuit breaker, the retries, the limit of seconds for one request, the request. Tries inside one call count once for
+the breaker; being told to slow down (429) is no failure of the service.
 
 The API key is named by its environment variable and read where a request is made. It is in no attribute, `repr`, log,
 message or result, and it is sent to the operator's own `base_url` alone: redirects are not followed.
@@ -24,7 +24,8 @@ from typing import Any
 
 import httpx2
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, ServiceDown
+from ..core.standstill import here
 from .answers import BadAnswer, Refused, Transient, read_answer, refusal
 from .breaker import Admission, Breaker, BreakerOpen
 from .chat_model import ChatFailed
@@ -35,6 +36,10 @@ from .retrying import Tries, persistently
 logger = logging.getLogger(__name__)
 
 _PROBE_POLL = 0.1
+_STRIKES = 3
+"""Times that a call fails while others are answered, until it is the call's own failure and not the service's."""
+WHEN_DOWN = {"skip": 0.0, "wait": 3600.0}
+"""What is done about a service that is down, with the patience that it has by default."""
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 
 
@@ -58,7 +63,11 @@ class Endpoint:
             server's Retry-After is honoured, if `total_seconds` allow it.
         extra_body: keys that every request has beside those of `complete`; one that is None is left out of it, such
             as `{"seed": None}` for a server that refuses to be told a seed.
-        patience: seconds that a call waits for a service that is left alone; by default it fails at once.
+        when_down: "skip": a call fails that a service does not answer, and while it is left alone the calls fail at
+            once. "wait": all calls stand still until it answers again, and with them the limits of seconds of whoever
+            asks; no call is lost.
+        patience: with "skip" seconds that a call waits for a service that is left alone, 0 by default; with "wait"
+            seconds that the service may be down, 3600 by default, after which the run stops.
         breaker: shared by all calls; by default one of its own.
 
     Raises:
@@ -73,6 +82,7 @@ class Endpoint:
         "max_bytes",
         "first_wait",
         "extra_body",
+        "when_down",
         "patience",
     )
     """Arguments that have a default."""
@@ -90,13 +100,17 @@ class Endpoint:
         max_bytes: int = 1_000_000,
         first_wait: float = 0.5,
         extra_body: Mapping[str, Any] | None = None,
-        patience: float = 0.0,
+        when_down: str = "skip",
+        patience: float | None = None,
         breaker: Breaker | None = None,
     ) -> None:
         self.base_url = checked_address(base_url, with_key=api_key_env is not None)
         self.api_key_env = None if api_key_env is None else checked_variable(api_key_env)
         if not isinstance(model, str) or not model.strip():
             raise ConfigError(f"model is {model!r}; it must be the name by which the server knows it")
+        if when_down not in WHEN_DOWN:
+            raise ConfigError(f"when_down is {when_down!r:.40}; it must be one of {', '.join(WHEN_DOWN)}")
+        patience = WHEN_DOWN[when_down] if patience is None else patience
         above = {"seconds": seconds, "total_seconds": total_seconds, "concurrency": concurrency, "max_bytes": max_bytes}
         wrong = [f"{name} is {value!r}; it must be above 0" for name, value in above.items() if not _number(value)]
         others = {"retries": retries, "first_wait": first_wait, "patience": patience}
@@ -110,9 +124,12 @@ class Endpoint:
         self.model = model
         self.seconds, self.retries, self.total_seconds = seconds, retries, total_seconds
         self.concurrency, self.max_bytes, self.first_wait = concurrency, max_bytes, first_wait
-        self.extra_body, self.patience = dict(extra_body or {}), patience
+        self.extra_body, self.when_down, self.patience = dict(extra_body or {}), when_down, patience
         self.breaker = breaker or Breaker()
         self._told = 0
+        self._answered = 0
+        self._waiting = 0
+        self._down_since: float | None = None
         # A proxy of the environment is for the world outside this machine.
         self._lines = Lines(concurrency, proxied=not is_loopback(self.base_url))
         self._chance = random.Random()  # a generator of its own: retries leave no trace in what a run draws
@@ -136,6 +153,7 @@ class Endpoint:
 
         Raises:
             ChatFailed: there is no answer.
+            ServiceDown: with `when_down` "wait", the service was down for longer than it may be.
         """
         body = {
             "model": self.model,
@@ -148,7 +166,12 @@ class Endpoint:
         body = {name: value for name, value in body.items() if value is not None}
         sent = json.dumps(body, allow_nan=False).encode()
         async with self._lines.line() as line, line.slots:
-            return await self._admitted(line.client, sent)
+            try:
+                return await self._admitted(line.client, sent)
+            except ChatFailed as error:
+                if self.when_down == "skip" or not error.passing:
+                    raise
+                return await self._outlasting(error, line.client, sent)
 
     def describe(self) -> dict[str, Any]:
         """Model and address. What it answers cannot be had again for certain: a seed is a wish, weights may change."""
@@ -184,22 +207,74 @@ class Endpoint:
                         admission.failed()
                     raise
                 admission.succeeded()
+                self._answered += 1
+                self._works()
                 return answer
-        except (Transient, Refused) as error:
+        except Refused as error:
+            self._works()
+            raise ChatFailed(f"{self._service}: {error}") from None
+        except Transient as error:
             if self.breaker.openings > self._told:
                 self._told = self.breaker.openings
-                logger.warning("%s at %s keeps failing and is left alone for a while", self.model, self.base_url)
-            raise ChatFailed(f"{self.model} at {self.base_url}: {error}") from None
+                logger.warning("%s keeps failing and is left alone for a while", self._service)
+                here().down(self._service, str(error))
+            passing = error.fault or error.busy
+            if not passing:
+                self._works()
+            raise ChatFailed(f"{self._service}: {error}", passing=passing, retry_after=error.retry_after) from None
+
+    async def _outlasting(self, error: ChatFailed, client: httpx2.AsyncClient, body: bytes) -> str:
+        """Ask again and again until there is an answer, while the run stands still."""
+        backoff = Tries(self.seconds, 0, self.total_seconds, max(self.first_wait, _PROBE_POLL))
+        tried = strikes = 0
+        self._waiting += 1
+        try:
+            async with here().waiting(self._service, str(error)):
+                while True:
+                    left = self._left_of_patience(error)
+                    tried, answered = tried + 1, self._answered
+                    await asyncio.sleep(min(left, max(backoff.wait(tried, self._chance), error.retry_after or 0.0)))
+                    try:
+                        return await self._admitted(client, body)
+                    except ChatFailed as again:
+                        strikes += self._answered > answered
+                        if not again.passing or strikes == _STRIKES:
+                            raise
+                        error = again
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._down_since = None
+
+    def _left_of_patience(self, error: ChatFailed) -> float:
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+            logger.warning("%s. The run waits until it is back, %s at most", error, _span(self.patience))
+        left = self._down_since + self.patience - time.monotonic()
+        if left <= 0:
+            raise ServiceDown(f"{error}\n  it was waited for, {_span(self.patience)} (patience), and the run stops")
+        return left
+
+    def _works(self) -> None:
+        """It has answered, whatever it said."""
+        if self._down_since is not None:
+            logger.warning("%s answers again, and the run goes on", self._service)
+        self._down_since = None
+        here().up(self._service)
+
+    @property
+    def _service(self) -> str:
+        return f"{self.model} at {self.base_url}"
 
     async def _admission(self) -> Admission:
-        end = time.monotonic() + self.patience
+        end = time.monotonic() + (self.patience if self.when_down == "skip" else 0.0)
         while True:
             try:
                 return self.breaker.admit()
             except BreakerOpen as error:
                 wait = max(error.seconds, _PROBE_POLL)
                 if wait > end - time.monotonic():
-                    raise ChatFailed(f"{self.model} at {self.base_url}: {error}") from None
+                    raise ChatFailed(f"{self._service}: {error}", passing=True) from None
             await asyncio.sleep(wait)
 
     async def _persistently(self, client: httpx2.AsyncClient, body: bytes) -> str:
@@ -245,6 +320,10 @@ class Endpoint:
         key = api_key(self.api_key_env)
         text = text.replace(key, "***") if key else text
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} min"
 
 
 def _number(value: object) -> bool:

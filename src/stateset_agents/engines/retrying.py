@@ -72,7 +72,8 @@ async def persistently(
                 spent = f"tried {tried} times" if tried > 1 else "tried once"
                 if tried <= tries.retries:
                     spent += f", and to wait {wait:.3g} s is more than is left of {tries.total_seconds:g} s"
-                raise Transient(f"{error} ({spent})", fault=error.fault) from None
+                told = f"{error} ({spent})"
+                raise Transient(told, retry_after=error.retry_after, fault=error.fault, busy=error.busy) from None
             tell(error, wait)
             await asyncio.sleep(wait)
 

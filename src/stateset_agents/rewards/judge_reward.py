@@ -67,6 +67,7 @@ class JudgeReward(RewardFunction):
         total_seconds: float | None = None,
         retries: int | None = None,
         first_wait: float | None = None,
+        when_down: str | None = None,
         patience: float | None = None,
         concurrency: int | None = None,
         max_bytes: int | None = None,
@@ -88,7 +89,7 @@ class JudgeReward(RewardFunction):
         """
         asked: dict[str, Any] = {"api_key_env": api_key_env, "seconds": seconds, "total_seconds": total_seconds}
         asked |= {"retries": retries, "first_wait": first_wait, "patience": patience, "concurrency": concurrency}
-        asked |= {"max_bytes": max_bytes, "extra_body": extra_body}
+        asked |= {"max_bytes": max_bytes, "extra_body": extra_body, "when_down": when_down}
         endpoint = Endpoint(base_url, model, **_given(asked))
         judged: dict[str, Any] = {"rubric": rubric, "show": show, "temperature": temperature, "max_tokens": max_tokens}
         cache = None if cache_file is None else JudgeCache(Path(base_dir or ".") / cache_file)

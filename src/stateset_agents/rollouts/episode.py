@@ -14,7 +14,6 @@ import copy
 import inspect
 import logging
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import zip_longest
@@ -28,6 +27,7 @@ from ..core.reward import GroupReward, RewardFunction, RewardResult, as_reward
 from ..core.rewards.base import LARGEST_SCORE, is_score
 from ..core.scenario import Scenario
 from ..core.secrets import Redactor
+from ..core.standstill import TimeLimit
 from ..core.tool_calls import TOOL
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory
 from ..core.users import UserFailed, keep_unheard
@@ -316,11 +316,11 @@ def _add(trajectory: MultiTurnTrajectory, result: RewardResult) -> None:
 @asynccontextmanager
 async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIterator[None]:
     """Whatever foreign code raises inside ends the episode as `outcome`; so does its not being done in time."""
-    limit, begun = asyncio.timeout(seconds), time.monotonic()
+    limit = TimeLimit(seconds)
     try:
         async with limit:
             yield
-        if seconds is not None and time.monotonic() - begun > seconds:  # it never awaited, so nothing could end it
+        if limit.overdue:  # it never awaited, so nothing could end it
             blocked = f"took longer than {seconds:g} s, and all other conversations waited: use await or a thread"
             raise _EpisodeFailed(outcome, f"{name}: {blocked}")
     except ContextFull as error:  # of a model that judges or plays the user

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from ..core.errors import RunFolderError, TrainingStopped
+from ..core.errors import RunFolderError, ServiceDown, TrainingStopped
 from ..tracking.status import State
 from .run import Run
 from .trainer import Trainer
@@ -46,7 +46,8 @@ def failed(run: Run, trainer: Trainer, error: BaseException) -> None:
     """Mark the folder, and tell the error how to go on."""
     folder = trainer.parts.folder
     if folder is not None:
-        state: State = "failed" if isinstance(error, Exception) else "interrupted"
+        goes_on = isinstance(error, ServiceDown) or not isinstance(error, Exception)
+        state: State = "interrupted" if goes_on else "failed"
         with contextlib.suppress(RunFolderError):  # the first error is the one to tell
             folder.set_status(state, f"{type(error).__name__}: {error}".removesuffix(": "))
         error.add_note(_how_to_mend(run, trainer, error))

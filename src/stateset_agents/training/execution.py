@@ -20,6 +20,7 @@ import yaml
 
 from ..checkpoints import clean_stale_temporaries
 from ..core.errors import ConfigError, Interrupted, is_out_of_memory
+from ..core.standstill import here
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import LoggedProgress, Progress, describe
 from ..tracking.run_folder import CONFIG, ORIGINS, REPORT, RunFolder
@@ -33,6 +34,7 @@ from .closing import closing_report, finish
 from .ending import failed, interrupted
 from .exclusive import only_run_of, out_of_memory
 from .from_config import build_records
+from .outages import OutageWatch
 from .parts import RunParts
 from .resume import begin_from, computed_in, last_state, remember_start, remembered_start, take_up
 from .run import Run, RunReport, Say
@@ -103,7 +105,10 @@ async def _execute(run: Run) -> RunReport:
             if not run.quiet:
                 progress.say(text)
 
-        with StopSignals(trainer.request_stop, answer) if run.catch_signals else contextlib.nullcontext():
+        with (
+            StopSignals(trainer.request_stop, answer) if run.catch_signals else contextlib.nullcontext(),
+            here().heard_by(OutageWatch(parts, alerts)),
+        ):
             try:
                 await trainer.prepare(None if last is None else computed_in(last), resumes=run.resume)
                 if run.before is not None:

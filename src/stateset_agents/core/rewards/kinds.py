@@ -70,7 +70,16 @@ _JUDGE = {
     "total_seconds": Option(float, "of a question with all its tries", above=0),
     "retries": Option(int, "of a request that failed in passing", at_least=0),
     "first_wait": Option(float, "seconds before the first retry", at_least=0),
-    "patience": Option(float, "seconds that a question waits for a server that keeps failing", at_least=0),
+    "when_down": Option(
+        Literal["skip", "wait"],
+        "a server that keeps failing; skip: its conversations leave their groups, wait: the run stands still",
+    ),
+    "patience": Option(
+        float,
+        "seconds that a question waits for a server that keeps failing; with `when_down: wait` the run does, 3600 if "
+        "left out, and then stops",
+        at_least=0,
+    ),
     "concurrency": Option(int, "requests in flight at once", at_least=1),
     "max_bytes": Option(int, "of one answer", at_least=1),
     "extra_body": Option(dict[str, Any], "more keys of each request; null leaves one out"),
