@@ -409,6 +409,51 @@ def test_a_final_model_gives_a_new_run_its_weights_alone(work):
     ).read_bytes()
 
 
+TYPED = ("--num-episodes", "12", "--seed", "7", "--profile", "conservative", "--save-every", "4")
+
+
+@pytest.mark.parametrize("config", [(), ("run.json",)], ids=["without", "with"])
+def test_a_run_goes_on_as_it_was_told_and_nothing_is_typed_again(work, config):
+    work.write(training__num_episodes=16, training__save_every=None)
+    ended = work.train(*TYPED, "--output-dir", "whole")
+    assert ended.code == 0, ended.err
+    for step in (2, 3):  # and once more, after a resumed run was stopped
+        typed = ("run.json", *TYPED) if step == 2 else (*config, "--resume")
+        killed = work.start(*typed, "--output-dir", "other", before=stop_at(step, signal.SIGKILL)).wait()
+        assert killed.code == -signal.SIGKILL, killed.err
+    ended = work.start(*config, "--resume", "--output-dir", "other").wait()
+    assert ended.code == 0, ended.err
+    assert "resumed other at step 2 of 3" in ended.err
+    assert "has no effect" not in ended.err
+    assert work.result("other") == work.result("whole")
+    told = [(work.path / run / "config.yaml").read_text() for run in ("other", "whole")]
+    assert told[0] == told[1]
+    before = work.snapshot("other")
+    ended = work.start(*config, "--resume", "--output-dir", "other", "--seed", "8").wait()
+    assert ended.code == 2
+    assert "config error in --seed: training.seed is 8, but the run in other has 7." in ended.err
+    assert work.snapshot("other") == before
+
+
+def test_a_run_that_is_not_there_or_has_no_config_is_not_gone_on_with(work):
+    ended = work.start("--resume", "--output-dir", "nowhere").wait()
+    assert (ended.code, ended.err) == (
+        3,
+        "run folder error: nowhere does not exist, so there is no run to read or resume there\n",
+    )
+    ended = work.start("--output-dir", "nowhere").wait()
+    assert ended.code == 2
+    assert "Missing argument 'CONFIG_FILE'." in ended.err
+
+
+def test_a_secret_that_the_runs_own_config_lacks_is_asked_for(work):
+    work.write(environment_variables__JUDGE_API_KEY="hunter2hunter2")
+    assert work.train(before=stop_at(2, signal.SIGKILL)).code == -signal.SIGKILL
+    ended = work.start("--resume").wait()
+    assert ended.code == 0, ended.err
+    assert "JUDGE_API_KEY: secret, and so not in it. Set it in the shell, or give the config file as well" in ended.err
+
+
 def test_a_run_that_started_from_another_one_is_resumed_without_it(work):
     undisturbed(work)
     more = ["--resume-from", "whole", "--output-dir", "next"]

@@ -60,7 +60,8 @@ class DocumentedCommand(typer.core.TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS]` and the arguments."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        pieces = [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return ["CONFIG_FILE" if piece == "[CONFIG_FILE]" else piece for piece in pieces]
 
 
 @contextmanager

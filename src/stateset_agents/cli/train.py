@@ -16,10 +16,12 @@ import typer
 
 from .._version import __version__
 from ..config import Override, RunConfig, load_config
+from ..config.resolve import DEFAULT_OUTPUT_DIR
 from ..core.errors import ConfigError
 from ..core.shipped import shipped_root
 from ..core.signals import interrupt
 from ..tracking.logging_setup import setup_logging
+from .again import config_of, notes_of, typed_before
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 
 logger = logging.getLogger("stateset_agents.train")
@@ -29,7 +31,7 @@ Examples:
   grpo-train configs/customer_service.yaml
   grpo-train configs/tutoring.yaml --model-name smollm2-135m-instruct --num-episodes 2000
   grpo-train configs/my_agent.yaml --dry-run
-  grpo-train configs/my_agent.yaml --output-dir runs/first --resume
+  grpo-train --output-dir runs/first --resume
 
 Units: an episode is one conversation; --num-episodes, --save-every, --eval-every and --patience count episodes and are
 rounded up to whole training steps. --dry-run shows the result.
@@ -54,9 +56,15 @@ def _show_version(asked: bool) -> None:
 
 @app.command(cls=DocumentedCommand, epilog=_EPILOG)
 def train(
+    context: typer.Context,
     config_file: Annotated[
-        Path, typer.Argument(metavar="CONFIG_FILE", help="Training configuration, YAML or JSON.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG_FILE",
+            help="Training configuration, YAML or JSON. With --resume it may be left out.",
+            show_default=False,
+        ),
+    ] = None,
     model_name: Annotated[
         str | None,
         typer.Option(
@@ -114,7 +122,12 @@ def train(
         int | None, typer.Option(metavar="INTEGER", help="Seed of every random choice. [default: 0]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --output-dir from its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run in --output-dir from its last checkpoint, as it was told: no other option is "
+            "needed, and what is given and differs is refused.",
+        ),
     ] = False,
     resume_from: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Start from this checkpoint, in a run folder of its own.")
@@ -151,6 +164,8 @@ def train(
         ("logging.wandb.project", wandb_project, "--wandb-project"),
         ("agent.device", "cpu" if no_gpu else None, "--no-gpu"),
     ]
+    if config_file is None and not resume:
+        context.fail("Missing argument 'CONFIG_FILE'.")
     overrides = [Override(key, value, name) for key, value, name in flags if value is not None]
     with reporting_errors(debug=debug):
         if resume and resume_from is not None:
@@ -160,9 +175,15 @@ def train(
             )
         if output_dir is not None and not output_dir.strip():
             raise ConfigError("--output-dir is empty (a variable that is not set?): name a folder, or leave it out")
-        file = find_config(config_file)
+        folder = Path(output_dir or DEFAULT_OUTPUT_DIR)
+        if resume:
+            given = {override.key for override in overrides}
+            overrides += [override for override in typed_before(folder) if override.key not in given]
+        file = config_of(folder) if config_file is None else find_config(config_file)
         config = load_config(file, overrides=overrides, output_dir=output_dir)
-        if file != config_file:
+        if config_file is None:
+            config = replace(config, notes=(*notes_of(file), *config.notes), unused=())
+        elif file != config_file:
             note = f"{config_file} is not here: using the one that comes with the package."
             config = replace(config, notes=(note, *config.notes))
         # Before torch is loaded: it reads CUDA_VISIBLE_DEVICES only once.

@@ -25,6 +25,7 @@ from .training import TrainingConfig
 from .variables import apply_environment_variables
 
 _FROM = "# Every value of a run that was started from "
+_LEFT_OUT = "# Left out because they are secret: environment_variables "
 _STATUS = "status.json"
 """What is beside a `config.yaml` in a run's folder."""
 
@@ -72,9 +73,13 @@ class RunConfig:
 
         For the `config.yaml` in a run's folder, that of the file which the run was started from, if it is still there.
         """
-        if (self.config_file.parent / _STATUS).is_file() and (first := started_from(self.config_file)) is not None:
-            return first.parent
-        return self.config_file.parent
+        return self._first_file.parent
+
+    @property
+    def _first_file(self) -> Path:
+        """The file that somebody wrote, even where a run's `config.yaml` was read."""
+        first = started_from(self.config_file) if (self.config_file.parent / _STATUS).is_file() else None
+        return self.config_file if first is None else first
 
     def place(self, key: str) -> str:
         """Where the value of a key was written, for messages: "run.yaml, line 14", "--seed", or the file's name.
@@ -132,14 +137,14 @@ class RunConfig:
 
     def to_yaml(self) -> str:
         """The resolved config as YAML text, which `load_config` reads back."""
-        header = f"{_FROM}{json.dumps(str(self.config_file), ensure_ascii=False)}\n"
+        header = f"{_FROM}{json.dumps(str(self._first_file), ensure_ascii=False)}\n"
         hidden = sorted(
             name
             for name in self.environment_variables
             if is_secret(name) and ("environment_variables", name) not in self.references
         )
         if hidden:
-            header += f"# Left out because they are secret: environment_variables {', '.join(hidden)}.\n"
+            header += f"{_LEFT_OUT}{', '.join(hidden)}\n"
         body = yaml.dump(self.to_dict(), Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
         return header + body
 
@@ -153,6 +158,12 @@ def started_from(written: Path) -> Path | None:
         return Path(named) if isinstance(named, str) and Path(named).is_file() else None
     except (OSError, ValueError):
         return None
+
+
+def left_out(written: Path) -> list[str]:
+    """Names of the secret variables that the file which `to_yaml` made does not have."""
+    lines = written.read_text(encoding="utf-8").splitlines()[:2]
+    return [name for line in lines if line.startswith(_LEFT_OUT) for name in line.removeprefix(_LEFT_OUT).split(", ")]
 
 
 def _dump(section: AgentSection | EnvironmentSection | LoggingSection | RewardSpec | AlertRule) -> dict[str, Any]:
