@@ -1,5 +1,6 @@
 """Sinks: right at the start or a config error; after that they cannot stop a run."""
 
+import json
 import re
 import struct
 import sys
@@ -203,12 +204,60 @@ def test_the_first_conversations_of_a_step_go_out_once_without_secrets(wandb, tm
         sinks.sample(1, [TrajectoryGroup.of("price", [conversation(number) for number in range(3)])])
         sent(sinks, 1, 2)
         assert len(wandb.rows) == 3, again
-    table, first, last = wandb.rows
+    first, table, last = wandb.rows
     assert table["samples"].columns == list(COLUMNS)
     assert table["samples"].data == [
         [1, "price", f"user: Question {number}?\nassistant: ***", 0.5, "ok"] for number in (0, 1)
     ]
     assert (table["train/step"], first["train/step"], last["train/step"]) == (1, 1, 2)
+
+
+def test_conversations_of_a_step_that_a_crash_cut_off_are_sent_with_its_row_alone(wandb, tmp_path):
+    for crashes in (True, False):
+        sinks = started(WandbSink("shop", samples=1), tmp_path)
+        sinks.sample(1, [TrajectoryGroup.of("price", [conversation(0)])])
+        sent(sinks, *([] if crashes else [1]))
+        assert sum("samples" in row for row in wandb.rows) == (not crashes)
+
+
+def test_rows_that_waited_when_a_run_was_killed_are_sent_by_the_one_that_goes_on(wandb, tmp_path):
+    """Steps 3 and 4 were logged and checkpointed, and the sink had not come so far."""
+    sent(started(WandbSink("shop"), tmp_path), 1, 2)
+    rows = [{"step": step, "reward_mean": step / 8, "kl": None} for step in (1, 2, 3, 4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sent(started(WandbSink("shop"), tmp_path, 4), 5)
+    assert [(row["train/step"], row["train/reward_mean"]) for row in wandb.rows] == [(n, n / 8) for n in range(1, 6)]
+    (tmp_path / "trackers.json").unlink()
+    sent(started(WandbSink("shop"), tmp_path, 4), 5)
+    assert [row["train/step"] for row in wandb.rows] == [1, 2, 3, 4, 5, 5]  # a record of its own begins where it is
+
+
+def test_a_record_that_cannot_be_written_keeps_nothing_from_a_sink(wandb, tmp_path, caplog):
+    sinks = started(WandbSink("shop"), tmp_path)
+    (tmp_path / "trackers.json").unlink()
+    (tmp_path / "trackers.json").mkdir()
+    sent(sinks, 1, 2)
+    assert [row["train/step"] for row in wandb.rows] == [1, 2]
+    assert sinks.failures == {"wandb": 0}
+    assert caplog.text.count("trackers.json cannot be written") == 1
+
+
+def test_what_trackio_says_is_not_shown_and_what_the_run_prints_meanwhile_is(monkeypatch, tmp_path, capsys):
+    inside, printed = threading.Event(), threading.Event()
+
+    def init(**arguments):
+        print("* Trackio project initialized")
+        inside.set()
+        assert printed.wait(10)
+
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=init))
+    starting = threading.Thread(target=TrackioSink("shop").start, args=(tmp_path, {}, 0))
+    starting.start()
+    assert inside.wait(10)
+    print("the report")
+    printed.set()
+    starting.join()
+    assert capsys.readouterr().out == "the report\n"
 
 
 def test_no_conversation_leaves_where_none_are_asked_for(wandb, tmp_path):

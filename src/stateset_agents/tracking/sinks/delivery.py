@@ -5,7 +5,8 @@ said before any work is done. After that each sink has a thread and a bounded qu
 logged once, counted, and never stops training, and a call that hangs holds up nobody but that sink.
 
 What each sink has been sent is noted in the run folder (`trackers.json`) and not in checkpoints, which are older: a run
-that was killed goes on in the same record, and the steps that it does again are not sent again.
+that was killed goes on in the same record: the steps that it does again are not sent again, and those that still waited
+to be sent are sent from `metrics.jsonl`. A step's conversations go with its row, never before it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from ...core.secrets import Redactor
 from ...core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..disk import replace_text
 from ..redaction import redact_config
-from ..run_folder import TRACKERS
+from ..run_folder import TRACKERS, read_metrics
 from .base import MetricsSink, SamplesSink
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ MOST_WAITING = 1000
 """Rows that wait for a slow sink; those beyond are dropped, and counted as failures."""
 
 _Call = Callable[[], None]
+_Samples = tuple[int, list[list[object]]]
+"""A step, and rows of some of its conversations."""
 
 
 class Sinks:
@@ -51,6 +55,7 @@ class Sinks:
         self.failures = {sink.name: 0 for sink in self.sinks}
         self._lanes: list[_Lane] = []
         self._redactor = Redactor.from_environment()
+        self._played: dict[int, list[MultiTurnTrajectory]] = {}
 
     def start(self, folder: Path, config: Mapping[str, Any], start_step: int = 0) -> None:
         """Connect all of them.
@@ -58,13 +63,14 @@ class Sinks:
         Args:
             folder: the run folder.
             config: the resolved configuration; secrets are taken out here.
-            start_step: steps that are done already, on resume.
+            start_step: steps that are done already, on resume. What a sink lacks of them is sent.
 
         Raises:
             ConfigError: one of them cannot be used; those before it are closed again.
         """
         clean = redact_config(config, self._redactor)
         record = _Record(folder / TRACKERS)
+        done = [_numbers(row) for row in (read_metrics(folder) if start_step else []) if row["step"] <= start_step]
         for sink in self.sinks:
             lane = _Lane(sink, record, self.failures)
             try:
@@ -73,21 +79,23 @@ class Sinks:
                 self.close(failed=True)
                 raise
             self._lanes.append(lane)
+            lane.catch_up(done)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Copy one row of `metrics.jsonl`: its finite numbers, under their step."""
-        step = int(row["step"])
-        numbers = {key: float(value) for key, value in row.items() if key != "step" and _is_number(value)}
+        step, numbers = _numbers(row)
+        played, self._played = self._played, {}
         for lane in self._lanes:
-            lane.log(step, numbers)
+            most = lane.sink.samples if isinstance(lane.sink, SamplesSink) else 0
+            samples = [(at, [self._row(at, one) for one in ones[:most]]) for at, ones in played.items()] if most else []
+            lane.log(step, numbers, samples)
 
     def sample(self, step: int, groups: Sequence[TrajectoryGroup]) -> None:
-        """Copy the first conversations of a step to the sinks that were asked to take some."""
-        for lane in self._lanes:
-            sink = lane.sink
-            if isinstance(sink, SamplesSink) and sink.samples:
-                episodes = [episode for group in groups for episode in (*group.trajectories, *group.failures)]
-                lane.log_samples(sink, step, [self._row(step, episode) for episode in episodes[: sink.samples]])
+        """Copy the first conversations of a step, with the next row, to the sinks that were asked to take some."""
+        most = max((lane.sink.samples for lane in self._lanes if isinstance(lane.sink, SamplesSink)), default=0)
+        if most:
+            episodes = [episode for group in groups for episode in (*group.trajectories, *group.failures)]
+            self._played[step] = episodes[:most]
 
     def close(self, *, failed: bool = False) -> None:
         """Send what is left, and say how much did not arrive. What was not started has nothing to send."""
@@ -144,27 +152,17 @@ class _Lane:
             if not done.done() or done.exception() is not None:
                 self._calls.put(None)
 
-    def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Copy a step, unless the sink has it."""
+    def catch_up(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Copy the steps before a resumed run that the sink lacks, however many."""
+        for step, numbers in rows:
+            self._calls.put(partial(self._send, step, numbers))
 
-        def send() -> None:
-            if step <= self._sent:
-                return
-            # Noted first: a step that is missing leaves a gap in a curve, one that is there twice breaks it.
-            self._sent = step
-            self._record.note(self.sink, step)
-            self.sink.log(step, numbers)
-
-        self._put(send)
-
-    def log_samples(self, sink: SamplesSink, step: int, rows: Sequence[Sequence[object]]) -> None:
-        """Copy a step's conversations, unless the sink has the step."""
-
-        def send() -> None:
-            if step > self._sent:
-                sink.log_samples(step, rows)
-
-        self._put(send)
+    def log(self, step: int, numbers: Mapping[str, float], samples: Sequence[_Samples] = ()) -> None:
+        """Copy a step, with some conversations of it or of those before, unless the sink has it."""
+        if self._calls.qsize() < MOST_WAITING:
+            self._calls.put(partial(self._send, step, numbers, samples))
+        else:
+            self._failed(f"{MOST_WAITING} rows wait for it, and what follows is dropped")
 
     def close(self, *, failed: bool) -> None:
         """Have what waits sent, and the sink closed after it."""
@@ -181,14 +179,21 @@ class _Lane:
         if before is not None:
             self.sink.load_state_dict(before["state"])
             self._sent = min(before["sent"], start_step) if self.sink.rewinds else before["sent"]
+        else:
+            self._sent = start_step
         self.sink.start(folder, config, start_step)
         self._record.note(self.sink, self._sent, self.sink.state_dict())
 
-    def _put(self, call: _Call) -> None:
-        if self._calls.qsize() < MOST_WAITING:
-            self._calls.put(call)
-        else:
-            self._failed(f"{MOST_WAITING} rows wait for it, and what follows is dropped")
+    def _send(self, step: int, numbers: Mapping[str, float], samples: Sequence[_Samples] = ()) -> None:
+        if step <= self._sent:
+            return
+        # Noted first: a step that is missing leaves a gap in a curve, one that is there twice breaks it.
+        self._sent = step
+        self._record.note(self.sink, step)
+        self.sink.log(step, numbers)
+        if isinstance(self.sink, SamplesSink):
+            for at, rows in samples:
+                self.sink.log_samples(at, rows)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -211,6 +216,7 @@ class _Record:
         self._path = path
         self._lock = threading.Lock()
         self._sinks: dict[str, dict[str, Any]] = {}
+        self._told = False
         try:
             self._sinks = {name: _entry(one) for name, one in json.loads(path.read_text(encoding="utf-8")).items()}
         except FileNotFoundError:
@@ -222,14 +228,27 @@ class _Record:
         return self._sinks.get(sink.name)
 
     def note(self, sink: MetricsSink, sent: int, state: Mapping[str, Any] | None = None) -> None:
+        """Write it down. Where that fails, what was sent is sent all the same."""
         with self._lock:
             kept = self._sinks[sink.name]["state"] if state is None else dict(state)
             self._sinks[sink.name] = {"sent": sent, "state": kept}
-            replace_text(self._path, json.dumps(self._sinks, indent=1), durable=False)
+            try:
+                replace_text(self._path, json.dumps(self._sinks, indent=1), durable=False)
+            except OSError as error:
+                if not self._told:
+                    self._told = True
+                    log.warning(
+                        "%s cannot be written (%s): after a crash, trackers may show a step twice", self._path, error
+                    )
 
 
 def _entry(one: Mapping[str, Any]) -> dict[str, Any]:
     return {"sent": int(one["sent"]), "state": dict(one["state"])}
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """The step of a row, and its finite numbers."""
+    return int(row["step"]), {key: float(one) for key, one in row.items() if key != "step" and _is_number(one)}
 
 
 def _is_number(value: Any) -> bool:

@@ -10,10 +10,12 @@ import contextlib
 import io
 import os
 import secrets
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ...core.errors import ConfigError
 from .base import import_package, tag
@@ -89,6 +91,22 @@ class TrackioSink:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep its greetings off standard output, which is for the report. The run waits meanwhile."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Keep its greetings off standard output, which is for the report. What other threads print gets there."""
+    with contextlib.redirect_stdout(_SilentHere(sys.stdout)):
         yield
+
+
+class _SilentHere(io.TextIOBase):
+    """A stream without what the thread that made it writes: it may be left behind with a call that hangs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self._thread else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
