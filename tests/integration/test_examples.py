@@ -180,10 +180,15 @@ def test_a_folder_that_cannot_be_used_is_told_before_a_model_is_looked_for(name,
     (tmp_path / "file").write_text("mine")
     for code, arguments, words in (
         (2, ["--resume"], "--resume continues the run in --output-dir: name it"),
+        (
+            2,
+            ["--output-dir", str(tmp_path / "new"), "--episodes", "0"],
+            "with --episodes 0 there is none: leave it out",
+        ),
         (3, ["--resume", "--output-dir", str(tmp_path / "nowhere")], "does not exist, so there is no run to"),
         (3, ["--output-dir", str(tmp_path / "file")], "file"),
     ):
-        assert main(name, ["--model", "./nowhere", *arguments]) == code
+        assert main(name, ["--model", "./nowhere", "--episodes", "8", *arguments]) == code
         told = capsys.readouterr()
         assert words in told.err
         assert "there is no model folder" not in told.err

@@ -93,7 +93,7 @@ def run(program: Callable[[argparse.Namespace], Awaitable[None]], options: argpa
 
     folder: Path | None = options.output_dir
     try:
-        _require_ready(folder, resume=options.resume)
+        _require_ready(folder, resume=options.resume, trains=options.episodes > 0)
     except StatesetError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -112,8 +112,12 @@ def run(program: Callable[[argparse.Namespace], Awaitable[None]], options: argpa
     return code
 
 
-def _require_ready(folder: Path | None, *, resume: bool) -> None:
+def _require_ready(folder: Path | None, *, resume: bool, trains: bool) -> None:
     """Refuse a folder before the first look, which takes minutes."""
+    if folder is not None and not trains:
+        raise ConfigError(
+            "--output-dir keeps a run, and with --episodes 0 there is none: leave it out, or train (--episodes 16)"
+        )
     if folder is not None:
         RunFolder.require_ready(folder, resume=resume)
     elif resume:
