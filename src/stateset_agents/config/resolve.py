@@ -25,7 +25,7 @@ from .environ import Override, environment_defaults, environment_overrides, unkn
 from .layers import FileLayer, Layer, Merged, NamedLayer
 from .problems import dotted, explain_all, problem
 from .profiles import COMMON, profile_values
-from .reward_spec import RewardSpec
+from .reward_spec import RewardSpec, repeated
 from .run_config import RunConfig
 from .schema import AgentSection, CombinationMethod, EnvironmentSection, LoggingSection
 from .training import TrainingConfig
@@ -158,6 +158,9 @@ def _finish(
         problems.append(problem(layer.place(("logging", "wandb")), "logging.wandb.project is missing.", hint))
     if rewards and all(reward.weight == 0 for reward in rewards):
         problems.append(problem(layer.place(("rewards",)), "all rewards have weight 0: nothing could be learned."))
+    for i, first in repeated(rewards):
+        message = f"rewards[{i}] is the same reward as rewards[{first}]."
+        problems.append(problem(layer.place(("rewards", i)), message, "keep one of them, with the weight of both"))
     if problems or training is None:
         raise ConfigError(*problems)
 
@@ -285,12 +288,17 @@ class _DataFiles:
             return section
         file = find_data_file(name, self._base_dir, self._environ, folders=folders)
         if file is None:
-            looked = "\n    ".join(map(str, candidates(name, self._base_dir, self._environ)))
-            place, kind = self._layer.place((*path, key)), "folder" if folders else "file"
-            self.problems.append(
-                f'data error in {place}: {dotted((*path, key))} is "{name}", and there is no such {kind}.\n'
-                f"  looked at:\n    {looked}"
-            )
+            looked = candidates(name, self._base_dir, self._environ)
+            told = f'data error in {self._layer.place((*path, key))}: {dotted((*path, key))} is "{name}"'
+            other = next((place for place in looked if place.exists()), None)
+            if other is not None:
+                hint = ": name one in it" if other.is_dir() else ""
+                self.problems.append(f"{told}, and {other} is no file{hint}.")
+            else:
+                listed = "\n    ".join(map(str, looked))
+                self.problems.append(
+                    f"{told}, and there is no such {'folder' if folders else 'file'}.\n  looked at:\n    {listed}"
+                )
             return section
         return section.model_copy(update={key: str(file)})
 

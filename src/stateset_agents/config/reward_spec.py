@@ -7,7 +7,7 @@ others: the table is read here, never repeated.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, ModelWrapValidatorHandler, create_model, model_validator
@@ -71,6 +71,12 @@ class RewardSpec(Section):
             if option.check is not None and getattr(self, key) is not None and not option.check(getattr(self, key)):
                 raise ValueError(f"{key} must be {option.wanted}")
         return self
+
+
+def repeated(rewards: Sequence[RewardSpec]) -> Iterator[tuple[int, int]]:
+    """Places of rewards that judge as one before them does, and of that one; they may weigh and be called otherwise."""
+    alike = [reward.model_copy(update={"weight": None, "name": None}) for reward in rewards]
+    yield from ((i, alike.index(reward)) for i, reward in enumerate(alike) if alike.index(reward) < i)
 
 
 def option_fields(options: Mapping[str, Option]) -> dict[str, Any]:

@@ -313,6 +313,11 @@ def test_two_spellings_of_the_combination_are_one_too_many(write):
         ("rewards:\n  - {type: custom, module: 'a;b'}\n", 4, "want a dotted Python name"),
         ("rewards:\n  - {type: custom, module: ..x}\n", 4, "want a dotted Python name"),
         ("rewards:\n  - weight: 1\n", 4, "rewards[0].type is missing"),
+        (
+            "rewards:\n  - {type: safety}\n  - {type: engagement}\n  - {type: safety, weight: 0.5, name: again}\n",
+            6,
+            "rewards[2] is the same reward as rewards[0].\n  keep one of them, with the weight of both",
+        ),
         ("rewards:\n  - {type: safety, weight: 0}\n", 3, "all rewards have weight 0"),
         ("rewards: helpfulness\n", 3, "want a list"),
         ("rewards: {functions: [], weights: 3}\n", 3, "rewards.weights is not a known key"),
@@ -403,6 +408,14 @@ def test_all_missing_data_files_are_told_with_every_place_that_was_looked_at(wri
     assert "/srv/data/data/none.json" in message
     assert "/srv/data/none.json" in message
     assert 'data error in run.yaml, line 4: rewards[0].ground_truth_file is "g.json"' in message
+
+
+def test_a_folder_is_no_data_file(write, folder):
+    (folder / "data").mkdir()
+    with pytest.raises(DataError) as caught:
+        load(write("environment:\n  scenarios_file: data\n"), {})
+    told = 'data error in run.yaml, line 2: environment.scenarios_file is "data", and'
+    assert str(caught.value) == f"{told} {folder / 'data'} is no file: name one in it."
 
 
 def test_a_data_file_is_found_beside_the_config_then_beside_configs_then_here_then_in_the_data_directory(
