@@ -33,8 +33,8 @@ Examples:
   grpo-evaluate runs/mine --config-file my_config.yaml --samples 8
 
 A checkpoint is a run folder, one of its checkpoints/step-N, its final_model, or a save_path. Its own records say what
-to play and how to judge it; code that it names (tools, rewards, environments of your own) is run only where
---config-file names it too. The same key gives the same episodes again.
+to play and how to judge it; what it names beyond itself (tools, rewards, environments, models and files of your own) is
+run and loaded only where --config-file names it too. The same key gives the same episodes again.
 
 Ctrl-C prints what was measured so far; a second one leaves at once.
 

@@ -193,6 +193,8 @@ async def _floors(trained: Trained, player: _Player) -> tuple[Floor, ...]:
         why = f"{name} has no weights that could have been trained"
     elif not lies_here(name):
         why = f"{name} is not on this machine, and nothing is downloaded for it"
+    elif not trained.may_load_untrained:
+        why = f"the checkpoint names the folder {name}, and its word is not enough: name it in a --config-file too"
     else:
         try:
             untrained = trained.untrained()

@@ -1,17 +1,12 @@
 """From a checkpoint's records to the parts that they describe.
 
-Invariant: a checkpoint is data, from wherever it came. What it says is believed where this package's own parts are told
-how to be; code that it names is never imported, a server that it names is never asked, and a variable that it names is
-never read. Each of these needs the operator's own config, and the error says how to give it.
+Invariant: what a checkpoint says is believed where this package's own parts are told how to be; what else it names is
+refused by `trust.py`.
 """
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
-import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,34 +21,19 @@ from ..agents.tool_agent import ToolAgent
 from ..agents.toolbox import ToolLimits
 from ..checkpoints import PROGRESS, Checkpoint
 from ..config import RunConfig
-from ..config.run_config import started_from
 from ..config.schema import AgentSection, EnvironmentSection, LoggingSection
 from ..config.training import TrainingConfig
 from ..config.users import UserSection
 from ..core.environment.task import CRITERIA, as_tasks
 from ..core.errors import CheckpointError, ConfigError
-from ..core.reward import KINDS, RewardFunction, build_rewards
+from ..core.reward import RewardFunction, build_rewards
 from ..core.scenario import Scenario, as_scenarios
 from ..core.tools import BUILT_IN, load_tool
+from .trust import foreign, is_own_model, mappings, plain, refusal
 
 AgentMaker = Callable[[AgentConfig], MultiTurnAgent]
 
 _ENVIRONMENTS = {"ConversationEnvironment": "conversation", "TaskEnvironment": "task", "Unplayed": "conversation"}
-
-
-def refusal(checkpoint: Path, what: str, config: str = "") -> ConfigError:
-    """The error for what only the operator's own config may name.
-
-    Args:
-        checkpoint: its folder.
-        what: what it names, as the end of "the checkpoint names".
-        config: what to write in such a config, as YAML.
-    """
-    shown = f"\n  where there is none, these lines are enough:\n{textwrap.indent(config, ' ' * 4)}" if config else ""
-    return ConfigError(
-        f"{checkpoint} names {what}. A checkpoint's word is not enough for that: it may come from anywhere.\n"
-        f"  give the config that names it, such as the one of the run: {_with_config(checkpoint)}" + shown.rstrip()
-    )
 
 
 def step_of(checkpoint: Checkpoint) -> int | None:
@@ -108,7 +88,11 @@ def recorded_config(checkpoint: Checkpoint, device: str | None = None) -> RunCon
     user = environment.user
     if user is not None and "endpoint" in {user.type, *(one.type for one in user.users or ())}:
         raise refusal(path, "a server that plays the user")
-    agent = AgentSection(model_name=read_agent_record(path)["config"].get("model_name"), device=device)
+    own = read_agent_record(path)["config"]["model_name"]
+    for one in () if user is None else (user, *(user.users or ())):
+        if one.type == "model" and not is_own_model(path, name := one.model_name or own):
+            raise refusal(path, f"the model {name} that plays the user")
+    agent = AgentSection(model_name=own, device=device)
     return RunConfig(
         agent=agent,
         environment=environment,
@@ -133,7 +117,7 @@ def scenarios_of(checkpoint: Checkpoint, config: RunConfig) -> list[Scenario]:
     if config.environment.type != "task" or not recorded:
         return as_scenarios(recorded, strict=False)
     for task in recorded:
-        for action in _mappings(task.get("required_actions")):
+        for action in mappings(task.get("required_actions")):
             if "check" in action:
                 raise refusal(checkpoint.path, f"the check {action['check']} of {action.get('name')!r}")
     return as_tasks(recorded)
@@ -149,7 +133,7 @@ def recorded_reward(checkpoint: Checkpoint) -> RewardFunction:
     entry = _record(checkpoint, "reward").get("config")
     if not isinstance(entry, Mapping):  # `build_rewards` takes a list as well, and nobody writes one here
         raise _malformed(checkpoint, "reward", f"config is {entry!r:.60}, no mapping")
-    for named in _foreign(entry):
+    for named in foreign(entry, checkpoint.path):
         raise refusal(checkpoint.path, named)
     try:
         return build_rewards(entry)
@@ -168,7 +152,7 @@ def recorded_agent(checkpoint: Checkpoint) -> AgentMaker:
         return MultiTurnAgent
     if record.get("class") != "ToolAgent":
         raise refusal(checkpoint.path, f"the agent class {record.get('class')}")
-    names = [str(tool.get("name")) for tool in _mappings(record.get("tools"))]
+    names = [str(tool.get("name")) for tool in mappings(record.get("tools"))]
     specs = _tool_specs(checkpoint)
     if [spec.get("name") for spec in specs] != names or any(
         str(spec.get("function")) not in BUILT_IN for spec in specs
@@ -186,7 +170,7 @@ def recorded_agent(checkpoint: Checkpoint) -> AgentMaker:
 def _tool_specs(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     agent = _section(checkpoint, "agent")
     specs = agent.get("tools") if agent.get("type") == "tool" else None
-    return [{key: value for key, value in spec.items() if value is not None} for spec in _mappings(specs)]
+    return [{key: value for key, value in spec.items() if value is not None} for spec in mappings(specs)]
 
 
 def _tools_as_config(record: Mapping[str, Any], names: list[str], specs: list[dict[str, Any]]) -> str:
@@ -209,7 +193,7 @@ def _environment_section(checkpoint: Checkpoint) -> EnvironmentSection:
     if "type" in section:
         section = {key: value for key, value in section.items() if key not in ("scenarios", "scenarios_file")}
         section.pop("tasks_file", None)
-        section = _plain(section, checkpoint.path)
+        section = plain(section, checkpoint.path)
     else:
         section = _told(checkpoint)
     try:
@@ -294,55 +278,3 @@ def _scenarios(checkpoint: Checkpoint, stem: str, key: str) -> list[dict[str, An
 
 def _malformed(checkpoint: Checkpoint, stem: str, problem: str) -> CheckpointError:
     return CheckpointError(f"{checkpoint.path / stem}.json is not understood: {problem}")
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    """The mappings in a list; whatever else is there, who makes something of it refuses."""
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _foreign(entry: Mapping[str, Any]) -> Iterator[str]:
-    """What a reward's entry names that is not this package's own."""
-    for part in _mappings(entry.get("functions")):
-        yield from _foreign(part)
-    kind = entry.get("type")
-    if kind == "custom":
-        yield f"the reward {entry.get('module')}"
-    elif entry.get("rebuildable") is False:
-        yield f"a reward of type {kind} that was made in code"
-    elif kind == "rubric":
-        checks = _mappings(entry.get("checks"))
-        yield from (f"the predicate {one['predicate']}" for one in checks if "predicate" in one)
-    elif isinstance(kind, str) and kind in KINDS and "base_url" in KINDS[kind].options:
-        yield f"the server {entry.get('base_url')} that judges conversations"
-
-
-def _plain(value: Any, path: Path) -> Any:
-    """Text as it was before it was escaped for a config file.
-
-    Raises:
-        ConfigError: it was made from a secret variable.
-    """
-    if isinstance(value, dict):
-        return {key: _plain(item, path) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, path) for item in value]
-    if not isinstance(value, str):
-        return value
-    if "${" in value.replace("$${", ""):
-        raise refusal(path, f"a variable in {json.dumps(value)}")
-    return value.replace("$${", "${")
-
-
-def _with_config(checkpoint: Path) -> str:
-    """How to give a config: the command that was typed with one more option, or the call."""
-    program = Path(sys.argv[0]).name
-    file = "my_config.yaml"
-    for folder in (checkpoint.parent, checkpoint.parent.parent):
-        first = started_from(folder / "config.yaml")
-        # A file in the run's folder may have come with the checkpoint.
-        if first is not None and not first.resolve().is_relative_to(folder.resolve()):
-            file = str(first)
-    if program.startswith("grpo-"):
-        return shlex.join([program, *sys.argv[1:], "--config-file", file])
-    return f"open_trained({str(checkpoint)!r}, config_file={file!r})"

@@ -271,8 +271,9 @@ def environment_of(config: RunConfig, scenarios: list[Scenario] | None) -> Envir
                 scenarios or [], criterion, section.max_turns, section.persona, user, base_dir=config.base_dir
             )
         except ConfigError as error:
-            key = "environment.success_criteria"
-            raise ConfigError(*(config.located(key, problem) for problem in error.problems)) from error
+            keys = {True: "environment.success_criteria", False: "environment.tasks_file"}  # a task names its checks
+            told = ((keys[problem.startswith("success_criteria")], problem) for problem in error.problems)
+            raise ConfigError(*(config.located(key, problem) for key, problem in told)) from error
     if section.type != "custom":
         return ConversationEnvironment(scenarios or [], section.max_turns, section.persona, _user(config))
     found = _class_named(config, "environment.class", Environment)

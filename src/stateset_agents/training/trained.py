@@ -24,6 +24,7 @@ from ..core.environment import Environment
 from ..core.errors import ConfigError, DataError
 from ..core.reward import RewardFunction
 from ..core.scenario import Scenario
+from ..models.names import names_a_folder
 from .from_checkpoint import (
     recorded_agent,
     recorded_config,
@@ -43,6 +44,7 @@ from .from_config import (
     environment_of,
     scenarios_in,
 )
+from .trust import is_own_model
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,13 @@ class Trained:
         return str(read_agent_record(self.checkpoint)["config"]["model_name"])
 
     @property
+    def may_load_untrained(self) -> bool:
+        """Whether the model of before the run is one to load: a folder that the checkpoint alone names is not."""
+        if not names_a_folder(self.model_name) or is_own_model(self.checkpoint, self.model_name):
+            return True
+        return self._config is not None and self._config.agent.model_name == self.model_name
+
+    @property
     def judged_as_trained(self) -> bool:
         """Whether `reward` is what the agent was trained for; otherwise it is the config file's."""
         return self._section("rewards") is None
@@ -264,6 +273,8 @@ def _scenario_notes(opened: Checkpoint, config: RunConfig | None, file: Path | N
     if config is not None and _names_scenarios(config):
         named = config.training.eval_scenarios_file
         return [f"scenarios: those of {config.config_file.name if named is None else named}"]
+    if "environment" not in opened.manifest.records:  # an agent that was saved by itself, to be talked to
+        return []
     recorded, held_out = recorded_scenarios(opened)
     if held_out:
         return [f"scenarios: the {count(len(recorded), 'scenario')} that the run held out of training"]

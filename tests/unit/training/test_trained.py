@@ -25,6 +25,7 @@ from stateset_agents.training.command import run_of
 from stateset_agents.training.run import Run
 from stateset_agents.training.saving import Subject
 from stateset_agents.training.trained import Trained, open_trained
+from stateset_agents.training.trust import foreign, is_own_model
 
 TRAINING = [{"id": "seen", "user_responses": ["Hi.", "Bye."]}]
 HELD_OUT = [{"id": "unseen", "user_responses": ["Hello."]}, {"id": "other", "user_responses": ["Good day."]}]
@@ -227,6 +228,8 @@ class OwnAgent(MultiTurnAgent):
     pass
 
 
+PLAYED = {"type": "model", "model_name": "somebody/large"}
+MIXED = {"type": "mixture", "users": [{"type": "scripted", "share": 0.5}, {**PLAYED, "share": 0.5}]}
 RUBRIC = [{"predicate": over, "points": 1}]
 TOOL = {"name": "find", "description": "Finds.", "function": "canary_code.look_up"}
 
@@ -264,6 +267,33 @@ TOOL = {"name": "find", "description": "Finds.", "function": "canary_code.look_u
             "reward",
             lambda f: of_objects(f, reward=CompositeReward([HelpfulnessReward(), CompositeReward([judged])])),
             "the reward .*judged",
+        ),
+        (
+            "environment",
+            lambda f: with_record(f, "run", {"environment": {"type": "conversation", "user": PLAYED}}),
+            "the model somebody/large that plays the user",
+        ),
+        (
+            "environment",
+            lambda f: with_record(f, "run", {"environment": {"type": "conversation", "user": MIXED}}),
+            "the model somebody/large that plays the user",
+        ),
+        (
+            "reward",
+            lambda f: with_record(f, "reward", {"config": {"type": "learned", "folder": "/srv/reward"}}),
+            "the folder /srv/reward of a reward",
+        ),
+        (
+            "reward",
+            lambda f: with_record(f, "reward", {"config": {"type": "learned", "folder": "reward"}}),
+            "the folder reward of a reward",
+        ),
+        (
+            "reward",
+            lambda f: with_record(
+                f, "reward", {"config": {"functions": [{"type": "format", "schema_file": "/x.json"}]}}
+            ),
+            "the file /x.json of a reward",
         ),
         ("reward", lambda f: of_objects(f, reward=RubricReward(RUBRIC)), "predicate|made in code"),
         (
@@ -471,6 +501,36 @@ def test_records_that_are_wrong_are_told_with_their_place(tmp_path, stem, conten
     path = written_checkpoint(tmp_path, subject, 1)
     with pytest.raises(CheckpointError, match=message):
         getattr(open_trained(path), stem)
+
+
+def test_what_lies_in_the_checkpoint_is_its_own(tmp_path):
+    path = of_objects(tmp_path)
+    assert is_own_model(path, str(path / "user"))
+    assert not is_own_model(path, str(path / ".." / "user"))
+    (path / "link").symlink_to(tmp_path)
+    assert not is_own_model(path, str(path / "link"))
+    assert list(foreign({"type": "learned", "folder": str(path / "reward")}, path)) == []
+
+
+def test_an_agent_that_was_saved_by_itself_is_talked_to_and_not_evaluated(tmp_path):
+    record = read_checkpoint(of_objects(tmp_path / "whole")).record("agent")
+    trained = open_trained(write_checkpoint(tmp_path / "agent", records={"agent": record}))
+    assert (trained.agent.config.system_prompt, trained.greeting, trained.notes) == ("Be kind.", None, ())
+    with pytest.raises(CheckpointError, match="environment"):
+        assert trained.scenarios
+
+
+def test_the_folder_that_a_run_began_from_is_loaded_where_the_operator_names_it_too(tmp_path):
+    (tmp_path / "model").mkdir()
+    name = str(tmp_path / "model")
+    path = of_objects(tmp_path / "first")
+    assert open_trained(path).may_load_untrained
+    record = read_checkpoint(path).record("agent")
+    path = with_record(tmp_path, "agent", {**record, "config": {**record["config"], "model_name": name}})
+    assert not open_trained(path).may_load_untrained
+    for model, may in ((name, True), ("tiny", False)):
+        mine = written(tmp_path, "mine.json", agent={"model_name": model})
+        assert open_trained(path, config_file=mine).may_load_untrained is may
 
 
 def with_record(folder: Path, stem: str, value: Any) -> Path:

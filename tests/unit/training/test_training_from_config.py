@@ -233,6 +233,11 @@ def test_an_environment_of_tasks_has_those_of_the_file_and_the_criterion_that_is
     assert [scenario.id for scenario in held_out.episode_scenarios()] == ["held"]
     with pytest.raises(ConfigError, match=r"run\.yaml, line 1: success_criteria is 'polite'"):
         build_environment(build(text.replace("mine.polite", "polite")))
+    checked = [{"goal": "Sell", "required_actions": [{"name": "price", "check": "mine.nothing"}]}]
+    (tmp_path / "tasks.json").write_text(json.dumps(checked))
+    split = "environment:\n  type: task\n  tasks_file: tasks.json\n  success_criteria: mine.polite\n"
+    with pytest.raises(ConfigError, match=r"run\.yaml, line 3: the check of 'price' is \"mine\.nothing\""):
+        build_environment(build(split))
 
 
 def test_evaluation_uses_the_held_out_scenarios_in_the_same_environment(build):
