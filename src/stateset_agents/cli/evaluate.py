@@ -36,7 +36,8 @@ A checkpoint is a run folder, one of its checkpoints/step-N, its final_model, or
 to play and how to judge it; what it names beyond itself (tools, rewards, environments, models and files of your own) is
 run and loaded only where --config-file names it too. The same key gives the same episodes again.
 
-Ctrl-C prints what was measured so far; a second one leaves at once.
+Ctrl-C prints what was measured so far, and so does an error once the checkpoint itself was played, which then gives the
+exit code. A second Ctrl-C leaves at once.
 
 {EXIT_CODES_HELP}
 """
@@ -145,6 +146,8 @@ def evaluate(
         report = asyncio.run(evaluate_trained(asked, _show if verbose else None))
         print(text_report(report), end="")
         _save(report, output_file, html)
+        if report.failure is not None:
+            raise report.failure
         if report.interrupted:
             raise typer.Exit(EXIT_INTERRUPTED)
         if not report.result.episodes:

@@ -7,10 +7,10 @@ is the median, and from that scenario the samples whose rewards are nearest to t
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -20,7 +20,9 @@ from rich.text import Text
 from ..config.training import count
 from ..core.trajectory import MultiTurnTrajectory
 from .result import EvaluationResult
-from .statistics import PairedDifference, paired_difference
+from .statistics import Estimate, PairedDifference, mean_interval, paired_difference, share_interval
+
+T = TypeVar("T")
 
 _CONTROL = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
@@ -57,19 +59,22 @@ class Comparison:
 
     def summary(self) -> str:
         """Some lines for a terminal."""
-        rows: list[tuple[str, Any, Any, PairedDifference | None, str]] = [
-            ("reward", self.before.reward, self.after.reward, self.reward, ".3f"),
-            ("success", self.before.success, self.after.success, self.success, ".1%"),
-        ]
         lines = [f"{count(self.reward.scenarios, 'scenario')}, before and after"]
-        for name, before, after, difference, form in rows:
-            if before is not None and after is not None and difference is not None:
-                lines += [
-                    f"{name:8} before  {before.text(form)}",
-                    f"{name:8} after   {after.text(form)}",
-                    f"{name:8} change  {difference.text('+' + form)}",
-                ]
+        for name, before, after, difference, form in self.changes():
+            lines += [
+                f"{name:8} before  {before.text(form)}",
+                f"{name:8} after   {after.text(form)}",
+                f"{name:8} change  {difference.text('+' + form)}",
+            ]
         return "\n".join(lines)
+
+    def changes(self) -> Iterator[tuple[str, Estimate, Estimate, PairedDifference, str]]:
+        """What was compared: its name, before and after over the scenarios that both have, the change, and its form."""
+        rewards = _shared(self.before.rewards, self.after.rewards)
+        yield "reward", mean_interval(rewards[0]), mean_interval(rewards[1]), self.reward, ".3f"
+        if self.success is not None:
+            successes = _shared(self.before.successes, self.after.successes)
+            yield "success", share_interval(successes[0]), share_interval(successes[1]), self.success, ".1%"
 
     def side_by_side(self, width: int = 100) -> str:
         """The typical conversation before and after, in two columns."""
@@ -131,6 +136,12 @@ def episode_lines(episode: MultiTurnTrajectory) -> list[str]:
 def plain(text: str) -> str:
     """Text without control characters, which could steer a terminal."""
     return text.translate(_CONTROL)
+
+
+def _shared(before: Mapping[str, list[T]], after: Mapping[str, list[T]]) -> tuple[dict[str, list[T]], ...]:
+    """The values of the scenarios that have some on both sides."""
+    names = [name for name, values in before.items() if values and after.get(name)]
+    return tuple({name: side[name] for name in names} for side in (before, after))
 
 
 def _median_scenario(before: EvaluationResult, after: EvaluationResult) -> str:

@@ -17,7 +17,6 @@ from .statistics import PairedDifference, paired_difference
 
 METRICS = ("reward", "length", "success_rate", *BESIDE)
 """What can be asked for by name."""
-DEFAULT_METRICS = METRICS
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,20 @@ class Report:
         compared_with: that checkpoint, as the user named it.
         notes: what a reader should know.
         interrupted: whether somebody stopped it; the numbers are those of the episodes that were over by then.
+        failure: what ended it before everything was played; the numbers are those of what was.
     """
 
     checkpoint: str
     step: int | None
     result: EvaluationResult
     planned: int
-    metrics: tuple[str, ...] = DEFAULT_METRICS
+    metrics: tuple[str, ...] = METRICS
     floors: tuple[Floor, ...] = ()
     comparison: Comparison | None = None
     compared_with: str | None = None
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    failure: Exception | None = None
 
     @property
     def measured_floors(self) -> Mapping[str, EvaluationResult]:
@@ -89,6 +90,7 @@ class Report:
             "checkpoint": self.checkpoint,
             "step": self.step,
             "interrupted": self.interrupted,
+            "failure": None if self.failure is None else f"{type(self.failure).__name__}: {self.failure}",
             "planned_episodes": self.planned,
             "metrics": list(self.metrics),
             "notes": list(self.notes),

@@ -131,6 +131,12 @@ class EvaluationResult:
         kinds = (e.outcome.value if not e.outcome.scored else "unscored" for g in self.groups for e in g.failures)
         return dict(Counter(kinds))
 
+    @property
+    def tool_calls(self) -> dict[str, int]:
+        """Calls of tools in the scored episodes: how many were answered ("ok"), and how many were not, by reason."""
+        results = (turn.tool_result for episode in self.episodes for turn in episode.turns)
+        return dict(Counter(one.error.value if one.error else "ok" for one in results if one is not None).most_common())
+
     @cached_property
     def by_scenario(self) -> list[ScenarioResult]:
         """One row for each scenario, in order."""
@@ -214,6 +220,7 @@ class EvaluationResult:
             "pass_hat_k": {str(k): rates[1] for k, rates in some.items()},
             "length": dict(zip(("mean", "std"), self.length, strict=True)) if self.length else None,
             "components": {name: {"mean": mean, "std": std} for name, (mean, std) in self.components.items()},
+            "tool_calls": self.tool_calls,
             "failures": self.failures,
             "truncated": self.counts.truncated,
             "by_category": [asdict(row) for row in self.by_category],

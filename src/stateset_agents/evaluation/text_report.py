@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from ..config.training import count
 from .report import Report
 from .result import EvaluationResult, ScenarioResult
-from .statistics import Estimate, PairedDifference
 
 TITLE = "Agent Evaluation Results"
 PERFORMANCE = {
@@ -169,16 +168,9 @@ def _comparison(report: Report) -> Iterator[str]:
     if compared is None:
         return
     yield f"- Verdict: {compared.reward.verdict}, by the reward of {count(compared.reward.scenarios, 'scenario')}"
-    before, after = compared.before, compared.after
-    yield from _change("Average Reward", before.reward, after.reward, compared.reward, ".3f")
-    yield from _change("Success Rate", before.success, after.success, compared.success, ".1%")
-
-
-def _change(
-    label: str, before: Estimate | None, after: Estimate | None, change: PairedDifference | None, form: str
-) -> Iterator[str]:
-    if before is not None and after is not None and change is not None:
-        yield f"- {label}: {before.mean:{form}} to {after.mean:{form}}, {change.text('+' + form)}"
+    labels = {"reward": "Average Reward", "success": "Success Rate"}
+    for name, before, after, change, form in compared.changes():
+        yield f"- {labels[name]}: {before.mean:{form}} to {after.mean:{form}}, {change.text('+' + form)}"
 
 
 def _left_out(report: Report) -> Iterator[str]:
@@ -193,6 +185,9 @@ def _left_out(report: Report) -> Iterator[str]:
 def _what_happened(report: Report) -> Iterator[str]:
     result = report.result
     counts = result.counts
+    if calls := result.tool_calls:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in calls.items())
+        yield f"{count(sum(calls.values()), 'call')} of tools in {count(len(result.episodes), 'episode')}: {kinds}"
     if counts.truncated:
         yield f"{counts.truncated} of {counts.episodes} episodes were cut by a limit of turns or tokens"
     if result.failures:

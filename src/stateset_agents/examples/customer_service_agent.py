@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,14 +216,8 @@ async def learn(
 
 def told(name: str, result: EvaluationResult) -> str:
     """A stage in two lines: what the held-out customers got, and how the calls went."""
-    calls = Counter(
-        turn.tool_result.error.value if turn.tool_result.error else "ok"
-        for episode in result.episodes
-        for turn in episode.turns
-        if turn.tool_result is not None
-    )
     summary = " | ".join(line.strip() for line in result.summary().splitlines()[1:3])
-    made = ", ".join(f"{count} {kind}" for kind, count in calls.most_common()) or "none"
+    made = ", ".join(f"{count} {kind}" for kind, count in result.tool_calls.items()) or "none"
     return f"{name:<14} {summary}\n{'':<14} calls: {made}"
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 
 from ..agents import AgentConfig, ToolAgent, ToolLimits
@@ -53,9 +52,7 @@ def sales(articles: dict[str, tuple[int, int]]) -> list[Scenario]:
 
 def calls(result: EvaluationResult) -> str:
     """How the calls of an evaluation went."""
-    results = [turn.tool_result for episode in result.episodes for turn in episode.turns if turn.tool_result]
-    counted = Counter(result.error.value if result.error else "ok" for result in results)
-    return "calls: " + (", ".join(f"{count} {kind}" for kind, count in counted.most_common()) or "none")
+    return "calls: " + (", ".join(f"{count} {kind}" for kind, count in result.tool_calls.items()) or "none")
 
 
 async def imitate(agent: ToolAgent, environment: ConversationEnvironment, options: argparse.Namespace) -> None:

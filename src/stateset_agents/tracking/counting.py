@@ -19,6 +19,8 @@ from rich.text import Text
 from .progress import duration, is_interactive
 
 SECONDS_BETWEEN_LINES = 10.0
+TO_GO_BY = 64
+"""Counted ones from which the rest is estimated; of fewer than 640, a tenth. Many are under way when the first ends."""
 
 
 class Counting:
@@ -39,14 +41,19 @@ class Counting:
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._name = ""
-        self._started = self._last_line = clock()
+        self._started = self._begun = self._last_line = clock()
         self._display: Live | None = None
 
     def begin(self, name: str) -> None:
         """Say what is counted now."""
         self._name = name
+        self._begun = self._clock()
         if not is_interactive(self._console):
             self.say(f"{name} ...")
+
+    def loaded(self) -> None:
+        """What passed since `begin` tells nothing of how long the rest takes."""
+        self._started += self._clock() - self._begun
 
     def skip(self, number: int) -> None:
         """Count no more than so many fewer."""
@@ -86,7 +93,7 @@ class Counting:
 
     def _line(self) -> Text:
         left = ""
-        if self.done:
+        if self.done and self.done >= min(self._total / 10, TO_GO_BY):
             seconds = (self._clock() - self._started) / self.done * max(0, self._total - self.done)
             left = f"  left {duration(seconds)}"
         return Text(f"{self._name}: {self.done}/{self._total} episodes{left}")

@@ -16,7 +16,7 @@ from ..agents.config import AgentConfig
 from ..agents.multi_turn import MultiTurnAgent
 from ..agents.tool_agent import ToolAgent
 from ..config.training import count
-from ..core.errors import ModelError
+from ..core.errors import DataError, ModelError
 from ..core.reward import RewardFunction
 from ..core.trajectory import MultiTurnTrajectory
 from ..evaluation import EvaluationResult, compare, evaluate
@@ -27,6 +27,7 @@ from ..evaluation.report import METRICS, Floor, Report
 from ..models.names import is_stub
 from ..models.sources import lies_here
 from ..tracking.counting import Counting
+from .beforehand import require_tools
 from .signals import StopSignals
 from .trained import Trained, open_trained
 
@@ -74,7 +75,8 @@ async def evaluate_trained(asked: Asked, on_episode: OnEpisode | None = None) ->
 
     Raises:
         StatesetError: something is wrong with a checkpoint, a config or the scenarios; see `open_trained` and
-            `evaluate`. The first Ctrl-C is no error: the report says that it was interrupted.
+            `evaluate`. The first Ctrl-C is no error: the report says that it was interrupted. Nor is what goes wrong
+            once the checkpoint itself was played: it is the report's `failure`.
     """
     trained = open_trained(
         asked.checkpoint, config_file=asked.config_file, scenarios_file=asked.scenarios_file, device=asked.device
@@ -105,21 +107,24 @@ async def evaluate_trained(asked: Asked, on_episode: OnEpisode | None = None) ->
             except asyncio.CancelledError:
                 if not player.stopped:
                     raise
-        if not player.stopped:
+            except Exception as error:  # whatever it is, what was measured before it is not thrown away
+                report = replace(report, failure=error)
+        if not player.stopped and report.failure is None:
             return report
         missing = [str(asked.compare_with)] if other is not None and report.comparison is None else []
-        missing += ["the floors"] if asked.floors else []
-        why = f"it was interrupted before {' and '.join(missing)} had been played" if missing else ""
-        return replace(report, interrupted=True, notes=(*report.notes, *([why] if why else [])))
+        missing += ["the floors"] if asked.floors and not report.floors else []
+        how = "interrupted" if player.stopped else "ended by an error"
+        why = f"it was {how} before {' and '.join(missing)} had been played" if missing else ""
+        return replace(report, interrupted=player.stopped, notes=(*report.notes, *([why] if why else [])))
 
 
 class _Player:
     """Plays the same episodes with one agent after the other."""
 
     def __init__(self, trained: Trained, reward: RewardFunction, plan: Plan, key: str, counting: Counting) -> None:
-        self._counting = counting
+        self.counting = counting
         self.stopped = False
-        self._trained, self._reward, self._plan, self._key = trained, reward, plan, key
+        self._trained, self._reward, self.plan, self._key = trained, reward, plan, key
         self._task = asyncio.current_task()
         self._first = True
 
@@ -129,10 +134,6 @@ class _Player:
         if self._task is not None:
             self._task.cancel()
 
-    def skip(self) -> None:
-        """One agent fewer plays than was expected."""
-        self._counting.skip(self._plan.episodes)
-
     async def play(
         self, name: str, agent: MultiTurnAgent, on_episode: OnEpisode | None = None, *, samples: int | None = None
     ) -> EvaluationResult:
@@ -141,21 +142,24 @@ class _Player:
         Raises:
             asyncio.CancelledError: it was stopped, and is not the first one.
         """
-        plan, trained, first = self._plan, self._trained, self._first
+        plan, trained, first = self.plan, self._trained, self._first
         self._first = False
         ended: list[MultiTurnTrajectory] = []
-        begun = time.monotonic()
 
         def told(episode: MultiTurnTrajectory) -> None:
             ended.append(episode)
-            self._counting.one()
+            self.counting.one()
             if on_episode is not None:
                 on_episode(episode, len(ended), plan.episodes)
 
-        self._counting.begin(name)
         each = samples or plan.samples
         environment_timeout, reward_timeout = trained.timeouts
+        self.counting.begin(name)
+        begun = time.monotonic()
         try:
+            await agent.initialize()
+            self.counting.loaded()
+            begun = time.monotonic()
             return await evaluate(
                 agent,
                 trained.environment,
@@ -205,7 +209,7 @@ async def _floors(trained: Trained, player: _Player) -> tuple[Floor, ...]:
             result = await player.play(f"untrained ({name})", untrained)
             await untrained.aclose()
             return (*floors, Floor("untrained", f"{name} as it was before the run", result))
-    player.skip()
+    player.counting.skip(player.plan.episodes)
     return (*floors, Floor("untrained", f"{name} as it was before the run", why_not=why))
 
 
@@ -224,6 +228,12 @@ def _notes(asked: Asked, trained: Trained, other: Trained | None, plan: Plan) ->
     yield from trained.reward.notices([scenario.to_dict() for scenario in plan.scenarios])
     for name, one in ((asked.checkpoint, trained), (str(asked.compare_with), other)):
         seen = 0 if one is None else one.seen(plan.scenarios)
+        if one is not None:
+            try:
+                require_tools(one.agent, trained.environment)
+            except DataError as error:
+                first, *more = str(error).splitlines()
+                yield f"{name}: {first}" + (f", and {len(more)} more" if more else "")
         if seen and (one is other or asked.scenarios_file or asked.config_file):
             yield f"{name} was trained on {seen} of the {count(len(plan.scenarios), 'scenario')}"
     if other is None:

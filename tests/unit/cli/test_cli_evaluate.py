@@ -12,11 +12,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stateset_agents.agents import AgentConfig, MultiTurnAgent, ToolAgent
+from stateset_agents.agents.session import EngineFailed
 from stateset_agents.checkpoints import read_checkpoint, write_checkpoint
 from stateset_agents.cli import evaluate as command
 from stateset_agents.config.training import TrainingConfig
 from stateset_agents.core.environment import ConversationEnvironment
+from stateset_agents.core.errors import ModelError
 from stateset_agents.core.reward import CorrectnessReward, HelpfulnessReward, reward_function
+from stateset_agents.training import evaluating
 from stateset_agents.training.changes import evaluation_record
 from stateset_agents.training.run import Run
 from stateset_agents.training.saving import Subject, save_final
@@ -239,6 +242,48 @@ def test_a_comparison_without_scores_is_left_out_and_the_rest_is_printed(folder)
     data = evaluated("first", *arguments, ends=4)
     assert (data["comparison"], data["failures"]) == (None, {"unscored": 3})
     assert data["notes"][-1].startswith("not compared with stub: the two evaluations share no scored scenario")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ModelError("the model is gone"), 3, "model error: the model is gone"),
+        (EngineFailed("the engine broke"), 70, "the engine broke"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), 3, "out of memory: CUDA out of memory"),
+    ],
+)
+@pytest.mark.parametrize("compared", [True, False])
+def test_what_was_measured_before_an_error_is_printed_and_saved(folder, monkeypatch, compared, error, code, told):
+    played = evaluating.evaluate
+    calls = []
+
+    async def breaking(agent, *arguments, **keywords):
+        calls.append(agent)
+        if len(calls) > 1:
+            raise error
+        return await played(agent, *arguments, **keywords)
+
+    monkeypatch.setattr(evaluating, "evaluate", breaking)
+    other = ["--compare-with", "first", "--no-floors"] if compared else []
+    result = call("stub", "--num-episodes", "3", *other, "--output-file", "results.json")
+    assert result.exit_code == code, result.output
+    assert told in result.stderr
+    assert "Episodes: 3" in result.stdout
+    missing = "first" if compared else "the floors"
+    assert f"- it was ended by an error before {missing} had been played" in result.stdout
+    saved = json.loads(Path("results.json").read_text())
+    assert (saved["failure"], len(saved["episodes"])) == (f"{type(error).__name__}: {error}", 3)
+
+
+def test_what_the_tools_of_an_agent_can_never_do_is_said(folder):
+    actions = [{"name": name, "tool": name} for name in ("refund", "cancel")]
+    tasks = [{"goal": "x", "required_actions": actions}]
+    (folder / "tasks.json").write_text(json.dumps({"tasks": tasks}))
+    (folder / "mine.json").write_text(json.dumps({"environment": {"type": "task", "tasks_file": "tasks.json"}}))
+    result = call("stub", "--config-file", "mine.json", "--no-floors", "--num-episodes", "1")
+    assert result.exit_code == 0, result.output
+    assert "- stub: task 'task-0': the action 'refund' can never be done" in result.stdout
+    assert ", and 1 more" in result.stdout
 
 
 def test_every_episode_is_told_as_it_ends(folder):

@@ -64,6 +64,16 @@ def test_scenarios_that_failed_on_one_side_are_left_out():
         compare(evaluation({"a": [None]}), evaluation({"a": [1.0]}))
 
 
+def test_before_and_after_are_told_over_the_scenarios_that_both_have():
+    before = evaluation({"a": [0.9], "b": [0.1], "c": [0.6]})
+    comparison = compare(before, evaluation({"a": [None], "b": [0.3], "c": [0.7], "d": [1.0]}))
+    (name, first, second, change, _), (_, succeeded, succeed, _, _) = comparison.changes()
+    assert (name, first.mean, second.mean) == ("reward", pytest.approx(0.35), pytest.approx(0.5))
+    assert change.mean == pytest.approx(0.15)
+    assert (succeeded.mean, succeed.mean) == (0.5, 0.5)
+    assert "reward   before  0.350" in comparison.summary()
+
+
 def test_the_summary_and_the_json_form_hold_verdict_and_both_sides():
     comparison = compare(evaluation(BEFORE), evaluation(AFTER))
     lines = comparison.summary().splitlines()

@@ -20,7 +20,7 @@ from stateset_agents.core.reward import (
     RewardResult,
 )
 from stateset_agents.core.scenario import Scenario
-from stateset_agents.core.tool_calls import ToolCall, ToolResult
+from stateset_agents.core.tool_calls import ToolCall, ToolError, ToolResult
 from stateset_agents.core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
 from stateset_agents.evaluation import EvaluationResult, SuccessCriterion, compare
 from stateset_agents.evaluation.beside import with_built_ins
@@ -413,7 +413,8 @@ def test_a_conversation_has_its_tool_calls_folded_and_its_samples_side_by_side()
         ConversationTurn("tool", "on its way", tool_result=ToolResult("find_order")),
         ConversationTurn("assistant", "On its way."),
     ]
-    html = page(report_of(EvaluationResult((Scenario(id="a"),), (group,), SuccessCriterion(1.0), 2, "evaluation", 1.0)))
+    result = EvaluationResult((Scenario(id="a"),), (group,), SuccessCriterion(1.0), 2, "evaluation", 1.0)
+    html = page(report_of(result))
     assert html.count("<article>") == 2
     assert html.index("sample 0: reward 1.000") < html.index("sample 1: reward 0.500")
     assert (
@@ -421,6 +422,11 @@ def test_a_conversation_has_its_tool_calls_folded_and_its_samples_side_by_side()
         in html
     )
     assert "<details><summary>find_order answered</summary><pre>on its way</pre></details>" in html
+    group.trajectories[1].turns.insert(1, ConversationTurn("tool", "", tool_result=ToolResult("x", ToolError.TIMEOUT)))
+    again = replace(result)  # what was computed of a result is kept
+    assert again.tool_calls == again.to_dict()["tool_calls"] == {"ok": 1, "timeout": 1}
+    assert "- 2 calls of tools in 2 episodes: 1 ok, 1 timeout" in text_report(report_of(again))
+    assert "of tools" not in text_report(report_of())
 
 
 def test_a_strip_chart_puts_values_where_they_belong():

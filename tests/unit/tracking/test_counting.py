@@ -47,3 +47,26 @@ def test_a_terminal_gets_one_line_that_is_taken_away_again(monkeypatch):
     counted(Console(file=out, force_terminal=True, width=80), Clock(), 5, every=1.0)
     assert "runs/mine: 5/5 episodes  left 0 s" in out.getvalue()
     assert out.getvalue().endswith("\x1b[2K")
+
+
+def test_the_rest_is_estimated_once_a_tenth_is_done_and_loading_is_no_part_of_it():
+    out, clock = io.StringIO(), Clock()
+    with Counting(20, Console(file=out), clock=clock) as counting:
+        counting.begin("runs/mine")
+        clock.seconds += 100  # a model is loaded
+        counting.loaded()
+        for _ in range(2):
+            clock.seconds += 10
+            counting.one()
+        counting.begin("the floors")
+        clock.seconds += 100
+        counting.loaded()
+        clock.seconds += 10
+        counting.one()
+    assert out.getvalue().splitlines() == [
+        "runs/mine ...",
+        "runs/mine: 1/20 episodes",
+        "runs/mine: 2/20 episodes  left 3 min",
+        "the floors ...",
+        "the floors: 3/20 episodes  left 3 min",
+    ]
