@@ -6,9 +6,9 @@ more memory or time than these numbers say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from ..core.errors import ConfigError
+from .limits import require_bounds
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,4 @@ class HttpLimits:
     new_tokens: int = 4096
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{field.name} is {getattr(self, field.name)!r}; it must be a number above 0"
-            for field in fields(self)
-            if not getattr(self, field.name) > 0
-        ]
-        if problems:
-            raise ConfigError(*problems)
+        require_bounds(self)

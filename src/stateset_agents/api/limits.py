@@ -5,9 +5,14 @@ Invariant: nothing that a client can make grow is unbounded.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from .http_limits import HttpLimits
 
 
 @dataclass(frozen=True)
@@ -48,21 +53,28 @@ class ServeLimits:
     context_instructs: bool = False
 
     def __post_init__(self) -> None:
-        problems = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(f.default, bool) or (value is None and f.default is None):
-                continue
-            whole = not isinstance(f.default, float)
-            may_be_0 = f.name in _MAY_BE_0
-            number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= MOST or (value == 0 and not may_be_0):
-                bound = f"from 0 to {MOST}" if may_be_0 else f"from 1 to {MOST}" if whole else f"above 0, to {MOST}"
-                problems.append(f"{f.name} is {value!r}; it must be a {'whole ' if whole else ''}number {bound}")
-        if problems:
-            raise ConfigError(*problems)
+        require_bounds(self, ("kept_forks", "max_waiting", "turn_wait"))
+
+
+def require_bounds(limits: ServeLimits | HttpLimits, may_be_0: Container[str] = ()) -> None:
+    """Refuse what bounds nothing: a default says whether a number is whole, and whether there may be none.
+
+    Raises:
+        ConfigError: each value that is no such number.
+    """
+    problems = []
+    for f in fields(limits):
+        value = getattr(limits, f.name)
+        if isinstance(f.default, bool) or (value is None and f.default is None):
+            continue
+        whole, nothing = not isinstance(f.default, float), f.name in may_be_0
+        number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= MOST or (value == 0 and not nothing):
+            bound = f"from 0 to {MOST}" if nothing else f"from 1 to {MOST}" if whole else f"above 0, to {MOST}"
+            problems.append(f"{f.name} is {value!r}; it must be a {'whole ' if whole else ''}number {bound}")
+    if problems:
+        raise ConfigError(*problems)
 
 
 MOST = 10**9
 """Of anything: seconds up to here are dates that exist, numbers up to here are some that memory may hold."""
-_MAY_BE_0 = ("kept_forks", "max_waiting", "turn_wait")

@@ -7,7 +7,7 @@ is the median, and from that scenario the samples whose rewards are nearest to t
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from rich.text import Text
 from ..config.training import count
 from ..core.trajectory import MultiTurnTrajectory
 from .result import EvaluationResult
-from .statistics import Estimate, PairedDifference, mean_interval, paired_difference, share_interval
+from .statistics import Estimate, PairedDifference, mean_interval, mean_of, paired_difference, share_interval
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ def _median_scenario(before: EvaluationResult, after: EvaluationResult) -> str:
     """The scenario of median improvement; of an even number, the lower of the two in the middle."""
     rewards = after.rewards
     improvements = [
-        (_mean(rewards[key]) - _mean(values), order, key)
+        ((mean_of(rewards[key]) or 0.0) - (mean_of(values) or 0.0), order, key)
         for order, (key, values) in enumerate(before.rewards.items())
         if values and rewards.get(key)
     ]
@@ -157,7 +157,7 @@ def _median_scenario(before: EvaluationResult, after: EvaluationResult) -> str:
 
 def _typical(result: EvaluationResult, scenario_id: str) -> MultiTurnTrajectory:
     group = next(group for group in result.groups if group.scenario_id == scenario_id)
-    mean = _mean(group.rewards)
+    mean = mean_of(group.rewards) or 0.0
     return min(group.trajectories, key=lambda episode: abs((episode.reward or 0.0) - mean))
 
 
@@ -170,7 +170,3 @@ def _verdict(episode: MultiTurnTrajectory) -> str:
     success = {True: ", success", False: ", no success", None: ""}[episode.success]
     cut = ", cut by a limit" if episode.outcome == "truncated" else ""
     return reward + success + cut
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

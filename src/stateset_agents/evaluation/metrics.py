@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..core.outcome import Outcome, StopReason
 from ..core.trajectory import ConversationTurn, MultiTurnTrajectory, TrajectoryGroup
 from ..rollouts import RolloutCounts, with_baseline
-from .statistics import mean_and_std
+from .statistics import mean_and_std, mean_of
 
 SAME_REWARD = 1e-9
 NGRAM = 4
@@ -80,10 +80,10 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
         "reward_std": reward_std,
         "reward_min": min(rewards, default=None),
         "reward_max": max(rewards, default=None),
-        "reward_diversity": _mean(diversities),
-        "zero_variance_share": _mean([float(diversity < SAME_REWARD) for diversity in diversities]),
-        "success_rate": _mean([float(success) for success in successes]),
-        "length_mean": _mean([float(episode.length) for episode in episodes]),
+        "reward_diversity": mean_of(diversities),
+        "zero_variance_share": mean_of([float(diversity < SAME_REWARD) for diversity in diversities]),
+        "success_rate": mean_of([float(success) for success in successes]),
+        "length_mean": mean_of([float(episode.length) for episode in episodes]),
         "step_episodes": counts.episodes,
         "failed": counts.failed,
         **{f"failed_{outcome.value}": counts.failures.get(outcome, 0) for outcome in Outcome if not outcome.scored},
@@ -123,7 +123,3 @@ def parts(groups: Iterable[TrajectoryGroup]) -> dict[str, list[float]]:
                 if not _PER_TURN.fullmatch(name):
                     values.setdefault(name, []).append(float(value))
     return values
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

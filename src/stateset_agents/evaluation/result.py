@@ -7,7 +7,7 @@ Means over scenarios carry their interval; failed episodes enter none, and are c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from ..core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..core.users import in_words
 from ..rollouts import RolloutCounts
 from .metrics import SuccessCriterion, parts
-from .statistics import Estimate, mean_and_std, mean_interval, pass_at_k, pass_hat_k, share_interval
+from .statistics import Estimate, mean_and_std, mean_interval, mean_of, pass_at_k, pass_hat_k, share_interval
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ class EvaluationResult:
                     category_of(scenario),
                     len(group.trajectories),
                     len(group.failures),
-                    _mean(group.rewards),
-                    _mean(successes),
-                    _mean([episode.length for episode in group.trajectories]),
+                    mean_of(group.rewards),
+                    mean_of(successes),
+                    mean_of([episode.length for episode in group.trajectories]),
                 )
             )
         return rows
@@ -259,7 +259,3 @@ class EvaluationResult:
 def category_of(scenario: Scenario) -> str:
     """The category under which reports group a scenario."""
     return str(scenario.metadata.get("category") or scenario.type or "other")
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -183,6 +183,11 @@ def pass_hat_k(successes: int, samples: int, k: int) -> float:
     return math.comb(successes, k) / math.comb(samples, k)
 
 
+def mean_of(values: Sequence[float]) -> float | None:
+    """The plain mean; None of no values."""
+    return sum(values) / len(values) if values else None
+
+
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     """Mean and population standard deviation over all values.
 

@@ -1,32 +1,24 @@
 """docs/configuration.md says what the config code does."""
 
-import importlib.util
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
+from documents import ROOT, assert_is_what_it_writes, script_of
 from stateset_agents.config import TrainingConfig, load_config
 from stateset_agents.config.fields import Section
 
-ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "scripts" / "make_configuration_page.py"
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("make_configuration_page", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_of("make_configuration_page")
 
 
 def test_the_page_is_what_the_script_writes():
-    done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_is_what_it_writes("make_configuration_page")
 
 
 def test_a_page_that_says_something_else_is_out_of_date_and_is_mended(script, tmp_path, monkeypatch, capsys):

@@ -1,31 +1,24 @@
 """docs/cli-reference.md says what the commands take, and docs/evaluating.md what `grpo-evaluate` does."""
 
-import importlib.util
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typer
 
-ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "scripts" / "make_cli_reference.py"
+from documents import ROOT, assert_is_what_it_writes, script_of
+
 REFERENCE = (ROOT / "docs" / "cli-reference.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "evaluating.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("make_cli_reference", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_of("make_cli_reference")
 
 
 def test_the_reference_is_what_the_script_writes():
-    done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_is_what_it_writes("make_cli_reference")
 
 
 def test_a_reference_that_says_something_else_is_out_of_date_and_is_mended(script, tmp_path, monkeypatch, capsys):
