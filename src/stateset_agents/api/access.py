@@ -77,7 +77,10 @@ def read_tokens(file: str | Path) -> list[str]:
 
 
 class RequireToken:
-    """ASGI middleware: lets in who has a token, and notes in `scope["state"]["owner"]` whom the request belongs to.
+    """ASGI middleware: lets in who has a token, and notes whom the request belongs to.
+
+    `scope["state"]` has the `owner`, by whom conversations are kept apart, and the `client`, who takes turns with
+    others where there is too much to do: the owner too, or without tokens the address.
 
     Args:
         app: what is behind it.
@@ -94,6 +97,7 @@ class RequireToken:
         """See the ASGI specification."""
         owner = self._tokens.owner(Headers(scope=scope).get("authorization"))
         scope["state"]["owner"] = owner
+        scope["state"]["client"] = owner or (scope.get("client") or ("",))[0]
         if owner is None and scope["path"] not in self._public:
             await answer(Unauthorized(), scope, send)
             return

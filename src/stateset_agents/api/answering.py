@@ -76,7 +76,7 @@ class Answering:
         begun, outcome = self._clock.monotonic(), "cancelled"
         active.turns.add(turn)
         try:
-            async with self.in_time(), self._alone(active), self._gate.place():
+            async with self.in_time(), self._alone(active, turn.client), self._gate.place(turn.client):
                 reply = await self._attempt(turn, active, attempt, message, context)
             outcome = "done"
             return reply
@@ -118,13 +118,13 @@ class Answering:
         return Reply(**known.reply, replayed=True)
 
     @asynccontextmanager
-    async def _alone(self, active: Active) -> AsyncIterator[None]:
+    async def _alone(self, active: Active, client: str) -> AsyncIterator[None]:
         """Be the only turn of a conversation."""
         if active.lock.locked():
             running = TurnRunning("the last message is still being answered", retry_after=self._gate.expected_wait)
             if not self._limits.turn_wait:
                 raise running
-            async with self._gate.wait():
+            async with self._gate.wait(client):
                 try:
                     async with asyncio.timeout(self._limits.turn_wait):
                         await active.lock.acquire()
@@ -202,13 +202,16 @@ class Answering:
 async def _answer(turn: Turn, fork: Fork, message: str, context: Mapping[str, Any]) -> ConversationTurn:
     """The agent's turn; its pieces and steps go to whoever waits."""
     last: object = None
-    async with aclosing(fork.agent.stream_turn(fork.history, message, context)) as pieces:
-        async for piece in pieces:
-            if isinstance(last, ConversationTurn):
-                turn.pieces.put_nowait(last)
-            last = piece
-            if isinstance(piece, str):
-                turn.pieces.put_nowait(piece)
+    if not turn.in_pieces:  # no text is made of each token that nobody reads
+        last = await fork.agent.process_turn(fork.history, message, context)
+    else:
+        async with aclosing(fork.agent.stream_turn(fork.history, message, context)) as pieces:
+            async for piece in pieces:
+                if isinstance(last, ConversationTurn):
+                    turn.pieces.put_nowait(last)
+                last = piece
+                if isinstance(piece, str):
+                    turn.pieces.put_nowait(piece)
     if not isinstance(last, ConversationTurn) or last.role != "assistant" or not isinstance(last.content, str):
         raise TypeError(f"the agent's turn is {last!r:.200}; it must be ConversationTurn(role='assistant', ...)")
     if last.stop_reason is StopReason.CONTEXT and last.span is None and not spoken(last):

@@ -21,7 +21,7 @@ from .errors import ServeError
 from .problems import problem
 from .replies import Reply
 from .responses import event_stream, problems
-from .sse import EventStream, event
+from .sse import EventStream, event, soon
 
 PAGE = 1000
 """Turns of a history that one response holds at most."""
@@ -139,17 +139,15 @@ def chat_routes(conversations: Conversations, log: ConversationLog | None = None
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")] = None,
     ) -> Response:
         """Say something, and get the reply."""
-        pieces = conversations.stream(conversation_id, asked.message, _owner(request), idempotency_key)
-        first = await anext(pieces)  # what is refused has a status, and is no broken stream
-        source = _logged(log, asked.message, first, pieces)
+        asks = (conversation_id, asked.message, _owner(request), idempotency_key)
+        client = request.state.client
         if asked.stream:
-            return EventStream(_events(source, request.state.request_id))
-        async with aclosing(source):
-            async for piece in source:
-                if isinstance(piece, Reply):
-                    headers = {"Idempotency-Replayed": "true"} if piece.replayed else None
-                    return JSONResponse(piece.to_dict(), headers=headers)
-        raise RuntimeError("the service ended a turn without a reply and without an error")
+            pieces = await soon(conversations.stream(*asks, client=client))
+            return EventStream(_events(_logged(log, asked.message, pieces), request.state.request_id))
+        reply = await conversations.turn(*asks, client=client)
+        _write(log, asked.message, reply)
+        headers = {"Idempotency-Replayed": "true"} if reply.replayed else None
+        return JSONResponse(reply.to_dict(), headers=headers)
 
     @router.get(
         "/{conversation_id}/history",
@@ -184,24 +182,25 @@ def _owner(request: Request) -> str:
 Pieces = AsyncGenerator[str | ConversationTurn | Reply, None]
 
 
-async def _logged(
-    log: ConversationLog | None, message: str, first: str | ConversationTurn | Reply, pieces: Pieces
-) -> Pieces:
-    """The pieces, from the first on; the reply is written to the log before anybody gets it."""
+async def _logged(log: ConversationLog | None, message: str, pieces: Pieces) -> Pieces:
+    """The pieces; the reply is written to the log before anybody gets it."""
     async with aclosing(pieces):
-        piece: str | ConversationTurn | Reply | None = first
-        while piece is not None:
-            if log is not None and isinstance(piece, Reply) and not piece.replayed:
-                log.write(
-                    "turn",
-                    piece.conversation_id,
-                    turn_count=piece.turn_count,
-                    message=message,
-                    response=piece.response,
-                    steps=piece.steps,
-                )
+        async for piece in pieces:
+            if isinstance(piece, Reply):
+                _write(log, message, piece)
             yield piece
-            piece = await anext(pieces, None)
+
+
+def _write(log: ConversationLog | None, message: str, reply: Reply) -> None:
+    if log is not None and not reply.replayed:
+        log.write(
+            "turn",
+            reply.conversation_id,
+            turn_count=reply.turn_count,
+            message=message,
+            response=reply.response,
+            steps=reply.steps,
+        )
 
 
 async def _events(pieces: Pieces, request_id: str) -> AsyncGenerator[bytes, None]:

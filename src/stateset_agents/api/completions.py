@@ -80,15 +80,19 @@ class Completions:
         self._conversations = conversations
         self._limits = limits
 
-    async def events(self, request: CompletionRequest) -> AsyncGenerator[Event, None]:
+    async def events(self, request: CompletionRequest, client: str = "") -> AsyncGenerator[Event, None]:
         """`Begun`, then the pieces of all choices as they come, and the end of each. Closing it frees their places.
+
+        Args:
+            request: what is asked for.
+            client: who takes turns with others where there is too much to do.
 
         Raises:
             ServeError: there is no place, the request cannot be done, it took too long, or the engine broke.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         # The place is taken and given back by one task, whichever tasks read the events.
-        task = asyncio.create_task(self._answer(request, queue))
+        task = asyncio.create_task(self._answer(request, client, queue))
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (event := await queue.get()) is not None:
@@ -103,8 +107,8 @@ class Completions:
             if not task.cancelled():
                 task.exception()  # seen
 
-    async def _answer(self, request: CompletionRequest, queue: asyncio.Queue[Event | None]) -> None:
-        async with self._conversations.work() as agent:
+    async def _answer(self, request: CompletionRequest, client: str, queue: asyncio.Queue[Event | None]) -> None:
+        async with self._conversations.work(client) as agent:
             if not isinstance(agent, MultiTurnAgent):
                 raise TurnFailed("the agent that is served has no model of its own")
             # A long prompt takes seconds, in which others are answered; and its place, whether its client waits or not.

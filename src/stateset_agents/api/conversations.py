@@ -204,7 +204,13 @@ class Conversations:
         return Started(conversation.id, self._greeting)
 
     async def turn(
-        self, conversation_id: str, message: str, owner: str = "", idempotency_key: str | None = None
+        self,
+        conversation_id: str,
+        message: str,
+        owner: str = "",
+        idempotency_key: str | None = None,
+        *,
+        client: str | None = None,
     ) -> Reply:
         """The reply to a message. Cancelling it drops the turn, unless its reply is stored already.
 
@@ -213,20 +219,29 @@ class Conversations:
             message: what the user says.
             owner: see `owner_of`.
             idempotency_key: a request with the same key and message is answered by the same reply, once.
+            client: who takes turns with others where there is too much to do; the owner, if none is given.
 
         Raises:
             ServeError: see `errors`.
         """
-        async with aclosing(self.stream(conversation_id, message, owner, idempotency_key)) as pieces:
+        whole = self.stream(conversation_id, message, owner, idempotency_key, client=client, in_pieces=False)
+        async with aclosing(whole) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Reply):
                     return piece
         raise TurnFailed("there was no reply")
 
     async def stream(
-        self, conversation_id: str, message: str, owner: str = "", idempotency_key: str | None = None
+        self,
+        conversation_id: str,
+        message: str,
+        owner: str = "",
+        idempotency_key: str | None = None,
+        *,
+        client: str | None = None,
+        in_pieces: bool = True,
     ) -> AsyncGenerator[str | ConversationTurn | Reply, None]:
-        """Like `turn`, in pieces; closing the generator drops the turn.
+        """Like `turn`, in pieces; closing the generator drops the turn. Where none are wanted, the reply comes alone.
 
         Yields:
             Pieces of text; a turn for each call of a tool that is about to be made, and for what the tool said; and the
@@ -248,7 +263,7 @@ class Conversations:
         self._require_serving()
         attempt = Attempt(new_id("turn_"), conversation_id, self.clock.now(), key=idempotency_key, digest=digest)
         context = told_to_the_agent(conversation.user_id, conversation.context, self.limits)
-        turn = Turn()
+        turn = Turn(client=owner if client is None else client, in_pieces=in_pieces)
         turn.task = task = asyncio.create_task(self._answering.run(turn, active, attempt, message, context))
         self._turns.add(turn)
         task.add_done_callback(lambda _: self._turns.remove(turn))
@@ -298,8 +313,8 @@ class Conversations:
         return conversation
 
     @asynccontextmanager
-    async def work(self) -> AsyncIterator[Agent]:
-        """A place among the turns that run, for a request that belongs to no conversation: who answers it.
+    async def work(self, client: str = "") -> AsyncIterator[Agent]:
+        """A place among the turns that run, for a request of a client that belongs to no conversation: who answers it.
 
         It waits, is refused, and is cut by a drain as turns are.
 
@@ -309,10 +324,10 @@ class Conversations:
         """
         self._require_serving()
         task = asyncio.current_task()
-        turn = Turn(task)
+        turn = Turn(task, client)
         self._turns.add(turn)
         try:
-            async with self._answering.in_time(), self.gate.place(), self._forks.in_use() as served:
+            async with self._answering.in_time(), self.gate.place(client), self._forks.in_use() as served:
                 yield served.agent
         except asyncio.CancelledError:
             if turn.cut is None or task is None:

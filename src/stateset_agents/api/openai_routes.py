@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from ..core.tool_calls import ToolCall
@@ -23,7 +23,7 @@ from .openai_schema import Completion, CompletionRequest, ModelCard, ModelList, 
 from .problems import envelope
 from .refusals import NoSuchModel
 from .responses import declared, event_stream
-from .sse import EventStream, event
+from .sse import EventStream, event, soon
 
 _STREAM = event_stream()
 
@@ -59,19 +59,15 @@ def openai_routes(completions: Completions, model: str, since: float) -> APIRout
             **errors(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
         },
     )
-    async def chat_completions(request: CompletionRequest) -> Response:
+    async def chat_completions(request: CompletionRequest, http: Request) -> Response:
         """Reply to a conversation that the request holds. Tools are offered, and their calls are returned, not made."""
         if request.model != model:
             raise NoSuchModel(model)
-        events = completions.events(request)
-        # `Begun` is waited for, so that a request that is refused gets a status and no broken stream.
-        begun = await anext(events)
-        assert isinstance(begun, Begun)  # noqa: S101 - the first event, for the type checker
-        reply = Reply(model, begun)
+        events = completions.events(request, http.state.client)
         if not request.stream:
-            return JSONResponse(await _whole(reply, events))
+            return JSONResponse(await _whole(model, events))
         usage = request.stream_options is not None and request.stream_options.include_usage
-        return EventStream(_stream(reply, events, usage=usage))
+        return EventStream(_stream(model, await soon(events), usage=usage))
 
     return router
 
@@ -102,12 +98,19 @@ class Reply:
         return {"object": kind, **self._head}
 
 
-async def _whole(reply: Reply, source: AsyncGenerator[Event, None]) -> dict[str, Any]:
-    choices = len(reply.ask.requests)
-    texts: list[str] = [""] * choices
-    tokens: list[list[Token]] = [[] for _ in range(choices)]
-    ends: dict[int, Ended] = {}
+async def _begun(model: str, events: AsyncGenerator[Event, None]) -> Reply:
+    begun = await anext(events)
+    assert isinstance(begun, Begun)  # noqa: S101 - the first event, for the type checker
+    return Reply(model, begun)
+
+
+async def _whole(model: str, source: AsyncGenerator[Event, None]) -> dict[str, Any]:
     async with aclosing(source) as events:
+        reply = await _begun(model, events)
+        choices = len(reply.ask.requests)
+        texts: list[str] = [""] * choices
+        tokens: list[list[Token]] = [[] for _ in range(choices)]
+        ends: dict[int, Ended] = {}
         async for one in events:
             if isinstance(one, Piece):
                 texts[one.index] += one.text
@@ -129,7 +132,20 @@ async def _whole(reply: Reply, source: AsyncGenerator[Event, None]) -> dict[str,
     }
 
 
-async def _stream(reply: Reply, events: AsyncGenerator[Event, None], *, usage: bool) -> AsyncGenerator[bytes, None]:
+async def _stream(model: str, events: AsyncGenerator[Event, None], *, usage: bool) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        try:
+            reply = await _begun(model, events)
+            async with aclosing(_pieces(reply, events, usage=usage)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except ServeError as error:
+            yield event(envelope(error))
+            return
+    yield event("[DONE]")
+
+
+async def _pieces(reply: Reply, events: AsyncGenerator[Event, None], *, usage: bool) -> AsyncGenerator[bytes, None]:
     head = reply.head("chat.completion.chunk")
     if usage:
         head["usage"] = None
@@ -150,19 +166,13 @@ async def _stream(reply: Reply, events: AsyncGenerator[Event, None], *, usage: b
         told = [chunk(one.index, {"tool_calls": calls})] if calls else []
         return [*told, chunk(one.index, {}, one.reason)]
 
-    async with aclosing(events):
-        for index in range(len(reply.ask.requests)):
-            yield chunk(index, {"role": "assistant", "content": ""})
-        try:
-            async for one in events:
-                for part in chunks(one):
-                    yield part
-        except ServeError as error:
-            yield event(envelope(error))
-            return
+    for index in range(len(reply.ask.requests)):
+        yield chunk(index, {"role": "assistant", "content": ""})
+    async for one in events:
+        for part in chunks(one):
+            yield part
     if usage:
         yield event({**head, "choices": [], "usage": _usage(reply, ends)})
-    yield event("[DONE]")
 
 
 def _message(text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Server-sent events: a response that comes in pieces.
 
 Invariant: a stream that has begun always ends: with its last event, with an `error` event, or because its client left.
-Its source is closed whichever it was, in the task that ran it, so that cancelling reaches what it waits for.
+Its source is closed whichever it was, in the task that ran it, so that cancelling reaches what it waits for. Where its
+first event takes long its headers and a comment go before it; what is refused at once has a status all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -18,7 +19,49 @@ from starlette.types import Receive, Scope, Send
 HEARTBEAT_SECONDS = 15.0
 """Proxies close connections that are silent for longer than about half a minute."""
 
+PATIENCE_SECONDS = 1.0
+"""For which a stream's headers wait for its first piece, or for the status of a refusal."""
+
+_AT_ONCE = 0.05
+"""In seconds. Some proxies keep the headers until there is something of the body."""
+
 _HEARTBEAT = b": keep-alive\n\n"
+
+Piece = TypeVar("Piece")
+
+
+async def soon(source: AsyncGenerator[Piece, None], seconds: float = PATIENCE_SECONDS) -> AsyncGenerator[Piece, None]:
+    """The same pieces, after a moment in which the first one may come.
+
+    Raises:
+        Exception: what `source` raises in that moment.
+    """
+    first = asyncio.ensure_future(anext(source))
+    try:
+        await asyncio.wait([first], timeout=seconds)
+        if first.done():
+            first.result()
+    except BaseException:
+        await _closed(first, source)
+        raise
+    return _all(first, source)
+
+
+async def _all(first: asyncio.Future[Piece], source: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    try:
+        yield await first
+        async for piece in source:
+            yield piece
+    finally:
+        await _closed(first, source)
+
+
+async def _closed(first: asyncio.Future[Piece], source: AsyncGenerator[Piece, None]) -> None:
+    first.cancel()
+    await asyncio.wait([first])
+    if not first.cancelled():
+        first.exception()  # seen
+    await source.aclose()
 
 
 def event(data: Mapping[str, Any] | str, name: str | None = None) -> bytes:
@@ -68,13 +111,15 @@ async def _never_silent(source: AsyncGenerator[bytes, None], seconds: float) -> 
             parts.put_nowait(None)
 
     task = asyncio.create_task(pump())
+    silence = min(_AT_ONCE, seconds)
     try:
         while True:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(silence):
                     part = await parts.get()
             except TimeoutError:
                 part = _HEARTBEAT
+            silence = seconds
             if part is None:
                 break
             yield part

@@ -23,11 +23,15 @@ class Turn:
     Attributes:
         task: what is cancelled to end it.
         pieces: what is there to be shown; None comes last, when it is over.
+        client: who takes turns with others for a place.
+        in_pieces: whether anybody waits for the pieces, or for the reply alone.
         cut: why somebody else than the client ended it.
         over: set when it is.
     """
 
     task: asyncio.Task[Any] | None = None
+    client: str = ""
+    in_pieces: bool = True
     pieces: asyncio.Queue[str | ConversationTurn | None] = field(default_factory=asyncio.Queue)
     cut: ServeError | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)

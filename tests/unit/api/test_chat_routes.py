@@ -2,6 +2,8 @@ import asyncio
 import json
 import re
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from serving import client, service_of
+from api_parts import held, until
+from serving import HI, Serving, client, service_of
 from stateset_agents.agents import AgentConfig, MultiTurnAgent, ToolAgent
+from stateset_agents.api.access import Tokens
+from stateset_agents.api.app import Door
 from stateset_agents.api.conversation_log import ConversationLog
 from stateset_agents.api.limits import ServeLimits
 from stateset_agents.engines.stub import StubEngine
@@ -103,6 +108,42 @@ async def test_a_stream_has_the_reply_in_pieces_and_the_documented_json_at_its_e
     }
 
 
+def test_headers_and_a_comment_come_before_a_first_token_that_takes_long(tmp_path: Path):
+    agent = held()
+    with Serving(tmp_path, agent) as server, httpx.Client(base_url=server.url) as http:
+        place = http.post("/chat/start", json={}).headers["location"]
+        with http.stream("POST", f"{place}/message", json={"message": "Hi", "stream": True}) as answer:
+            lines = answer.iter_lines()
+            assert (answer.status_code, next(lines), agent.answering) == (200, ": keep-alive", ["Hi"])
+            assert http.post(f"{place}/message", json={"message": "Hi", "stream": True}).status_code == 409
+            assert http.delete(place).status_code == 200
+            told = [line for line in lines if line]
+        assert told[0] == "event: error"
+        assert json.loads(told[1].removeprefix("data: "))["status"] == 410
+        assert http.post(f"{place}/message", json={"message": "Hi", "stream": True}).status_code == 410
+
+
+def test_headers_of_a_completion_that_waits_for_a_place_come_before_it(tmp_path: Path):
+    agent = held()
+    with (
+        Serving(tmp_path, agent, limits=ServeLimits(max_running=1, max_waiting=1)) as server,
+        httpx.Client(base_url=server.url) as http,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        place = http.post("/chat/start", json={}).headers["location"]
+        first = aside.submit(http.post, f"{place}/message", json={"message": "Hi"})
+        while not agent.answering:
+            time.sleep(0.01)
+        body = {"model": "agent", "messages": HI, "stream": True}
+        with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            assert (answer.status_code, next(lines)) == (200, ": keep-alive")
+            assert not first.done()
+            http.delete(place)
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert first.result().status_code == 410
+
+
 async def test_calls_of_tools_are_events_and_counted(tmp_path: Path):
     call = '{"name": "double", "arguments": {"number": 4}}'
     agent = ToolAgent(AgentConfig(f"stub://{call}|It is 8."), tools=[double])
@@ -171,6 +212,36 @@ async def test_a_second_message_while_the_first_is_answered_is_409_with_a_time(t
         assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
         refused = next(answer for answer in answers if answer.status_code == 409)
         assert int(refused.headers["retry-after"]) == refused.json()["retry_after"] >= 1
+
+
+async def test_clients_get_places_in_turn(tmp_path: Path):
+    agent = held()
+    service = service_of(
+        tmp_path, agent, door=Door(tokens=Tokens(["one", "two"])), limits=ServeLimits(max_running=1, max_waiting=4)
+    )
+    one, two = ({"Authorization": f"Bearer {token}"} for token in ("one", "two"))
+    async with client(service) as http:
+
+        async def ask(headers: dict[str, str], name: str, waiting: int, stream: bool = False) -> asyncio.Task[Any]:
+            place = (await http.post("/chat/start", json={}, headers=headers)).headers["location"]
+            body = {"message": name, "stream": stream}
+            task = asyncio.create_task(http.post(f"{place}/message", json=body, headers=headers))
+            await until(lambda: service.conversations.gate.waiting == waiting or task.done())
+            return task
+
+        tasks = [await ask(one, "one a", 0)]
+        await until(lambda: agent.answering)
+        tasks += [await ask(one, f"one {name}", waiting) for waiting, name in enumerate("bcd", 1)]
+        tasks.append(await ask(two, "two a", 4))
+        tasks.append(await ask(two, "two b", 4, stream=True))
+        order = []
+        for _ in range(5):
+            await until(lambda: agent.answering)
+            order += agent.answering
+            agent.go.release()
+            await until(lambda last=order[-1]: agent.answering != [last])
+        assert order == ["one a", "one b", "two a", "one c", "two b"]
+        assert [(await task).status_code for task in tasks] == [200, 200, 200, 429, 200, 200]
 
 
 async def test_more_conversations_than_allowed_are_429_with_a_time(tmp_path: Path):
