@@ -102,5 +102,5 @@ def fresh_postgres(postgres):
     import psycopg
 
     with psycopg.connect(postgres.address, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS attempts, turns, conversations, schema_version")
+        connection.execute("DROP TABLE IF EXISTS attempts, starts, turns, conversations, schema_version")
     return postgres

@@ -26,6 +26,9 @@ from .sse import EventStream, event, soon
 PAGE = 1000
 """Turns of a history that one response holds at most."""
 
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+"""The same request under the same key is done once."""
+
 
 class StartRequest(BaseModel):
     """Who talks, and about what. Both may be left out."""
@@ -106,12 +109,16 @@ def chat_routes(conversations: Conversations, log: ConversationLog | None = None
     @router.post(
         "/start", response_model=StartResponse, responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503)
     )
-    async def start(request: Request, response: Response, asked: StartRequest | None = None) -> Any:
+    async def start(
+        request: Request, response: Response, asked: StartRequest | None = None, idempotency_key: Key = None
+    ) -> Any:
         """Start a conversation."""
         asked = asked or StartRequest()
-        started = await conversations.start(asked.user_id, asked.context, _owner(request))
+        started = await conversations.start(asked.user_id, asked.context, _owner(request), idempotency_key)
         response.headers["Location"] = f"/chat/{started.conversation_id}"
-        if log is not None:
+        if started.replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        elif log is not None:
             log.write(
                 "started",
                 started.conversation_id,
@@ -133,10 +140,7 @@ def chat_routes(conversations: Conversations, log: ConversationLog | None = None
         },
     )
     async def message(
-        request: Request,
-        conversation_id: str,
-        asked: MessageRequest,
-        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")] = None,
+        request: Request, conversation_id: str, asked: MessageRequest, idempotency_key: Key = None
     ) -> Response:
         """Say something, and get the reply."""
         asks = (conversation_id, asked.message, _owner(request), idempotency_key)

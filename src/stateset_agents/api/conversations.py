@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -33,7 +34,7 @@ from .limits import ServeLimits
 from .ongoing import Active, Ongoing
 from .operations import require_ongoing
 from .replies import History, Reply, Started
-from .store import Attempt, Conversation, ConversationStore, Status, StoredTurn, new_id
+from .store import Attempt, Conversation, ConversationStore, Start, Status, StoredTurn, new_id
 from .turn import STUBBORN, Turn, TurnsUnderWay
 from .watch import EngineWatch, Observe, ignore
 
@@ -175,7 +176,11 @@ class Conversations:
             return self.version
 
     async def start(
-        self, user_id: str | None = None, context: Mapping[str, Any] | None = None, owner: str = ""
+        self,
+        user_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        owner: str = "",
+        idempotency_key: str | None = None,
     ) -> Started:
         """Begin a conversation.
 
@@ -183,25 +188,36 @@ class Conversations:
             user_id: the client's name for whoever talks.
             context: what it is about: JSON.
             owner: see `owner_of`.
+            idempotency_key: requests of the same owner with the same key and words begin one conversation.
 
         Raises:
             TooManyConversations: as many as may be are under way.
+            KeyReused: the key belongs to another request.
             TooLong, InvalidRequest: the context or the user's id cannot be taken.
             Unavailable, StoreFailed: not now.
         """
         self._require_serving()
         check_context(user_id, context, self.limits)
+        check_key(idempotency_key)
+        start = None
+        if idempotency_key is not None:
+            asked = json.dumps([user_id, dict(context or {})])
+            start = Start(owner, idempotency_key, hashlib.sha256(asked.encode()).hexdigest())
+            if known := await self._store.begun(start):
+                return _started(*known, replayed=True)
         await self._ongoing.make_room()
         now = self.clock.now()
         conversation = Conversation(new_id(), owner, now, now, user_id, dict(context or {}))
         self._ongoing.see(conversation)  # before it is stored: its place is taken
         try:
             greeting = StoredTurn("assistant", self._greeting, now) if self._greeting else None
-            await finished(self._store.create(conversation, greeting))
+            stored, said = await finished(self._store.create(conversation, greeting, start))
         except BaseException:
             self._ongoing.leave(conversation)
             raise
-        return Started(conversation.id, self._greeting)
+        if stored.id != conversation.id:  # a twin of this request was faster
+            self._ongoing.leave(conversation)
+        return _started(stored, said, replayed=stored.id != conversation.id)
 
     async def turn(
         self,
@@ -363,3 +379,7 @@ class Conversations:
     def _require_serving(self) -> None:
         if self._state != "serving":
             raise Unavailable(f"the server is {self._state}; try again in a moment", retry_after=5)
+
+
+def _started(conversation: Conversation, greeting: StoredTurn | None, *, replayed: bool) -> Started:
+    return Started(conversation.id, greeting.content if greeting else "", replayed=replayed)

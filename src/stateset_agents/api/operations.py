@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from .errors import ConversationOver, TurnCancelled, TurnRunning, UnknownConversation
-from .store import Attempt, AttemptState, Conversation, Status, StoredTurn
+from .errors import ConversationOver, KeyReused, TurnCancelled, TurnRunning, UnknownConversation
+from .store import Attempt, AttemptState, Conversation, Start, Status, StoredTurn
 
 VERSION = 1
 SCHEMA = (
@@ -33,6 +33,10 @@ SCHEMA = (
         id TEXT PRIMARY KEY, conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
         server BIGINT NOT NULL, begun_at TEXT NOT NULL, after_turns INTEGER NOT NULL,
         key TEXT, digest TEXT NOT NULL, state TEXT NOT NULL, reply TEXT)""",
+    """CREATE TABLE IF NOT EXISTS starts (
+        owner TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL,
+        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE, PRIMARY KEY (owner, key))""",
+    "CREATE INDEX IF NOT EXISTS starts_of ON starts (conversation_id)",
     "CREATE UNIQUE INDEX IF NOT EXISTS one_running ON attempts (conversation_id) WHERE state = 'running'",
     """CREATE UNIQUE INDEX IF NOT EXISTS one_for_a_key ON attempts (conversation_id, key)
         WHERE key IS NOT NULL AND state <> 'interrupted'""",
@@ -109,7 +113,9 @@ def bury(dialect: Dialect, me: int, conversation_id: str | None = None) -> Opera
     return found
 
 
-def create(conversation: Conversation, greeting: StoredTurn | None) -> Operation[None]:
+def create(
+    conversation: Conversation, greeting: StoredTurn | None, start: Start | None = None
+) -> Operation[tuple[Conversation, StoredTurn | None]]:
     """See `ConversationStore.create`."""
     about = {"user_id": conversation.user_id, "context": conversation.context}
     count = 0 if greeting is None else 1
@@ -127,8 +133,38 @@ def create(conversation: Conversation, greeting: StoredTurn | None) -> Operation
             _json(about),
         ),
     )
+    if start is not None:
+        mine = yield Query(
+            "INSERT INTO starts (owner, key, digest, conversation_id) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING RETURNING conversation_id",
+            (start.owner, start.key, start.digest, conversation.id),
+        )
+        if not mine:  # its twin was faster
+            yield Query("DELETE FROM conversations WHERE id = ?", (conversation.id,))
+            known = yield from begun(start)
+            if known is None:
+                raise UnknownConversation
+            return known
     if greeting is not None:
         yield from _say(conversation.id, 1, greeting)
+    return replace(conversation, turns=count, turn_count=count), greeting
+
+
+def begun(start: Start) -> Operation[tuple[Conversation, StoredTurn | None] | None]:
+    """See `ConversationStore.begun`."""
+    rows = yield Query(
+        "SELECT conversation_id, digest FROM starts WHERE owner = ? AND key = ?", (start.owner, start.key)
+    )
+    if not rows:
+        return None
+    ((conversation_id, digest),) = rows
+    if digest != start.digest:
+        raise KeyReused("this idempotency key began a conversation with another request; use a fresh one for each")
+    conversation = yield from find(conversation_id)
+    if conversation is None:
+        raise UnknownConversation
+    said = yield from turns(conversation_id, 0, 1)
+    return conversation, said[0] if said and said[0].role == "assistant" else None
 
 
 _COLUMNS = "id, owner, status, reason, started_at, last_activity, over_at, turns, turn_count, about"
@@ -288,6 +324,7 @@ def purge(before: datetime) -> Operation[int]:
     for (conversation,) in gone:
         yield Query("DELETE FROM attempts WHERE conversation_id = ?", (conversation,))
         yield Query("DELETE FROM turns WHERE conversation_id = ?", (conversation,))
+        yield Query("DELETE FROM starts WHERE conversation_id = ?", (conversation,))
         yield Query("DELETE FROM conversations WHERE id = ?", (conversation,))
     return len(gone)
 

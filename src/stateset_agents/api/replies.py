@@ -12,11 +12,12 @@ from .store import Attempt, StoredTurn
 
 @dataclass(frozen=True)
 class Started:
-    """A conversation that began."""
+    """A conversation that began; `replayed` if an earlier request with the same idempotency key began it."""
 
     conversation_id: str
     message: str
     status: str = "started"
+    replayed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The documented JSON."""

@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 
 from . import operations
 from .operations import Dialect, Operation
-from .store import Attempt, Conversation, Status, StoredTurn
+from .store import Attempt, Conversation, Start, Status, StoredTurn
 from .watch import Observe, ignore
 
 Result = TypeVar("Result")
@@ -53,9 +53,15 @@ class SqlStore(ABC):
         """See `ConversationStore.ping`."""
         await self.run(operations.ping())
 
-    async def create(self, conversation: Conversation, greeting: StoredTurn | None) -> None:
+    async def create(
+        self, conversation: Conversation, greeting: StoredTurn | None, start: Start | None = None
+    ) -> tuple[Conversation, StoredTurn | None]:
         """See `ConversationStore.create`."""
-        await self.run(operations.create(conversation, greeting))
+        return await self.run(operations.create(conversation, greeting, start))
+
+    async def begun(self, start: Start) -> tuple[Conversation, StoredTurn | None] | None:
+        """See `ConversationStore.begun`."""
+        return await self.run(operations.begun(start))
 
     async def find(self, conversation_id: str) -> Conversation | None:
         """See `ConversationStore.find`."""

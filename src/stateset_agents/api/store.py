@@ -103,6 +103,21 @@ class Attempt:
     reply: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Start:
+    """A request to begin a conversation that may be repeated.
+
+    Attributes:
+        owner: whose request it is.
+        key: idempotency key that the client gave.
+        digest: of the request, to tell a repetition from another one with the same key.
+    """
+
+    owner: str
+    key: str
+    digest: str
+
+
 class ConversationStore(Protocol):
     """Where conversations are kept. Safe to call from many tasks; never blocks the event loop.
 
@@ -122,8 +137,25 @@ class ConversationStore(Protocol):
         """Make sure that the store can be written."""
         ...
 
-    async def create(self, conversation: Conversation, greeting: StoredTurn | None) -> None:
-        """Keep a conversation that begins; with a greeting, it has one turn."""
+    async def create(
+        self, conversation: Conversation, greeting: StoredTurn | None, start: Start | None = None
+    ) -> tuple[Conversation, StoredTurn | None]:
+        """Keep a conversation that begins; with a greeting, it has one turn.
+
+        Returns:
+            Both; or those of the conversation that a request with the same owner and key began.
+
+        Raises:
+            KeyReused: that request was another one.
+        """
+        ...
+
+    async def begun(self, start: Start) -> tuple[Conversation, StoredTurn | None] | None:
+        """The conversation that a request with this owner and key began, and its greeting.
+
+        Raises:
+            KeyReused: that request was another one.
+        """
         ...
 
     async def find(self, conversation_id: str) -> Conversation | None:

@@ -202,6 +202,21 @@ async def test_a_repeated_request_with_its_key_gets_the_same_reply_and_no_second
         assert len((await http.get(f"{place}/history")).json()["turns"]) == 5
 
 
+async def test_a_repeated_start_with_its_key_begins_no_second_conversation(tmp_path: Path):
+    log = ConversationLog(tmp_path / "log.jsonl")
+    async with client(service_of(tmp_path, log=log)) as http:
+
+        async def start(key: str, **body: Any) -> httpx.Response:
+            return await http.post("/chat/start", json=body, headers={"Idempotency-Key": key})
+
+        first, again = await start("a", user_id="u"), await start("a", user_id="u")
+        assert (first.json(), first.headers["location"]) == (again.json(), again.headers["location"])
+        assert ("idempotency-replayed" in first.headers, again.headers["idempotency-replayed"]) == (False, "true")
+        assert (await start("b", user_id="u")).json() != first.json()
+        assert [(await start(key, user_id="v")).status_code for key in ("a", "", "x" * 256)] == [422, 422, 422]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
 async def test_a_second_message_while_the_first_is_answered_is_409_with_a_time(tmp_path: Path):
     agent = MultiTurnAgent.from_model("stub://")
     await agent.initialize()

@@ -274,6 +274,31 @@ async def test_one_key_makes_one_turn(store):
         assert (await service.history(id_)).total == 3
 
 
+async def test_one_key_begins_one_conversation(store):
+    async with serving(stub("Yes."), store, max_conversations=1) as service:
+        twins = await asyncio.gather(
+            *(service.start("u", {"a": 1}, "me", "k") for _ in range(2)), return_exceptions=True
+        )
+        first = next(one for one in twins if not isinstance(one, Exception))
+        await service.turn(first.conversation_id, "Hi", "me")
+        again = await service.start("u", {"a": 1}, "me", "k")  # there is no room for another one
+        assert (again.conversation_id, again.message, again.replayed) == (first.conversation_id, "Hello!", True)
+        for changed in (("v", {"a": 1}), ("u", {"a": 2}), ("u", None)):
+            with pytest.raises(KeyReused):
+                await service.start(*changed, "me", "k")
+        with pytest.raises(TooManyConversations):
+            await service.start("u", {"a": 1}, "you", "k")
+        assert service.active == 1
+
+
+async def test_twins_of_a_start_take_one_place(store):
+    async with serving(stub(), store, max_conversations=4) as service:
+        twins = await asyncio.gather(*(service.start(idempotency_key="k") for _ in range(4)))
+        assert len({one.conversation_id for one in twins}) == 1
+        assert sorted(one.replayed for one in twins) == [False, True, True, True]
+        assert service.active == 1
+
+
 async def test_a_key_works_while_another_turn_runs_and_after_the_end_and_a_restart(tmp_path):
     path = tmp_path / "conversations.sqlite"
     agent = held()

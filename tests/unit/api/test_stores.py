@@ -1,11 +1,13 @@
 """What a store of conversations keeps: the same for SQLite and PostgreSQL."""
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stateset_agents.api.errors import ConversationOver, StoreFailed, TurnCancelled, UnknownConversation
-from stateset_agents.api.store import Attempt, AttemptState, Conversation, Status, StoredTurn
+from stateset_agents.api.errors import ConversationOver, KeyReused, StoreFailed, TurnCancelled, UnknownConversation
+from stateset_agents.api.store import Attempt, AttemptState, Conversation, Start, Status, StoredTurn
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 123456, tzinfo=UTC)
 HELLO = StoredTurn("assistant", "Hello!", NOON)
@@ -58,6 +60,44 @@ async def test_another_store_on_the_same_tables_reads_the_same(store, make_store
         assert [c.id for c in await again.ongoing()] == ["conv_1"]
     finally:
         await again.aclose()
+
+
+async def test_one_key_begins_one_conversation_of_an_owner(store):
+    def one(id_, owner="me"):
+        return Conversation(id_, owner, NOON, NOON)
+
+    start = Start("me", "k", "d")
+    assert await store.begun(start) is None
+    assert await store.create(one("conv_1"), HELLO, start) == (await store.find("conv_1"), HELLO)
+    assert (
+        await store.create(one("conv_2"), None, start)
+        == (await store.find("conv_1"), HELLO)
+        == await store.begun(start)
+    )
+    assert await store.find("conv_2") is None
+    assert await store.turns("conv_2") == []
+    for failing in (
+        store.begun(replace(start, digest="x")),
+        store.create(one("conv_3"), None, replace(start, digest="x")),
+    ):
+        with pytest.raises(KeyReused):
+            await failing
+    assert await store.find("conv_3") is None
+    other = replace(start, owner="you")
+    assert (await store.create(one("conv_4", "you"), None, other))[0].id == "conv_4"
+    await store.end("conv_1", NOON, Status.ENDED, "ended")
+    assert (await store.begun(start))[0].status is Status.ENDED
+    await store.purge(NOON + timedelta(days=1))
+    assert await store.begun(start) is None  # the key goes with what it stands for
+
+
+async def test_twins_at_the_same_moment_begin_one_conversation(store):
+    start = Start("me", "k", "d")
+    made = await asyncio.gather(
+        *(store.create(Conversation(f"conv_{number}", "me", NOON, NOON), HELLO, start) for number in range(4))
+    )
+    assert len({conversation.id for conversation, _ in made}) == 1
+    assert len(await store.ongoing()) == 1
 
 
 async def test_one_turn_at_a_time(store):
