@@ -106,6 +106,36 @@ def test_more_connections_than_allowed_are_closed_and_the_server_lives(tmp_path:
         assert httpx.get(f"{server.url}/livez").status_code == 200
 
 
+def test_who_does_not_read_his_answer_does_not_keep_his_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("stateset_agents.api.server._UNREAD_SECONDS", 1)
+    with Serving(tmp_path, greeting="x" * 5_000_000) as server:
+        place = httpx.post(f"{server.url}/chat/start").headers["location"]
+        silent = socket.socket()
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(("127.0.0.1", server.port))
+        silent.sendall(f"GET {place}/history HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        connections = server._server.server_state.connections
+        deadline = time.monotonic() + 20
+        while not connections or any(one.cycle is None for one in connections):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        while connections:
+            assert time.monotonic() < deadline, "the connection is still there"
+            time.sleep(0.05)
+        silent.close()
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_is_counted_as_gone(tmp_path: Path):
+    with Serving(tmp_path) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(START + b"Content-Length: 100\r\n\r\n{")
+            time.sleep(0.1)
+        deadline = time.monotonic() + 5
+        while 'status="499"' not in (text := server.service.metrics.text().decode()):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.01)
+
+
 async def until(condition: Any, seconds: float) -> float:
     begun = time.monotonic()
     while not condition():

@@ -74,7 +74,7 @@ def create_app(
             allow_origins=list(door.origins),
             allow_methods=_METHODS,
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+            expose_headers=["Idempotency-Replayed", "Location", "Retry-After", "X-Request-ID"],
             max_age=600,
         )
     return app

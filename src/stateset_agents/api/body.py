@@ -48,6 +48,7 @@ class BodyGate:
             body = await self._read(scope, receive)
             self._check(scope, body)
         except _Gone:
+            scope["state"]["client_gone"] = True
             return
         except ServeError as error:
             await answer(error, scope, send)

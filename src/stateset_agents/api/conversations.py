@@ -75,7 +75,7 @@ class Conversations:
         self._forks = Forks(agent, self.limits)
         self._ongoing = Ongoing(store, self._forks, self.limits, self.clock, observe)
         self._answering = Answering(store, self._forks, self._ongoing, self.gate, self.limits, self.clock, observe)
-        self._greeting = greeting
+        self.greeting = greeting
         self._turns = TurnsUnderWay()
         self._state = "loading"
         self._replacing = asyncio.Lock()
@@ -165,7 +165,8 @@ class Conversations:
                 self.watch.attach(agent)
                 probe = agent.fork("probe")
                 try:
-                    await probe.process_turn([], "Hello", told_to_the_agent(None, {}, self.limits))
+                    async with self._answering.in_time():
+                        await probe.process_turn([], "Hello", told_to_the_agent(None, {}, self.limits))
                 finally:
                     probe.release()
                 self._require_serving()
@@ -210,7 +211,7 @@ class Conversations:
         conversation = Conversation(new_id(), owner, now, now, user_id, dict(context or {}))
         self._ongoing.see(conversation)  # before it is stored: its place is taken
         try:
-            greeting = StoredTurn("assistant", self._greeting, now) if self._greeting else None
+            greeting = StoredTurn("assistant", self.greeting, now) if self.greeting else None
             stored, said = await finished(self._store.create(conversation, greeting, start))
         except BaseException:
             self._ongoing.leave(conversation)
@@ -359,7 +360,8 @@ class Conversations:
         await self._store.purge(self.clock.now() - timedelta(seconds=self.limits.keep_seconds))
 
     async def _owned(self, conversation_id: str, owner: str) -> Conversation:
-        conversation = await self._store.find(conversation_id)
+        # Of what was never an id here, databases take some for an error of their own (a NUL).
+        conversation = await self._store.find(conversation_id) if conversation_id.isprintable() else None
         if conversation is None or not hmac.compare_digest(conversation.owner.encode(), owner.encode()):
             raise UnknownConversation
         if conversation.status is not Status.ONGOING and conversation_id in self._ongoing:

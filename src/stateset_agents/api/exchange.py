@@ -111,4 +111,4 @@ class Exchange:
 def route_of(scope: Scope) -> str:
     """The template of the route that took the request, `/chat/{conversation_id}/message`; "none" for none."""
     route: Any = scope.get("route")
-    return str(getattr(route, "path", None) or _NO_ROUTE)
+    return str(getattr(route, "path_format", None) or _NO_ROUTE)

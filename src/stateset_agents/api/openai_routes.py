@@ -44,7 +44,7 @@ def openai_routes(completions: Completions, model: str, since: float) -> APIRout
         """The model that is served."""
         return ModelList(data=[_card(model, since)])
 
-    @router.get("/models/{name}", responses=errors(401, 404))
+    @router.get("/models/{name:path}", responses=errors(401, 404))
     async def one_model(name: str) -> ModelCard:
         """The model that is served, by its name."""
         if name != model:

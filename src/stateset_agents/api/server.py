@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _LAST_BYTES_SECONDS = 5
 """For responses that are made to reach clients that read slowly."""
 
+_UNREAD_SECONDS = 60
+"""That a client may leave unread what was sent, before its connection is cut."""
 
 _BACKLOG = 2048
 
@@ -157,6 +159,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; each connection has it from here
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNREAD_SECONDS)
         listening.bind(address)
         listening.listen(_BACKLOG)  # who connects now is answered as soon as the server runs
     except OSError as error:

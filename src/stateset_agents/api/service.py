@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi import APIRouter
 from starlette.types import ASGIApp
@@ -90,21 +90,24 @@ class Service:
             self.opened.agent,
             self.make_store(self.metrics.observe),
             self.limits,
-            greeting=next(one for one in (self.greeting, self.opened.greeting, GREETING) if one is not None),
+            greeting=self._greeting_of(self.opened),
             observe=self.metrics.observe,
         )
         self.condition = Condition(self.model, version=self.opened.version)
         self.condition.checks |= {"engine": self._engine, "store": self._store, "queue": self._queue}
         self._asked_store: tuple[float, str | None] = (-_STORE_SECONDS, None)
+        self._asking_store = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
         self._know_tools(self.opened.agent)
         self._read_gauges()
 
     def app(self) -> ASGIApp:
         """The application."""
+        most = self.limits.max_new_tokens or self.door.limits.new_tokens
+        limits = replace(self.door.limits, new_tokens=min(most, self.door.limits.new_tokens))
         routers = [
             chat_routes(self.conversations, self.log),
-            openai_routes(Completions(self.conversations, self.door.limits), self.model, self.condition.since),
+            openai_routes(Completions(self.conversations, limits), self.model, self.condition.since),
             status_routes(
                 self.condition, self.metrics, lambda: self.conversations.active, lambda: (self._running, self._waiting)
             ),
@@ -160,11 +163,15 @@ class Service:
             told = None if isinstance(error, StatesetError) else error
             logger.error("the checkpoint is not taken: %s", error, exc_info=told)  # noqa: TRY400
             return
+        self.conversations.greeting = self._greeting_of(opened)
         self.condition.version = opened.version
         self.condition.reloads += 1
         self.condition.last_reload = "ok"
         self._know_tools(opened.agent)
         logger.info("another checkpoint is served: step %s", opened.version)
+
+    def _greeting_of(self, opened: Opened) -> str:
+        return next(one for one in (self.greeting, opened.greeting, GREETING) if one is not None)
 
     @property
     def _running(self) -> int:
@@ -180,16 +187,17 @@ class Service:
     async def _store(self) -> str | None:
         if self.condition.phase == "loading":
             return None
-        asked_at, answer = self._asked_store
-        if time.monotonic() - asked_at > _STORE_SECONDS:
-            try:
-                await self.conversations.ping()
-            except StoreFailed:
-                answer = "it cannot be written"
-            else:
-                answer = None
-            self._asked_store = time.monotonic(), answer
-        return answer
+        async with self._asking_store:  # one asks for all: who asks may be anybody, and as often as he likes
+            asked_at, answer = self._asked_store
+            if time.monotonic() - asked_at > _STORE_SECONDS:
+                try:
+                    await self.conversations.ping()
+                except StoreFailed:
+                    answer = "it cannot be written"
+                else:
+                    answer = None
+                self._asked_store = time.monotonic(), answer
+            return answer
 
     async def _queue(self) -> str | None:
         return "full" if self._waiting >= self.limits.max_waiting > 0 else None

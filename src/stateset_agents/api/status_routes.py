@@ -96,8 +96,8 @@ def status_routes(
     @router.get("/readyz", responses=_also(Ready), response_model=Ready)
     async def readyz() -> Response:
         """Whether requests should come here."""
-        ready = await condition.ready()
         findings = dict(await condition.findings())
+        ready = condition.ready(findings)
         body = Ready(status="ready" if ready else "not ready", phase=condition.phase, checks=findings)
         return _told(body, ready)
 

@@ -246,7 +246,9 @@ def _given_tokens(flags: list[str] | None, file: Path | None) -> list[str]:
     if flags:
         logger.warning("--auth-token can be read by everybody on this machine (ps); GRPO_AUTH_TOKEN cannot")
     given = [*(flags or []), *(read_tokens(file) if file is not None else [])]
-    return given or ([variable] if variable else [])
+    if not given and variable == "":
+        raise ConfigError("GRPO_AUTH_TOKEN is empty (a file that is not there?); give it a token, or unset it")
+    return given or ([variable] if variable is not None else [])
 
 
 def _door(

@@ -92,7 +92,7 @@ def group_metrics(groups: Sequence[TrajectoryGroup], criterion: SuccessCriterion
         "edited_turns": counts.edited_turns,
         "replies": len(replies),
         "cut_replies": sum(turn.stop_reason is StopReason.LENGTH for turn in replies),
-        "repeated_ngrams": _mean([share for share in map(repeated_share, replies) if share is not None]),
+        "repeated_ngrams": mean_of([share for share in map(repeated_share, replies) if share is not None]),
     }
 
 

@@ -18,6 +18,7 @@ from stateset_agents.api.access import Tokens
 from stateset_agents.api.app import Door
 from stateset_agents.api.conversation_log import ConversationLog
 from stateset_agents.api.limits import ServeLimits
+from stateset_agents.api.service import Opened
 from stateset_agents.engines.stub import StubEngine
 
 
@@ -293,6 +294,31 @@ async def test_an_id_that_nobody_has_is_404(tmp_path: Path, name: str):
             body = {"message": "Hi"} if method == "POST" else None
             answer = await http.request(method, f"/chat/{name}{path}", json=body)
             assert answer.status_code in (404, 405), (method, answer.text)
+
+
+async def test_however_many_ask_for_its_health_the_store_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    service = service_of(tmp_path)
+    asked = []
+
+    async def ping() -> None:
+        asked.append(1)
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(service.conversations, "ping", ping)
+    async with client(service) as http:
+        answers = await asyncio.gather(*(http.get(place) for place in ("/health", "/readyz") * 20))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(asked) == 1
+
+
+async def test_another_checkpoint_comes_with_its_greeting_unless_the_operator_has_one(tmp_path: Path):
+    for greeting, expected in ((None, "Welcome"), ("Mine", "Mine")):
+        another = MultiTurnAgent.from_model("stub://")
+        service = service_of(tmp_path, greeting=greeting, reopen=lambda agent=another: Opened(agent, 8, "Welcome"))
+        async with client(service) as http:
+            await service.reload()
+            assert (await http.get("/health")).json()["last_reload"] == "ok"
+            assert (await http.post("/chat/start")).json()["message"] == expected
 
 
 async def test_a_request_id_is_echoed_if_it_is_harmless(tmp_path: Path):

@@ -295,6 +295,26 @@ async def test_others_are_answered_while_a_long_prompt_is_read(tmp_path: Path):
     assert max(waits) < took / 3
 
 
+async def test_a_reply_is_no_longer_than_the_operator_allows_whatever_the_client_asks(tmp_path: Path):
+    async with client(
+        service_of(tmp_path, says("one two three four five"), limits=ServeLimits(max_new_tokens=3))
+    ) as http:
+        for parameters in ({}, {"max_tokens": 100}, {"max_completion_tokens": 2}):
+            answer = (await ask(http, **parameters)).json()
+            assert answer["usage"]["completion_tokens"] == min(3, *parameters.values(), 3)
+            assert answer["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_model_may_have_a_name_with_a_slash(tmp_path: Path):
+    service = service_of(tmp_path)
+    service.model = "org/agent"
+    async with client(service) as http:
+        for place in ("org/agent", "org%2Fagent"):
+            assert (await http.get(f"/v1/models/{place}")).json()["id"] == "org/agent"
+        assert (await http.get("/v1/models/org")).json()["error"]["code"] == "model_not_found"
+        assert 'route="/v1/models/{name}"' in (await http.get("/metrics")).text
+
+
 async def test_hints_have_no_effect_and_are_taken(tmp_path: Path):
     hints = {"user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "frequency_penalty": 0}
     hints |= {"safety_identifier": "x", "prompt_cache_key": "y", "parallel_tool_calls": None, "logit_bias": None}

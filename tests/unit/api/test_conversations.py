@@ -814,6 +814,22 @@ async def test_an_agent_that_cannot_answer_replaces_nobody(store):
         assert (await service.turn(id_, "Hi")).response == "I am old."
 
 
+async def test_an_agent_that_never_answers_replaces_nobody(store):
+    async with serving(stub("I am old."), store, turn_seconds=0.1) as service:
+        id_ = (await service.start()).conversation_id
+        with pytest.raises(TurnTimeout):
+            await service.replace_agent(held())
+        assert (service.version, (await service.turn(id_, "Hi")).response) == (1, "I am old.")
+
+
+@pytest.mark.parametrize("name", ["", "conv_\0x", "conv_\ud800", "\n", "conv_" + "x" * 10_000])
+async def test_what_is_no_id_is_unknown(store, name):
+    async with serving(stub(), store) as service:
+        for reading in (service.history(name), service.turn(name, "Hi"), service.end(name)):
+            with pytest.raises(UnknownConversation):
+                await reading
+
+
 async def test_a_service_that_is_not_open_takes_nothing(store):
     async with serving(stub(), store) as service:
         pass

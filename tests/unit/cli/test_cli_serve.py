@@ -53,6 +53,13 @@ def test_a_mistake_ends_before_anything_is_served(
     assert ended.stdout == ""
 
 
+def test_a_token_that_came_out_empty_opens_no_server(tmp_path: Path, stub: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(app, [str(stub), "--port", "0"], env={"GRPO_AUTH_TOKEN": ""})
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "GRPO_AUTH_TOKEN is empty" in ended.stderr
+
+
 def test_a_port_that_is_taken_ends_with_another_to_try(tmp_path: Path, stub: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket() as taken:
