@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -101,7 +102,7 @@ class ToolDefinition(_Strict):
 class StreamOptions(_Strict):
     """What a stream says beside the reply."""
 
-    include_usage: bool = False
+    include_usage: Flag = False
     include_obfuscation: Literal[False] | None = None
 
 
@@ -116,7 +117,7 @@ class CompletionRequest(_Strict):
 
     model: str = Field(min_length=1, max_length=256)
     messages: list[AnyMessage] = Field(min_length=1)
-    stream: bool | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
@@ -125,7 +126,7 @@ class CompletionRequest(_Strict):
     n: Annotated[Whole, Field(ge=1, le=8)] | None = None
     seed: Whole | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
-    logprobs: bool | None = None
+    logprobs: Flag | None = None
     tools: Annotated[list[ToolDefinition], Field(max_length=64)] | None = None
     tool_choice: Literal["auto", "none"] | None = None
 

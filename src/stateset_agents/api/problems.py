@@ -90,6 +90,8 @@ def _told(found: Mapping[str, Any]) -> str:
     if found.get("type") in ("literal_error", "none_required"):
         only = found.get("ctx", {}).get("expected", "null")
         return f"not supported; the only value that has an effect here is {only}"
+    if found.get("type") == "union_tag_invalid":  # pydantic's words repeat what was sent
+        return f"{found['ctx']['discriminator']} must be one of {found['ctx']['expected_tags']}"
     return str(found.get("msg", "it is wrong"))
 
 

@@ -91,6 +91,11 @@ async def test_what_was_sent_is_not_repeated(tmp_path: Path):
                 answer = await http.post(path, content=json.dumps(body), headers=JSON)
                 assert answer.status_code in (400, 422)
                 assert "CANARY" not in answer.text
+        for message in ({"role": "CANARY", "content": "x"}, {"role": ["CANARY"], "content": "x"}, "CANARY"):
+            body = {"model": "agent", "messages": [message]}
+            answer = await http.post("/v1/chat/completions", content=json.dumps(body), headers=JSON)
+            assert answer.status_code == 400
+            assert "CANARY" not in answer.text
 
 
 def test_a_bound_that_is_none_is_refused():

@@ -238,6 +238,8 @@ async def test_defaults_are_the_agents_own_and_parameters_win(tmp_path: Path):
         ({"n": 9}, "n", "invalid_value"),
         ({"n": 1.5}, "n", "invalid_value"),
         ({"seed": "1"}, "seed", "invalid_value"),
+        ({"stream": "true"}, "stream", "invalid_value"),
+        ({"logprobs": 1}, "logprobs", "invalid_value"),
         ({"stop": ["a"] * 5}, "stop", "invalid_value"),
         ({"stop": ""}, "stop", "invalid_value"),
         ({"top_logprobs": 2, "logprobs": True}, "top_logprobs", "invalid_value"),
