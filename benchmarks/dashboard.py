@@ -101,7 +101,7 @@ def measure(port: int, process: psutil.Process) -> None:
     for name in page_files():
         get(port, f"/{name}")
     overview = ask(port, "overview?run=long")
-    series = ask(port, "series?run=long&keys=reward_mean&points=800")
+    series = ask(port, "series?run=long&key=reward_mean&points=800")
     paint = time.perf_counter() - begin
     print(
         f"answers of the first paint: {paint:.2f} s (processor {sum(process.cpu_times()[:2]) - used:.2f} s), "
@@ -115,9 +115,9 @@ def measure(port: int, process: psutil.Process) -> None:
     )
     for what, question in (
         ("verdict again", "overview?run=long"),
-        ("reward again", "series?run=long&keys=reward_mean&points=800"),
-        ("twenty curves", f"series?run=long&keys={','.join(COLUMNS[:20])}&points=300"),
-        ("a part of a curve", "series?run=long&keys=reward_mean&first=500000&last=500500&points=800"),
+        ("reward again", "series?run=long&key=reward_mean&points=800"),
+        ("twenty curves", f"series?run=long&key={'&key='.join(COLUMNS[:20])}&points=300"),
+        ("a part of a curve", "series?run=long&key=reward_mean&first=500000&last=500500&points=800"),
         ("one step", "step?run=long&step=777777" if overview["rows"] > 777777 else "step?run=long&step=7"),
     ):
         begin = time.perf_counter()

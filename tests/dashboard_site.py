@@ -71,7 +71,7 @@ class Site:
         """Status, headers and body of an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.putrequest(method, path + (f"?{urlencode(asked)}" if asked else ""), skip_host=True)
+            connection.putrequest(method, path + (f"?{urlencode(asked, doseq=True)}" if asked else ""), skip_host=True)
             for name, value in ({"Host": f"127.0.0.1:{self.port}"} | (headers or {})).items():
                 connection.putheader(name, value)
             connection.endheaders()

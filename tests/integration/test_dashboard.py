@@ -5,19 +5,19 @@ import random
 import socket
 from datetime import UTC, datetime, timedelta
 
-from stateset_agents.dashboard import answers
+from stateset_agents.dashboard import answers, curves, lineage
 from stateset_agents.dashboard.conversations import Wanted
 from stateset_agents.dashboard.runs import Run, RunLibrary
 
 QUESTIONS = (
     answers.overview,
-    lambda run: answers.series(run, ["reward_mean", "loss", "kl"]),
+    lambda run: curves.series(run, ["reward_mean", "loss", "kl"]),
     lambda run: answers.groups(run, Wanted()),
     lambda run: answers.group(run, (1, "train", 0)),
     lambda run: answers.step(run, 1),
-    answers.config,
-    answers.checkpoints,
-    lambda run: answers.verify(run, 2),
+    lineage.config,
+    lineage.checkpoints,
+    lambda run: lineage.verify(run, 2),
 )
 
 
@@ -38,10 +38,10 @@ def test_a_real_run_is_shown_with_its_groups_advantages_origins_and_checkpoints(
     assert (found["rows"], found["resumed_at"]) == (8, [4])
     assert found["learning"]["sentence"] == "Too early to tell: 8 of at least 12 steps have a reward."
     assert {"reward_mean", "entropy", "grad_norm", "clip_fraction", "zero_variance_share"} <= set(found["keys"])
-    curves = answers.series(run, ["reward_mean"])
+    drawn = curves.series(run, ["reward_mean"])
     rewards = [row["reward_mean"] for row in work.metrics()]
-    assert [round(one, 4) for one in curves["series"]["reward_mean"]["mean"]] == [round(one, 4) for one in rewards]
-    assert curves["evaluations"]["step"] == [2, 4, 6, 8]
+    assert [round(one, 4) for one in drawn["series"]["reward_mean"]["mean"]] == [round(one, 4) for one in rewards]
+    assert drawn["evaluations"]["step"] == [2, 4, 6, 8]
 
     listed = answers.groups(run, Wanted(step=3, phase="train"))["groups"]
     assert len(listed) == 2
@@ -57,17 +57,17 @@ def test_a_real_run_is_shown_with_its_groups_advantages_origins_and_checkpoints(
         first["advantages"][0]
     }
 
-    config = answers.config(run)
+    config = lineage.config(run)
     assert (config["values"]["training.learning_rate"], config["origins"]["training.learning_rate"][:9]) == (
         1e-3,
         "run.json:",
     )
     assert config["origins"]["training.num_episodes"] == "--num-episodes"
-    whole = answers.verify(run, 8)
+    whole = lineage.verify(run, 8)
     assert (whole["good"], whole["problem"]) == (True, None)
     weights = work.path / "outputs" / "checkpoints" / "step-8" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    damaged = answers.verify(run, 8)
+    damaged = lineage.verify(run, 8)
     assert not damaged["good"]
     assert damaged["problem"] == (
         "./checkpoints/step-8 is damaged: model.safetensors is not what was written (its SHA-256 differs)"

@@ -185,9 +185,11 @@ def parse_json(path: Path, limit: int) -> Any:
         CheckpointError: it is none.
     """
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise CheckpointError(f"{path} has {size} bytes; at most {limit} are read")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path} is no plain file")
+        if status.st_size > limit:
+            raise CheckpointError(f"{path} has {status.st_size} bytes; at most {limit} are read")
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
         raise

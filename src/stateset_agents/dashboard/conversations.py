@@ -16,9 +16,12 @@ from typing import Any
 
 from .follow import Follower
 from .metrics import Row, parse
+from .plain_files import open_plain
 
 MOST_SAMPLES = 256
 """Conversations of a group that are shown at once."""
+_MOST_BYTES = 32 * 1024 * 1024
+"""Of a group that is shown."""
 _LONGEST_NAME = 200
 
 
@@ -146,12 +149,16 @@ class ConversationLog:
 
     def group(self, name: GroupName) -> list[Row]:
         """The conversations of a group as they were written, read from the file; empty if there is no such group."""
-        rows = []
+        rows: list[Row] = []
         entries = self._groups.get(name, [])[:MOST_SAMPLES]
         if not entries:
             return []
-        with self._follower.path.open("rb") as file:
+        with open_plain(self._follower.path) as file:
+            left = _MOST_BYTES
             for entry in entries:
+                left -= entry.size
+                if left < 0 and rows:
+                    break
                 file.seek(entry.start)
                 row = parse(file.read(entry.size))
                 if row is not None:
@@ -178,5 +185,5 @@ def _entry(start: int, line: bytes) -> Entry | None:
 
 
 def _name(value: Any) -> str:
-    """Interned: the same few names stand in every line."""
-    return sys.intern(str(value)[:_LONGEST_NAME])
+    """Interned, as the same few names stand in every line; half a character, which no address can hold, is "?"."""
+    return sys.intern(str(value)[:_LONGEST_NAME].encode("utf-8", "replace").decode())

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..core.errors import ConfigError
 from ..tracking.disk import explained
-from ..tracking.jsonl import to_line
 from ..tracking.status import timestamp
-from . import answers
+from . import answers, curves, lineage
+from .answer import to_json
 from .conversations import Wanted
 from .page_files import page_files
 from .runs import Run, RunLibrary
@@ -124,14 +124,14 @@ def _answers(run: Run, place: int, target: Path) -> dict[str, Any]:
     page["left_out"] = len(names) - len(kept)
     return {
         "overview": answers.overview(run),
-        "series": answers.series(run, [main, *(key for key in keys if key != main)], points=_POINTS),
+        "series": curves.series(run, [main, *(key for key in keys if key != main)], points=_POINTS),
         "groups": page,
         "files": files,
-        "config": answers.config(run),
-        "checkpoints": answers.checkpoints(run),
+        "config": lineage.config(run),
+        "checkpoints": lineage.checkpoints(run),
     }
 
 
 def _script(value: Any) -> str:
     """A value as JavaScript that is no markup wherever it ends up."""
-    return to_line({"": value}).decode("utf-8").strip()[len('{"": ') : -1].replace("<", "\\u003c")
+    return to_json({"": value}).decode("utf-8").strip()[len('{"": ') : -1].replace("<", "\\u003c")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .plain_files import open_descriptor
+
 CHUNK = 4 * 1024 * 1024
 LONGEST = 64 * 1024 * 1024
 """A line that is longer is passed over: no step and no conversation is."""
@@ -31,6 +33,7 @@ class Follower:
         self._longest = longest
         self._file = 0
         self._last = b""
+        self._fruitless: tuple[int, int] | None = None
 
     @property
     def left(self) -> int:
@@ -47,7 +50,7 @@ class Follower:
             Whether all that was handed out before is void, and each line with the byte at which it begins.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_descriptor(self.path)
         except OSError:
             return self._forget(), []
         try:
@@ -55,7 +58,16 @@ class Follower:
             known = status.st_ino == self._file and self._is_where_it_was(fd)
             restarted = not known and self._forget()
             self._file = status.st_ino
-            return restarted, self._lines(fd)
+            seen = status.st_size, status.st_mtime_ns
+            if not restarted and seen == self._fruitless:
+                return False, []  # a torn line may be long, and is not read again until there is more of it
+            found: list[tuple[int, bytes]] = []
+            at = None
+            while not found and at != self.position:  # it moves on without a line where one was too long
+                at = self.position
+                found = self._lines(fd)
+            self._fruitless = None if found else seen
+            return restarted, found
         except OSError:
             return False, []
         finally:
@@ -63,7 +75,7 @@ class Follower:
 
     def _forget(self) -> bool:
         was = self.position > 0
-        self.position, self._last = 0, b""
+        self.position, self._last, self._fruitless = 0, b"", None
         return was
 
     def _is_where_it_was(self, fd: int) -> bool:

@@ -17,11 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .follow import Follower
+from .plain_files import open_plain
 
 Row = dict[str, Any]
 Numbers = NDArray[np.floating[Any]]
 
 MOST_COLUMNS = 256
+SAMPLED_ROWS = 1200
+"""Rows that are looked at while a long log is still being read."""
+LONGEST_KEY = 200
+_LONGEST_ROW = 65536
+"""Where a log is only looked at here and there, a line that is longer is passed over."""
 _FIRST_SIZE = 1024
 _LARGEST = 3e38
 _PLAIN = {float, int, bool, type(None)}
@@ -110,7 +116,7 @@ class MetricLog:
 
     def _read(self, places: Iterable[int]) -> list[Row]:
         rows = []
-        with self._follower.path.open("rb") as file:
+        with open_plain(self._follower.path) as file:
             for place in places:
                 start, size = self._places[place].tolist()
                 file.seek(start)
@@ -144,7 +150,8 @@ class MetricLog:
         for key in dict.fromkeys(key for row in rows for key in row):
             values = _numbers([row.get(key) for row in rows])
             if key not in self._columns:
-                if key == "step" or len(self._columns) >= MOST_COLUMNS or np.isnan(values).all():
+                full = len(self._columns) >= MOST_COLUMNS or len(key) > LONGEST_KEY
+                if key == "step" or full or np.isnan(values).all():
                     continue
                 self._columns[key] = np.full(len(self._steps), np.nan, np.float32)
             self._columns[key][begin:end] = values
@@ -168,17 +175,17 @@ def sampled_rows(path: Path, most: int) -> list[Row]:
     The first row and the last are among them.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
             found: dict[int, Row] = {}
             for place in range(most):
                 file.seek(size * place // most)
                 if place:
-                    file.readline()  # it is somewhere inside a line
-                _take_row(file.readline(), found)
-            file.seek(max(0, size - 65536))
-            for line in file.read().splitlines(keepends=True)[-2:]:
-                _take_row(line, found)
+                    file.readline(_LONGEST_ROW)  # it is somewhere inside a line
+                _take_row(file.readline(_LONGEST_ROW), found)
+            file.seek(max(0, size - _LONGEST_ROW))
+            for line in file.read().split(b"\n")[-3:-1]:
+                _take_row(line + b"\n", found)
     except OSError:
         return []
     return [found[step] for step in sorted(found)]
@@ -187,13 +194,22 @@ def sampled_rows(path: Path, most: int) -> list[Row]:
 def last_row(path: Path) -> Row | None:
     """The last whole row of a log, or None if there is none in its last 64 kB."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 65536))
+            file.seek(max(0, file.tell() - _LONGEST_ROW))
             lines = file.read().split(b"\n")[:-1]
     except OSError:
         return None
     return next((row for row in map(parse, reversed(lines)) if row is not None and type(row.get("step")) is int), None)
+
+
+def measured(row: Row) -> Row:
+    """What of a row can be a measurement: numbers, truth values, and None for what is not finite or was not measured."""
+    return {key: _as_number(value) for key, value in row.items() if type(value) in _PLAIN}
+
+
+def _as_number(value: Any) -> Any:
+    return value if value is None or abs(value) < _LARGEST else None
 
 
 def parse(line: bytes) -> Row | None:

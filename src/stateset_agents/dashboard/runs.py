@@ -22,6 +22,7 @@ from ..tracking.run_folder import CONFIG, METRICS, TRAJECTORIES
 from ..tracking.status import STATUS, read_status
 from .conversations import ConversationLog
 from .metrics import MetricLog, last_row
+from .plain_files import is_plain, unreadable
 
 DEEPEST = 3
 """Folders below the one that was named in which runs are looked for."""
@@ -55,7 +56,7 @@ class Run:
             The status; `state` is "running", "stalled", "finished", "failed", "interrupted" or "unknown", `quiet` the
             seconds since its last sign of life.
         """
-        status = read_status(self.path)
+        status = read_status(self.path) if is_plain(self.path / STATUS) else None
         if status is None:
             row = last_row(self.path / METRICS)
             return {"state": "unknown", "step": row["step"] if row else 0, "message": f"{STATUS} is missing or damaged"}
@@ -75,6 +76,10 @@ class Run:
             return list_checkpoints(self.path / CHECKPOINTS)
         except OSError:
             return []
+
+    def unreadable(self) -> list[str]:
+        """What is there and is not read, and why, one sentence each."""
+        return [why for name in (METRICS, TRAJECTORIES, CONFIG, STATUS) if (why := unreadable(self.path / name))]
 
     def _step_seconds(self) -> float:
         seconds = (last_row(self.path / METRICS) or {}).get("seconds")
@@ -141,7 +146,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / STATUS).is_file() or ((path / METRICS).is_file() and (path / CONFIG).is_file())
+    return is_plain(path / STATUS) or (is_plain(path / METRICS) and is_plain(path / CONFIG))
 
 
 def _seconds_since(stamp: str, now: datetime) -> float | None:

@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from .disk import replace_text
 
@@ -52,9 +52,10 @@ def read_status(path: str | os.PathLike[str]) -> RunStatus | None:
         path: the run folder.
     """
     try:
-        return RunStatus(**json.loads((Path(path) / STATUS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        status = RunStatus(**json.loads((Path(path) / STATUS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return status if _is_sound(status) else None
 
 
 def write_status(path: Path, status: RunStatus) -> None:
@@ -67,6 +68,19 @@ def write_status(path: Path, status: RunStatus) -> None:
     # Half a character in a message (an error of code that was fed one) is no reason to say nothing at all.
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     replace_text(path / STATUS, text, durable=status.state != "running")
+
+
+def _is_sound(status: RunStatus) -> bool:
+    texts = (status.started, status.updated, status.host, status.message)
+    return (
+        status.state in get_args(State)
+        and all(isinstance(text, str) for text in texts)
+        and type(status.step) is int
+        and type(status.pid) is int
+        and 0 < status.pid < 2**31  # of a process; the system takes no other number
+        and isinstance(status.resumed_at, list | tuple)
+        and all(type(step) is int for step in status.resumed_at)
+    )
 
 
 def timestamp() -> str:

@@ -1,11 +1,16 @@
 """A log that is read while it grows, is torn, is cut back."""
 
+import os
 import random
+import socket
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stateset_agents.dashboard.follow import Follower
+from stateset_agents.dashboard.metrics import last_row, sampled_rows
+from stateset_agents.dashboard.plain_files import read_text, unreadable
 
 
 def texts(found):
@@ -59,8 +64,45 @@ def test_a_line_longer_than_a_piece_is_read_and_one_that_is_too_long_is_passed_o
     log.write_bytes(b"x" * 100 + b"\n" + b"y" * 1000 + b"\nend\n")
     follower = Follower(log, chunk=16, longest=256)
     assert texts(follower.read()) == [b"x" * 100 + b"\n"]
-    assert texts(follower.read()) == []
     assert texts(follower.read()) == [b"end\n"]
+
+
+def test_a_torn_line_is_read_again_only_when_there_is_more_of_it(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.write_bytes(b"one\n" + b"x" * 100)
+    follower, reads, real = Follower(log, chunk=16), [], os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: reads.append(at) or real(fd, size, at))
+    assert texts(follower.read()) == [b"one\n"]
+    assert texts(follower.read()) == []
+    reads.clear()
+    assert texts(follower.read()) == []
+    assert reads == [0]  # whether it is still the same file, and no more
+    with log.open("ab") as file:
+        file.write(b"y\n")
+    assert texts(follower.read()) == [b"x" * 100 + b"y\n"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "link to nothing", "socket"])
+def test_what_is_no_plain_file_is_never_read_and_nobody_waits_for_it(tmp_path, kind):
+    log = tmp_path / "log"
+    (tmp_path / "elsewhere").write_bytes(b"secret\n")
+    match kind:
+        case "folder":
+            log.mkdir()
+        case "pipe":
+            os.mkfifo(log)
+        case "link":
+            log.symlink_to(tmp_path / "elsewhere")
+        case "link to nothing":
+            log.symlink_to(tmp_path / "nowhere")
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(log))
+    assert Follower(log).read() == (False, [])
+    assert last_row(log) is None
+    assert sampled_rows(log, 5) == []
+    assert read_text(log, 100) is None
+    assert unreadable(log).startswith("log is a ")
 
 
 def test_carriage_returns_end_no_line(tmp_path):

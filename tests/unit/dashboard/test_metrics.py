@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -82,6 +83,30 @@ def test_many_columns_are_bounded(tmp_path):
     metrics = MetricLog(log)
     metrics.update()
     assert len(metrics.keys) == 256
+
+
+def test_a_name_that_is_too_long_is_no_column(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    write(log, [{"step": 1, "k" * 200: 1.0, "k" * 201: 1.0}])
+    metrics = MetricLog(log)
+    metrics.update()
+    assert metrics.keys == ["k" * 200]
+
+
+def test_a_huge_line_costs_no_more_than_a_look(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    with log.open("wb") as file:
+        file.write(b'{"step": 1}\n')
+        file.write(b'{"step": 2, "a": "' + b"x" * 100_000_000 + b'"}\n')
+        file.write(b'{"step": 3}\n{"step": 4}\n{"torn')
+    used = time.process_time()
+    assert [row["step"] for row in sampled_rows(log, 1000)] == [1, 3, 4]
+    assert last_row(log) == {"step": 4}
+    metrics = MetricLog(log)
+    while not metrics.update():
+        pass
+    assert metrics.steps.tolist() == [1, 3, 4]
+    assert time.process_time() - used < 5
 
 
 def test_rows_from_all_over_a_log_have_its_first_and_its_last(tmp_path):

@@ -41,7 +41,7 @@ def test_the_overview_says_whether_it_learns_and_what_is_wrong(site, one_run):
 
 
 def test_curves_come_by_step_tokens_and_hours(site, one_run):
-    answer = site(one_run).ask("series", run="one", keys="reward_mean,loss,nothing")
+    answer = site(one_run).ask("series", run="one", key=["reward_mean", "loss", "nothing"])
     assert answer["step"] == list(range(1, 21))
     assert answer["tokens"][:2] == [100, 200]
     assert answer["hours"][-1] == pytest.approx(20 * 36 / 3600)
@@ -53,12 +53,12 @@ def test_curves_come_by_step_tokens_and_hours(site, one_run):
 
 
 def test_a_part_of_a_curve_and_few_points_of_it(site, one_run):
-    answer = site(one_run).ask("series", run="one", keys="reward_mean", first=5, last=14, points=5)
+    answer = site(one_run).ask("series", run="one", key="reward_mean", first=5, last=14, points=5)
     assert answer["step"] == [6, 8, 10, 12, 14]
     assert answer["series"]["reward_mean"]["mean"][0] == pytest.approx(0.255)  # steps 5 and 6
     assert answer["series"]["reward_mean"]["low"][0] == pytest.approx(0.251)
     assert answer["series"]["reward_mean"]["high"][0] == pytest.approx(0.259)
-    assert site(one_run).ask("series", run="one", keys="loss", first=50, last=60)["step"] == []
+    assert site(one_run).ask("series", run="one", key="loss", first=50, last=60)["step"] == []
 
 
 def test_conversations_are_found_by_what_they_are(site, one_run):

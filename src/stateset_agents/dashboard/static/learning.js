@@ -134,11 +134,11 @@ export async function showLearning(context) {
   async function draw() {
     const { keys } = context.overview();
     const main = keys.includes("reward_mean") ? "reward_mean" : "loss";
-    const reward = await ask("series", { ...asked(), keys: main, points: 800 });
+    const reward = await ask("series", { ...asked(), key: main, points: 800 });
     if (context.gone()) return;
     drawReward(reward);
     const wanted = [...new Set([...CHARTS.flatMap((chart) => chart.keys), ...keys.filter((key) => key.startsWith("reward/"))])].filter((key) => keys.includes(key));
-    const rest = await ask("series", { ...asked(), keys: wanted.join(","), points: 300 });
+    const rest = await ask("series", { ...asked(), key: wanted, points: 300 });
     if (context.gone()) return;
     drawGrid(rest);
     await drawMore(wanted);
@@ -147,7 +147,7 @@ export async function showLearning(context) {
   async function drawMore(shown) {
     const others = context.overview().keys.filter((key) => !shown.includes(key) && key !== "reward_mean" && key !== "updated");
     if (!others.length || (isExport && !others.length)) return;
-    const found = showAll ? await ask("series", { ...asked(), keys: others.slice(0, 60).join(","), points: 300 }) : null;
+    const found = showAll ? await ask("series", { ...asked(), key: others.slice(0, 60), points: 300 }) : null;
     if (context.gone()) return;
     fill(more,
       h("button", { type: "button", "aria-expanded": String(showAll), on: { click: () => { showAll = !showAll; drawMore(shown); } } },

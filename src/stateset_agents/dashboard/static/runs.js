@@ -19,7 +19,7 @@ export async function showRuns(context) {
   async function compare() {
     const names = [...chosen].slice(0, COMPARED);
     if (!names.length) { fill(compared); return; }
-    const found = await Promise.all(names.map((run) => ask("series", { run, keys: key, points: 600 }).catch(() => null)));
+    const found = await Promise.all(names.map((run) => ask("series", { run, key, points: 600 }).catch(() => null)));
     if (context.gone()) return;
     const kept = names.map((name, place) => [name, found[place]]).filter(([, one]) => one?.series[key]);
     const data = kept.length ? joined(kept.map(([, one]) => [one.step, one.series[key].mean])) : [[]];

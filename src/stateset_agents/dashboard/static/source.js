@@ -8,9 +8,10 @@ export const isExport = exported !== null;
 /** When it was, in words. */
 export const exportedAt = exported?.at ?? "";
 
-/** Asks a question; rejects with a sentence. */
+/** Asks a question; a parameter that is a list is given several times. Rejects with a sentence. */
 export async function ask(question, parameters = {}) {
-  const asked = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const asked = Object.entries(parameters).flatMap(([key, value]) => [value].flat().map((one) => [key, one]))
+    .filter(([, value]) => value !== undefined && value !== null && value !== "");
   if (exported) return fromFiles(question, Object.fromEntries(asked));
   const reply = await fetch(`api/${question}?${new URLSearchParams(asked)}`).catch(() => null);
   if (reply === null) throw new Error("The server does not answer: was grpo-dashboard ended?");
