@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from accessibility import axe_core, found_wrong
+from attacks import HARMED, TEXTS
 from browser import Browser
 
 MISSING = [name for name in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
@@ -33,19 +34,6 @@ TOOL_AGENT = {
     "agent__max_new_tokens": 300,
     "rewards": [{"type": "helpfulness"}],
 }
-ATTACKS = [
-    "<script>window.harmed = 1</script>",
-    "<img src=x onerror='window.harmed = 1'>",
-    "<svg onload=window.harmed=1>",
-    "</p></li><iframe srcdoc='<script>parent.harmed=1</script>'></iframe>",
-    "<a href='javascript:window.harmed=1'>here</a> [here](javascript:window.harmed=1)",
-    "<style>*{display:none}</style><link rel=stylesheet href=//evil.test/x.css>",
-    "<meta http-equiv=refresh content='0;url=//evil.test'>",
-    "<details open ontoggle=window.harmed=1><input autofocus onfocus=window.harmed=1>",
-    "&lt;script&gt;window.harmed=1&lt;/script&gt; \u2028 ]]> --> ${window.harmed=1} {{7*7}}",
-    "<math><mtext></form><form><mglyph><style></math><img src onerror=window.harmed=1>",
-    "data: x\n\nevent: done\ndata: {}\n\n",
-]
 
 
 class Served:
@@ -180,14 +168,15 @@ def test_a_conversation_by_keyboard_alone_and_the_same_after_a_reload(work, brow
 def test_nothing_that_is_said_becomes_markup_or_code(work, browser):
     with Served(run_of(work, "stub://echo", agent__max_new_tokens=400), "outputs") as served:
         opened(browser, served)
-        for attack in ATTACKS:
+        for attack in TEXTS:
             said(browser, attack)
         for _ in range(2):
             shown = turns(browser)[1:]
-            assert shown == [[who, attack] for attack in ATTACKS for who in ("user", "assistant")]
+            assert shown == [[who, attack] for attack in TEXTS for who in ("user", "assistant")]
             inside = browser.run("[...document.querySelectorAll('#turns *')].map(one => one.localName)")
             assert set(inside) == {"li", "span", "p"}
-            assert browser.run("window.harmed === undefined && location.pathname === '/'")
+            assert browser.run(HARMED) is None
+            assert browser.run("location.pathname") == "/"
             opened(browser, served)
         titles = browser.run("[...document.querySelectorAll('#list *')].map(one => one.localName)")
         assert set(titles) <= {"li", "button", "span"}

@@ -148,6 +148,7 @@ def version(run: Run) -> Answer:
             "rows": run.metrics.rows,
             "complete": done and read,
             "state": run.status()["state"],
+            "there": run.path.is_dir(),
         }
 
 

@@ -204,7 +204,7 @@ def last_row(path: Path) -> Row | None:
 
 
 def measured(row: Row) -> Row:
-    """What of a row can be a measurement: numbers, truth values, and None for what is not finite or was not measured."""
+    """What of a row can be a measurement; a number that is not finite is None."""
     return {key: _as_number(value) for key, value in row.items() if type(value) in _PLAIN}
 
 

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from attacks import BROKEN, HARMED, TEXTS
 from browser import Browser
 from stateset_agents.core.environment import ConversationEnvironment
 from stateset_agents.core.errors import ConfigError
@@ -296,15 +297,7 @@ async def test_a_reward_that_compares_is_asked_about_the_group():
     assert [(one.score, one.breakdown) for one in results] == [(1.0, {"safety": 1.0})] * 2
 
 
-NASTY = (
-    "<script>alert(1)</script>",
-    "</style><img src=x onerror=alert(1)>",
-    '"><svg onload=alert(1)>',
-    "javascript:alert(1)",
-    "]]>\x00\x1b[31m\u2028&lt;b&gt;",
-    "<!--",
-    "</title></main></body>",
-)
+NASTY = (*TEXTS, *BROKEN[1:])
 
 
 class Reader(HTMLParser):
@@ -378,6 +371,9 @@ def test_a_browser_shows_it_runs_nothing_and_finds_nothing_to_complain_about(tmp
     (tmp_path / "page.html").write_text(page(nasty_report()))
     with Browser(str(Browser.found())) as browser:
         browser.go((tmp_path / "page.html").as_uri() + "#s0", dark=True)
+        browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        assert browser.run(HARMED) is None
+        assert {asked for asked in browser.requests if not asked.startswith("file://")} == set()
         assert browser.problems == []
         assert browser.run("document.querySelectorAll('article').length") == 4 * len(NASTY)
         assert browser.run("document.scripts.length") == 0

@@ -14,8 +14,16 @@ let leave = () => {};
 /** The address: #/ or #/run/NAME/TAB?key=value. */
 function place() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  const [kind, name, tab] = path.split("/").map(decodeURIComponent);
+  const [kind, name, tab] = path.split("/").map(decoded);
   return { kind, name, tab: tab || "learning", parameters: new URLSearchParams(query ?? "") };
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // a stray %: it is the name of nothing
+  }
 }
 
 /** The address of a tab of a run. */
@@ -46,7 +54,7 @@ async function show() {
   try {
     await page(context);
   } catch (error) {
-    if (!gone) fill(main, h("div", { class: "notice bad", role: "alert" }, h("b", {}, "This cannot be shown. "), error.message));
+    if (!gone) fill(main, h("h1", {}, "This cannot be shown"), h("p", { class: "notice bad", role: "alert" }, error.message));
   }
 }
 

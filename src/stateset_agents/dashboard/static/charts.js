@@ -19,8 +19,10 @@ const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [], [6, 3]];
  *
  * title, hint: what is shown, and what to read in it.
  * x: numbers; curves: [{label, values, colour, width, points, dash, band: [low, high] values}].
- * marks: [{at, label}] vertical lines. height: pixels. from, to: of the y axis where it is known.
- * onStep(index): a click. onZoom(low, high): another part of x was chosen; null is all.
+ * marks: [{at, label}] vertical lines; level: {value, label} a horizontal one. height: pixels. from, to: of the y axis
+ * where it is known.
+ * onStep(index): a click, or Enter where the arrow keys have led. onZoom(low, high): another part of x was chosen; null
+ * is all.
  */
 export function figure(spec) {
   const box = h("div", { class: "plot" });
@@ -29,13 +31,48 @@ export function figure(spec) {
   const caption = h("figcaption", {},
     h("h2", {}, spec.title),
     h("span", { class: "last" }, readings.map(([curve, value]) => h("span", { class: "reading" },
-      readings.length > 1 && swatch(curve), readings.length > 1 && `${curve.label} `, h("b", {}, number(value))))),
+      readings.length > 1 && swatch(curve), readings.length > 1 && `${curve.label} `, h("b", {}, number(value)))),
+      spec.level && h("span", { class: "reading" }, spec.level.label)),
     spec.hint && h("p", { class: "hint" }, spec.hint));
   const element = h("figure", { class: `chart ${spec.wide ? "wide" : ""}` }, caption, box);
-  box.setAttribute("role", "img");
   box.setAttribute("aria-label", `${spec.title}: at the end ${said || "nothing measured"}`);
-  queueMicrotask(() => draw(box, spec));
+  let plot = null;
+  if (spec.onStep && spec.x.length) byKeyboard(box, spec, () => plot);
+  else box.setAttribute("role", "img");
+  queueMicrotask(() => { plot = draw(box, spec); });
   return element;
+}
+
+/** Lets the arrow keys go from point to point, each of them read out. */
+function byKeyboard(box, spec, plot) {
+  const last = spec.x.length - 1;
+  let at = last;
+  const reading = () => {
+    const values = spec.curves.filter((curve) => curve.label).map((curve) => `${curve.label} ${number(curve.values[at])}`);
+    return `${nameOf(spec, at)}: ${values.join(", ")}`;
+  };
+  function goTo(place) {
+    at = Math.max(0, Math.min(last, place));
+    box.setAttribute("aria-valuenow", String(at));
+    box.setAttribute("aria-valuetext", reading());
+    plot()?.setCursor({ left: plot().valToPos(spec.x[at], "x"), top: 0 });
+  }
+  const page = Math.max(1, Math.round(last / 10));
+  const keys = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageUp: page, PageDown: -page, Home: -Infinity, End: Infinity };
+  const fixed = { role: "slider", tabindex: 0, "data-key": `chart ${spec.title}`, "aria-valuemin": 0, "aria-valuemax": last };
+  for (const [name, value] of Object.entries(fixed)) box.setAttribute(name, String(value));
+  goTo(last);
+  box.addEventListener("keydown", (event) => {
+    if (event.key in keys) goTo(at + keys[event.key]);
+    else if (event.key === "Enter") spec.onStep(at);
+    else if (event.key === "Escape") plot()?.setCursor({ left: -10, top: -10 });
+    else return;
+    event.preventDefault();
+  });
+}
+
+function nameOf(spec, at) {
+  return spec.describe ? spec.describe(at) : `step ${number(spec.x[at])}`;
 }
 
 function lastOf(values) {
@@ -52,7 +89,7 @@ function swatch(curve) {
 }
 
 function draw(box, spec) {
-  if (!box.isConnected) return;
+  if (!box.isConnected) return null;
   const data = [spec.x];
   const series = [{ label: spec.axis ?? "step" }];
   const bands = [];
@@ -85,14 +122,14 @@ function draw(box, spec) {
     cursor: { y: false, drag: { x: Boolean(spec.onZoom), y: false }, points: { size: 6 } },
     scales: {
       x: { time: false },
-      y: { range: (_, low, high) => range(low, high, spec.from, spec.to) },
+      y: { range: (_, low, high) => range(low, high, spec) },
     },
     axes: [
       { ...axis, size: 28, space: 60, values: (_, ticks) => ticks.map((tick) => shortTick(tick)) },
       { ...axis, size: 52, space: 26, values: (_, ticks) => ticks.map((tick) => shortTick(tick)) },
     ],
     hooks: {
-      draw: [(u) => drawMarks(u, spec.marks ?? [])],
+      draw: [(u) => { drawMarks(u, spec.marks ?? []); if (spec.level) drawLevel(u, spec.level); }],
       setCursor: [(u) => showReading(u, box, spec)],
       setSelect: [(u) => {
         if (u.select.width < 4 || !spec.onZoom) return;
@@ -112,13 +149,16 @@ function draw(box, spec) {
     if (box.clientWidth > 0 && Math.abs(box.clientWidth - plot.width) > 1) plot.setSize({ width: box.clientWidth, height: plot.height });
   });
   watcher.observe(box);
+  return plot;
 }
 
-function range(low, high, from, to) {
+/** A level is in the picture where the curve is half way to it; from further away it would only flatten the curve. */
+function range(low, high, { from, to, level }) {
   if (low === null || high === null) return [from ?? 0, to ?? 1];
   const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 0.5;
   let bottom = low - room;
   let top = high + room;
+  if (level && level.value > high && high >= level.value / 2) top = level.value + room;
   if (from !== undefined) bottom = Math.min(low, from);
   if (to !== undefined) top = Math.max(high, to);
   return [bottom, top];
@@ -157,6 +197,28 @@ function drawMarks(u, marks) {
   ctx.restore();
 }
 
+/** Where it lies above the picture, an arrow says so. */
+function drawLevel(u, level) {
+  const { ctx, bbox } = u;
+  const inside = level.value <= u.scales.y.max;
+  const at = inside ? Math.round(u.valToPos(level.value, "y", true)) : bbox.top;
+  if (at > bbox.top + bbox.height) return;
+  ctx.save();
+  ctx.strokeStyle = colour("good");
+  ctx.fillStyle = colour("good");
+  ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+  ctx.textAlign = "right";
+  if (inside) {
+    ctx.setLineDash([8 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(bbox.left, at);
+    ctx.lineTo(bbox.left + bbox.width, at);
+    ctx.stroke();
+  }
+  ctx.fillText(`${level.label}${inside ? "" : " ↑"}`, bbox.left + bbox.width - 4 * devicePixelRatio, at + 13 * devicePixelRatio);
+  ctx.restore();
+}
+
 function showReading(u, box, spec) {
   let tip = box.querySelector(".tip");
   if (!tip) { tip = h("div", { class: "tip", "aria-hidden": true }); box.append(tip); }
@@ -164,7 +226,7 @@ function showReading(u, box, spec) {
   if (at === null || at === undefined || u.cursor.left < 0) { tip.hidden = true; return; }
   tip.hidden = false;
   tip.replaceChildren();
-  tip.append(h("b", {}, spec.describe ? spec.describe(at) : `step ${number(spec.x[at])}`));
+  tip.append(h("b", {}, nameOf(spec, at)));
   for (const curve of spec.curves) {
     const value = curve.values[at];
     if (!curve.label || value === null || value === undefined) continue;

@@ -1,8 +1,10 @@
 // What was said: groups to choose from, and the samples of one group side by side.
 
 import { ask, isExport } from "./source.js";
-import { choice, fill, h } from "./dom.js";
-import { number, signed } from "./format.js";
+import { choice, fill, h, table } from "./dom.js";
+import { differences, furthest } from "./differences.js";
+import { number } from "./format.js";
+import { legend, sample, text } from "./samples.js";
 
 const FILTERS = ["step", "phase", "scenario", "outcome", "low", "high", "order"];
 
@@ -12,21 +14,48 @@ export async function showConversations(context) {
   const wanted = Object.fromEntries(FILTERS.map((key) => [key, context.parameters.get(key) ?? ""]));
   let opened = context.parameters.get("open");
   let start = 0;
-  let view = "text";
+  let view = context.parameters.get("view") ?? "text";
+  let chosen = Number(context.parameters.get("sample")) || null;
+  let pair = context.parameters.get("pair")?.split("-").map((one) => Number(one) - 1) ?? null;
   let found = await ask("groups", { run: name, ...wanted });
   if (context.gone()) return undefined;
   const filters = h("form", { class: "bar", "aria-label": "Filter", on: { submit: (event) => event.preventDefault() } });
   const list = h("div", { class: "groups" });
   const shown = h("section", { class: "samples", "aria-label": "The group" });
+  const measured = h("details", { class: "measured", hidden: true, on: { toggle: () => drawMeasured() } }, h("summary", {}));
+
+  /** The address of what is shown, or of something else in this tab. */
+  function address(other = {}) {
+    const between = view === "differences" && pair ? pair.map((one) => one + 1).join("-") : null;
+    return context.address(name, "conversations", { ...wanted, open: opened, view: view === "text" ? null : view, pair: between, sample: chosen, ...other });
+  }
 
   function keep() {
-    const address = context.address(name, "conversations", { ...wanted, open: opened });
-    history.replaceState(null, "", address);
+    history.replaceState(null, "", address());
+  }
+
+  /** Another group, or another part of it: what was chosen in the last one says nothing there. */
+  function forget() {
+    chosen = null;
+    pair = null;
+  }
+
+  async function drawMeasured() {
+    const step = wanted.step;
+    measured.hidden = isExport || step === "";
+    measured.firstChild.textContent = `What step ${step} measured`;
+    if (measured.hidden || !measured.open) return;
+    const row = await ask("step", { run: name, step }).catch((error) => ({ problem: error.message }));
+    if (context.gone() || wanted.step !== step) return;
+    fill(measured, measured.firstChild, table(`Step ${step}`, ["Key", "Value"],
+      Object.entries(row).map(([key, value]) => [h("th", { scope: "row", class: "key" }, key), h("td", { class: "number" }, value === null ? "–" : text(value))])));
   }
 
   async function look() {
     start = 0;
     opened = null;
+    forget();
+    drawMeasured();
     await refresh();
     await openFirst();
   }
@@ -56,30 +85,31 @@ export async function showConversations(context) {
   }
 
   function drawList() {
-    const focused = document.activeElement?.dataset?.group;
     const page = (label, to) => h("button", { type: "button", disabled: to < 0 || to >= found.total, on: { click: () => { start = to; refresh(); } } }, label);
     fill(list,
       h("p", { class: "quiet", role: "status" }, `${number(found.total)} ${found.total === 1 ? "group" : "groups"}${found.complete ? "" : ` so far (${Math.round(100 * found.share)} % read)`}`,
         found.left_out ? `; ${number(found.left_out)} more are not in this exported folder` : ""),
       h("ol", {}, found.groups.map((group) => h("li", {}, h("button", {
-        type: "button", class: "group", "data-group": id(group), "aria-pressed": String(id(group) === opened),
+        type: "button", class: "group", "data-key": id(group), "aria-pressed": String(id(group) === opened),
         on: { click: () => open(id(group)) },
       },
         h("span", {}, h("b", {}, `step ${number(group.step)}`), group.phase === "train" ? "" : ` ${group.phase}`, ` · ${group.scenario}`),
         strip(group.samples))))),
       found.total > found.groups.length && h("div", { class: "bar" }, page("Back", start - 50), page("On", start + 50)));
-    if (focused) list.querySelector(`[data-group="${CSS.escape(focused)}"]`)?.focus();
   }
 
   async function open(which) {
     const same = opened === which;
+    if (!same) forget();
     opened = which;
     keep();
     drawList();
     const [step, phase, group] = which.split("/");
     try {
       const answer = await ask("group", { run: name, step, phase, group });
-      if (!context.gone() && opened === which) drawGroup(answer);
+      if (context.gone() || opened !== which) return;
+      drawGroup(answer);
+      if (chosen) document.getElementById(`sample-${chosen}`)?.focus();
     } catch (error) {
       fill(shown, h("p", { class: "notice bad", role: "alert" }, error.message));
     }
@@ -93,15 +123,23 @@ export async function showConversations(context) {
     const told = conversations.some((one) => one.advantages?.length || one.tokens?.length);
     const neighbours = found.groups.map(id);
     const at = neighbours.indexOf(opened);
-    const go = (label, to, key) => h("button", { type: "button", accesskey: key, disabled: to === undefined, on: { click: () => open(to) } }, label);
+    const views = [["text", "text"]];
+    if (conversations.some((one) => one.tokens?.length)) views.push(["tokens", "tokens"]);
+    if (conversations.length > 1) views.push(["differences", "differences of two"]);
+    if (!views.some(([one]) => one === view)) view = "text";
+    if (!pair?.every((one) => one in conversations) || pair.length !== 2) pair = furthest(conversations);
+    const redraw = () => { keep(); drawGroup(answer); };
+    const go = (label, to, key) => h("button", { type: "button", accesskey: key, "data-key": label, disabled: to === undefined, on: { click: () => open(to) } }, label);
     fill(shown,
       h("div", { class: "bar" },
-        h("h2", {}, `${conversations[0].scenario_id} `, h("span", { class: "quiet" }, `step ${number(answer.step)}, ${answer.phase === "eval" ? "evaluation, " : ""}group ${answer.group}`)),
+        h("h2", {}, `${text(conversations[0].scenario_id)} `, h("span", { class: "quiet" }, `step ${number(answer.step)}, ${answer.phase === "eval" ? "evaluation, " : ""}group ${answer.group}`)),
         at >= 0 && go("‹ Previous", neighbours[at - 1], "p"), at >= 0 && go("Next ›", neighbours[at + 1], "n"),
-        conversations.some((one) => one.tokens?.length) && choice("Show", [["text", "text"], ["tokens", "tokens"]], view, (value) => { view = value; drawGroup(answer); })),
+        views.length > 1 && choice("Show", views, view, (value) => { view = value; redraw(); })),
       flat && h("p", { class: "notice" }, "All rewards of this group are equal: it taught nothing."),
-      told && legend(),
-      h("div", { class: "columns" }, conversations.map((one, place) => sample(one, place, view, rewards))));
+      view === "differences"
+        ? differences(conversations, pair, (value) => { pair = value; redraw(); })
+        : [told && legend(), h("div", { class: "columns" }, conversations.map((one, place) =>
+          sample(one, place, view, rewards, address({ sample: place + 1 }))))]);
   }
 
   async function openFirst() {
@@ -112,7 +150,8 @@ export async function showConversations(context) {
 
   drawFilters();
   drawList();
-  fill(body, filters, h("div", { class: "browser" }, h("nav", { class: "side", "aria-label": "Groups" }, list), shown));
+  drawMeasured();
+  fill(body, filters, measured, h("div", { class: "browser" }, h("nav", { class: "side", "aria-label": "Groups" }, list), shown));
   await openFirst();
   if (isExport) return undefined;
   return async () => {
@@ -138,82 +177,4 @@ function strip(samples) {
     return dot;
   }));
   return [line, h("span", { class: "quiet" }, high > low ? `${number(low)} to ${number(high)}` : `all ${number(low)}`)];
-}
-
-function legend() {
-  const step = (value) => h("span", { class: `token ${shade(value, 1)}` }, value === null ? "not trained" : signed(value));
-  return h("p", { class: "legend quiet" }, "Advantage: ", step(-1), step(-0.3), step(0.3), step(1), step(null));
-}
-
-/** A class for an advantage: four shades of more likely and of less likely; null is what was not trained. */
-function shade(advantage, largest) {
-  if (advantage === null || advantage === undefined) return "masked";
-  if (Math.abs(advantage) < 1e-9) return "zero";
-  const level = Math.min(4, Math.max(1, Math.ceil((4 * Math.abs(advantage)) / Math.max(largest, 1e-9))));
-  return `${advantage > 0 ? "more" : "less"}-${level}`;
-}
-
-function sample(one, place, view, rewards) {
-  const best = rewards.length > 1 && one.reward === Math.max(...rewards) && one.reward !== Math.min(...rewards);
-  const parts = Object.entries(one.breakdown ?? {}).filter(([part]) => !/^turn_\d+$/.test(part));
-  return h("article", { class: "sample", tabindex: 0, "aria-label": `Sample ${place + 1}` },
-    h("header", {},
-      h("div", { class: "bar" }, h("b", {}, `Sample ${place + 1}`),
-        h("span", { class: "reward" }, one.reward === null ? "not scored" : `reward ${number(one.reward)}`), best && h("span", { class: "chip finished" }, "best"),
-        one.success !== null && h("span", { class: `chip ${one.success ? "finished" : "failed"}` }, one.success ? "✓ success" : "✕ no success"),
-        one.outcome !== "ok" && h("span", { class: "chip interrupted" }, one.outcome)),
-      parts.length > 0 && h("p", { class: "quiet" }, parts.map(([part, value]) => `${part} ${number(value)}`).join(" · ")),
-      (one.error || one.unscored) && h("p", { class: "notice bad" }, one.error ?? one.unscored),
-      one.edited_turns > 0 && h("p", { class: "quiet" }, `${one.edited_turns} turns were edited by code and not trained`)),
-    view === "tokens" && one.tokens?.length ? tokens(one) : turns(one));
-}
-
-function turns(one) {
-  const largest = Math.max(1, ...(one.advantages ?? []).map((value) => Math.abs(value ?? 0)));
-  let spoken = -1;
-  return one.turns.map((turn) => {
-    const role = ["system", "user", "assistant", "tool"].includes(turn.role) ? turn.role : "other";
-    if (turn.role === "assistant") spoken += 1;
-    const place = spoken;
-    const own = turn.role === "assistant";
-    const earned = own ? one.turn_rewards?.[place] : undefined;
-    const advantage = own && one.advantages ? one.advantages[place] : undefined;
-    const facts = [
-      own && earned !== undefined && `reward ${number(earned)}`,
-      advantage === null && "not trained",
-      typeof advantage === "number" && `advantage ${signed(advantage)}`,
-      turn.stop_reason && turn.stop_reason !== "stop" && `ended by ${turn.stop_reason}`,
-    ].filter(Boolean);
-    const body = [
-      turn.content && h("p", { class: "said" }, turn.content),
-      (turn.tool_calls ?? []).map((call) => h("details", {}, h("summary", {}, `calls ${call.name ?? "a tool"}`), h("pre", {}, pretty(call.arguments ?? call)))),
-    ];
-    if (role === "tool") {
-      const failed = turn.tool_result && (turn.tool_result.error || turn.tool_result.ok === false);
-      return h("div", { class: "turn tool" }, h("details", {}, h("summary", {}, `${turn.tool_result?.name ?? "tool"} answered${failed ? ", with an error" : ""}`), h("pre", {}, turn.content)));
-    }
-    return h("div", { class: `turn ${role} ${advantage === undefined ? "" : shade(advantage, largest)}` },
-      h("div", { class: "who" }, h("b", {}, turn.role), h("span", { class: "quiet" }, facts.join(" · "))), body);
-  });
-}
-
-function tokens(one) {
-  return one.tokens.map((row) => {
-    const largest = Math.max(1, ...row.advantages.map((value) => Math.abs(value ?? 0)));
-    return h("p", { class: "tokens" }, row.pieces.map((piece, place) => {
-      const trained = row.mask[place] === 1;
-      const advantage = trained ? row.advantages[place] : null;
-      const says = trained ? `advantage ${signed(advantage)}, probability ${number(Math.exp(row.logprobs[place]))}` : "not trained";
-      return h("span", { class: `token ${shade(advantage, largest)}`, title: says }, visible(piece));
-    }), row.cut > 0 && h("span", { class: "quiet" }, ` … ${number(row.cut)} tokens more`));
-  });
-}
-
-/** Line ends are shown and kept. */
-function visible(piece) {
-  return piece.replaceAll("\n", "↵\n").replaceAll("\t", "⇥");
-}
-
-function pretty(value) {
-  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
 }

@@ -20,15 +20,18 @@ export function put(element, ...children) {
   return element;
 }
 
-/** Replaces everything in an element. */
+/** Replaces everything in an element; what had the focus has it again where something with its `data-key` is there. */
 export function fill(element, ...children) {
+  const key = element.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   element.replaceChildren();
-  return put(element, children);
+  put(element, children);
+  if (key !== undefined) element.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+  return element;
 }
 
 /** A labelled choice among texts; `options` are [value, label]. */
 export function choice(label, options, value, changed) {
-  const select = h("select", { on: { change: () => changed(select.value) } },
+  const select = h("select", { "data-key": label, on: { change: () => changed(select.value) } },
     options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)));
   return h("label", { class: "field" }, h("span", {}, label), select);
 }

@@ -17,6 +17,12 @@ export function percent(value) {
   return value === null || value === undefined ? "–" : `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
 }
 
+/** What took the time, from the name of a number of seconds. */
+export function partOf(key) {
+  const known = { rollout_seconds: "conversations", train_seconds: "learning", eval_seconds: "evaluation" };
+  return known[key] ?? key.replace(/_seconds$/, "").replaceAll("_", " ");
+}
+
 /** Seconds as the largest unit that says something. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";

@@ -1,7 +1,8 @@
 // What is wrong with a run, why, and what helps.
 
 import { fill, h, table } from "./dom.js";
-import { number, percent } from "./format.js";
+import { bytes, number, partOf, percent } from "./format.js";
+import { text } from "./samples.js";
 
 const MEANING = {
   HEALTHY: "Nothing stands out.",
@@ -15,7 +16,7 @@ const SIGN = { HEALTHY: "fine", WARNING: "warning", CRITICAL: "critical", UNKNOW
 /** The tab; returns how to bring it up to date. */
 export async function showHealth(context) {
   function draw() {
-    const { health, last, report, status, rows } = context.overview();
+    const { health, last, report, spent, status, rows } = context.overview();
     fill(context.body,
       h("section", { class: "verdict" },
         h("p", { class: `answer health-${health.status.toLowerCase()}` }, h("b", {}, health.status), " ", MEANING[health.status]),
@@ -25,8 +26,10 @@ export async function showHealth(context) {
         ...health.signals.map((sign) => [sign.name, sign.shown, SIGN[sign.status], sign.action ? `${sign.sentence}: ${sign.action}` : sign.sentence]),
         ["Steps judged", `${number(health.rows)}${health.of && health.of > health.rows ? ` of ${number(rows)}, evenly chosen` : ""}`, "", "All of the run, not only its end."],
       ]),
+      timeOf(last ?? {}, spent),
+      memoryOf(last ?? {}),
+      breakersOf(last ?? {}),
       last && h("h2", {}, `Step ${number(last.step)}`),
-      last && timeOf(last),
       last && table("Conversations of the last step", ["Conversations", "Failed", "Agent", "User", "Environment", "Reward", "Not scored", "Cut by a limit", "Replies cut"],
         [["step_episodes", "failed", "failed_agent", "failed_user", "failed_environment", "failed_reward", "unscored", "truncated", "cut_replies"].map((key) => h("td", { class: "number" }, number(last[key])))]),
       status.message && h("p", {}, h("b", {}, "The run says: "), status.message),
@@ -36,17 +39,49 @@ export async function showHealth(context) {
   return draw;
 }
 
-function timeOf(row) {
-  const parts = [["conversations", row.rollout_seconds], ["learning", row.train_seconds], ["evaluation", row.eval_seconds]].filter(([, value]) => value > 0);
-  const whole = Math.max(row.seconds ?? 0, parts.reduce((sum, [, value]) => sum + value, 0));
-  if (!whole) return null;
-  const other = whole - parts.reduce((sum, [, value]) => sum + value, 0);
-  if (other > 0.005 * whole) parts.push(["other", other]);
-  const bar = h("div", { class: "split", role: "img", "aria-label": `Where the time goes: ${parts.map(([name, value]) => `${name} ${percent(value / whole)}`).join(", ")}` },
-    parts.map(([name, value], place) => {
-      const piece = h("span", { class: `piece-${place + 1}` }, value / whole > 0.12 ? `${name} ${percent(value / whole)}` : "");
-      piece.style.flexGrow = String(value / whole);
-      return piece;
-    }));
-  return [h("p", { class: "quiet" }, `${number(whole)} s, ${number(row.tokens_per_second)} tokens a second`), bar];
+/** Where the time goes. A part may lie inside another one (to reply is part of a conversation), so each has its own bar. */
+function timeOf(row, spent) {
+  const parts = Object.keys(spent).filter((key) => key !== "seconds" && spent[key] > 0).sort((a, b) => spent[b] - spent[a]);
+  const whole = spent.seconds || Math.max(0, ...parts.map((key) => spent[key]));
+  if (!parts.length || !whole) return null;
+  return [
+    h("h2", {}, "Where the time goes"),
+    table("Where the time goes", ["Part", "Share of all steps", "Last step"], parts.map((key) => {
+      const share = spent[key] / whole;
+      const bar = h("span", { class: "share", "aria-hidden": true });
+      bar.style.width = `${Math.min(100, 100 * share)}%`;
+      return [h("th", { scope: "row" }, partOf(key)), h("td", { class: "shares" }, h("span", {}, percent(share)), bar),
+        h("td", { class: "number" }, typeof row[key] === "number" ? `${number(row[key])} s` : "–")];
+    })),
+    h("p", { class: "quiet" }, `A step takes ${number(row.seconds)} s, ${number(row.tokens_per_second)} tokens a second. Parts may lie inside one another.`),
+  ];
+}
+
+function memoryOf(row) {
+  const known = Object.entries(row).filter(([key, value]) => key.startsWith("memory_") && typeof value === "number");
+  if (!known.length) return null;
+  return [h("h2", {}, "Memory"), table("Memory after the last step", ["What", "Used"],
+    known.map(([key, value]) => [h("th", { scope: "row" }, nameOf(key.slice(7))), h("td", { class: "number" }, amount(key, value))]))];
+}
+
+const UNITS = { bytes: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
+
+/** By the unit at the end of the name; a number without one stays as it is. */
+function amount(key, value) {
+  const unit = UNITS[key.split("_").at(-1).toLowerCase()];
+  return unit ? bytes(Math.round(value * unit)) : number(value);
+}
+
+function nameOf(key) {
+  const words = key.split("_");
+  if (words.length > 1 && words.at(-1).toLowerCase() in UNITS) words.pop();
+  return words.join(" ");
+}
+
+/** Whether calls of other services are let through, where a step says so. */
+function breakersOf(row) {
+  const known = Object.entries(row).filter(([key, value]) => key.startsWith("breaker") && value !== null);
+  if (!known.length) return null;
+  return [h("h2", {}, "Breakers"), table("Breakers at the last step", ["Of", "State"],
+    known.map(([key, value]) => [h("th", { scope: "row" }, key.replace(/^breakers?[_/]?/, "") || key), text(value)]))];
 }

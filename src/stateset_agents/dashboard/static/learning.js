@@ -3,7 +3,7 @@
 import { ask, isExport } from "./source.js";
 import { choice, fill, h } from "./dom.js";
 import { PALETTE, dash, figure } from "./charts.js";
-import { number } from "./format.js";
+import { number, partOf } from "./format.js";
 
 const AXES = { step: "step", tokens: "tokens sampled", hours: "hours of work" };
 const SIGNS = { yes: "↗", "not seen": "→", "getting worse": "↘" };
@@ -23,8 +23,14 @@ const CHARTS = [
   { title: "Sampler and learner apart", keys: ["mismatch_size"], from: 0, hint: "Mean difference of their log-probs; rounding explains up to 0.1." },
   { title: "Learning rate", keys: ["learning_rate"], from: 0 },
   { title: "Tokens a second", keys: ["tokens_per_second"], from: 0 },
-  { title: "Seconds of a step", keys: ["rollout_seconds", "train_seconds"], labels: ["conversations", "learning"], from: 0 },
 ];
+// What is drawn together by how its name begins or ends.
+const FAMILIES = [
+  { title: "Parts of the reward", of: (key) => key.startsWith("reward/"), label: (key) => key.slice(7), hint: "Means, without their weights.", place: 1 },
+  { title: "Seconds of a step", of: (key) => key.endsWith("_seconds"), label: partOf, from: 0, hint: "Parts may lie inside one another." },
+  { title: "Memory", of: (key) => key.startsWith("memory_"), label: (key) => key.slice(7).replaceAll("_", " "), from: 0 },
+];
+const IN_A_CHART = 6;
 
 /** The tab; returns how to bring it up to date. */
 export async function showLearning(context) {
@@ -85,6 +91,7 @@ export async function showLearning(context) {
     const measure = found.series.reward_mean ? "reward_mean" : "loss";
     const points = found.series[measure];
     if (!points) { fill(big, h("p", { class: "quiet" }, "No step was logged yet.")); return; }
+    const most = context.overview().attainable;
     const curves = [
       { values: points.mean, colour: "curve-1", faint: true, width: 1, band: points.low && [points.low, points.high] },
     ];
@@ -102,14 +109,24 @@ export async function showLearning(context) {
     }
     fill(big, figure({
       ...shared(found), title: measure === "loss" ? "Loss" : "Reward", wide: true, height: 300, curves,
-      hint: "The bold line is the mean over a tenth of the steps around it, its band what that mean could be (95 %). Click for the conversations of a step, drag to zoom, double-click for all.",
+      level: measure === "reward_mean" && most ? { value: most, label: `attainable ${number(most)}` } : null,
+      hint: `${shows(found)} The bold line is the mean over a tenth of the steps around it, its band what that mean could be (95 %). Click for the conversations of a step, drag to zoom, double-click for all; or choose a chart with Tab, go with the arrow keys, and press Enter.`,
     }));
   }
 
+  /** What the curves are made of. */
+  function shows(found) {
+    if (!found.complete) return "A sample of the steps while the log is read.";
+    const each = Math.ceil(found.rows / Math.max(1, found.step.length));
+    return each > 1 ? `All ${number(found.rows)} steps: a point is the mean of ${number(each)}, the faint band goes from their lowest to their highest.` : "";
+  }
+
   function drawGrid(found) {
-    const parts = Object.keys(found.series).filter((key) => key.startsWith("reward/"));
     const charts = [...CHARTS];
-    if (parts.length) charts.splice(1, 0, { title: "Parts of the reward", keys: parts.slice(0, 6), labels: parts.slice(0, 6).map((key) => key.slice(7)), hint: "Means, without their weights." });
+    for (const { of, label, place, ...chart } of FAMILIES) {
+      const keys = Object.keys(found.series).filter(of).slice(0, IN_A_CHART);
+      charts.splice(place ?? charts.length, 0, { ...chart, keys, labels: keys.map(label) });
+    }
     fill(grid, charts.map((chart) => drawn(found, chart)));
   }
 
@@ -122,13 +139,22 @@ export async function showLearning(context) {
     return curves.length ? figure({ ...shared(found), ...chart, curves }) : null;
   }
 
+  function zoomIn(low, high) {
+    zoom = [low, high].map((end) => (end === "" ? null : Number(end)));
+    drawBar();
+    draw();
+  }
+
   function drawBar() {
+    const [from, to] = zoom.map((end) => h("input", { type: "number", min: 0, step: 1, value: end }));
     const goTo = h("input", { type: "number", min: 0, step: 1, name: "step", required: true });
     fill(bar,
       choice("x is", Object.entries(AXES), axis, (value) => { axis = value; draw(); }),
       h("form", { class: "field", on: { submit: (event) => { event.preventDefault(); location.hash = context.address(context.name, "conversations", { step: goTo.value }); } } },
         h("label", { class: "field" }, h("span", {}, "Conversations of step"), goTo), h("button", {}, "Show")),
-      zoom[0] !== null && h("button", { type: "button", on: { click: () => { zoom = [null, null]; drawBar(); draw(); } } }, `Steps ${zoom[0]} to ${zoom[1]}: show all`));
+      !isExport && h("form", { class: "field", "aria-label": "Zoom", on: { submit: (event) => { event.preventDefault(); zoomIn(from.value, to.value); } } },
+        h("label", { class: "field" }, h("span", {}, "Steps from"), from), h("label", { class: "field" }, h("span", {}, "to"), to), h("button", { "data-key": "zoom" }, "Zoom")),
+      zoom.some((end) => end !== null) && h("button", { type: "button", on: { click: () => zoomIn("", "") } }, "All steps"));
   }
 
   async function draw() {
@@ -137,7 +163,7 @@ export async function showLearning(context) {
     const reward = await ask("series", { ...asked(), key: main, points: 800 });
     if (context.gone()) return;
     drawReward(reward);
-    const wanted = [...new Set([...CHARTS.flatMap((chart) => chart.keys), ...keys.filter((key) => key.startsWith("reward/"))])].filter((key) => keys.includes(key));
+    const wanted = [...new Set([...CHARTS.flatMap((chart) => chart.keys), ...FAMILIES.flatMap(({ of }) => keys.filter(of).slice(0, IN_A_CHART))])].filter((key) => keys.includes(key));
     const rest = await ask("series", { ...asked(), key: wanted, points: 300 });
     if (context.gone()) return;
     drawGrid(rest);

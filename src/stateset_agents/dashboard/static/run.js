@@ -22,6 +22,7 @@ export async function showRun(context) {
   const [, show] = TABS[context.tab] ?? TABS.learning;
   const head = h("section", { class: "head", "aria-label": "The run" });
   const body = h("div", { class: "body" });
+  let gone = false;
   let overview = await ask("overview", { run: context.name });
   if (context.gone()) return;
 
@@ -32,9 +33,11 @@ export async function showRun(context) {
         h("span", { class: "quiet" }, `step ${number(overview.last?.step ?? status.step)} · last sign ${lastSign(status)}${status.message ? ` · ${status.message}` : ""}`)),
       h("nav", { class: "tabs", "aria-label": "Parts of the run" },
         Object.entries(TABS).map(([tab, [title]]) =>
-          h("a", { href: context.address(context.name, tab), "aria-current": tab === context.tab ? "page" : null }, title))),
+          h("a", { href: context.address(context.name, tab), "data-key": tab, "aria-current": tab === context.tab ? "page" : null }, title))),
       !overview.complete && h("p", { class: "notice" },
         `A long log is being read (${Math.round(100 * overview.share)} %): until then the curves are drawn from a sample of its steps.`),
+      gone && h("p", { class: "notice bad", role: "alert" }, "The folder of this run is gone; what it said last is below."),
+      overview.unreadable.map((why) => h("p", { class: "notice bad" }, `${why}.`)),
       overview.skipped > 0 && h("p", { class: "notice" },
         `${number(overview.skipped)} lines of metrics.jsonl could not be read and were left out.`));
   }
@@ -63,6 +66,10 @@ export async function showRun(context) {
   context.onLeave(listen(context.name, (news) => {
     if (context.gone()) return;
     context.say(news === null ? "Not connected" : news.state === "running" ? "Live" : "");
-    if (news !== null && !(news.first && overview.complete && news.rows === overview.rows)) refresh();
+    if (news !== null && gone === news.there) {
+      gone = !news.there;
+      drawHead();
+    }
+    if (news?.there && !(news.first && overview.complete && news.rows === overview.rows)) refresh();
   }));
 }

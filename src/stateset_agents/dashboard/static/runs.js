@@ -11,24 +11,26 @@ const COMPARED = 6;
 
 /** The first page. */
 export async function showRuns(context) {
-  const chosen = new Set((context.parameters.get("compare") ?? "").split("|").filter(Boolean));
+  const chosen = new Set(context.parameters.getAll("compare").slice(0, COMPARED));
   let key = context.parameters.get("key") ?? "reward_mean";
   const list = h("section", {});
   const compared = h("section", { "aria-label": "Chosen runs, compared" });
 
   async function compare() {
-    const names = [...chosen].slice(0, COMPARED);
+    const names = [...chosen];
+    const asked = new URLSearchParams([...names.map((name) => ["compare", name]), ...(names.length ? [["key", key]] : [])]);
+    history.replaceState(null, "", names.length ? `#/?${asked}` : "#/");
     if (!names.length) { fill(compared); return; }
     const found = await Promise.all(names.map((run) => ask("series", { run, key, points: 600 }).catch(() => null)));
     if (context.gone()) return;
     const kept = names.map((name, place) => [name, found[place]]).filter(([, one]) => one?.series[key]);
     const data = kept.length ? joined(kept.map(([, one]) => [one.step, one.series[key].mean])) : [[]];
-    const overview = await ask("overview", { run: names[0] });
-    const keys = overview.keys.filter((name) => name !== "updated");
+    const { keys } = await ask("overview", { run: kept[0]?.[0] ?? names[0] }).catch(() => ({ keys: [key] }));
+    if (context.gone()) return;
     fill(compared,
       h("h2", {}, "Compared"),
       h("div", { class: "bar" },
-        choice("Measure", keys.map((name) => [name, name]), key, (value) => { key = value; compare(); }),
+        choice("Measure", [...new Set([key, ...keys])].filter((name) => name !== "updated").map((name) => [name, name]), key, (value) => { key = value; compare(); }),
         h("span", { class: "quiet" }, `${names.length} of at most ${COMPARED} runs`)),
       kept.length
         ? figure({
@@ -41,17 +43,16 @@ export async function showRuns(context) {
   async function refresh() {
     const { folder, runs } = await ask("runs");
     if (context.gone()) return;
-    const focused = document.activeElement?.dataset?.run;
     fill(list,
       h("h1", {}, folder, " ", h("span", { class: "quiet" }, `${runs.length} ${runs.length === 1 ? "run" : "runs"}`)),
       table("Runs", ["Compare", "Run", "Status", "Step", "Reward", "Its course", "Success", "Evaluated", "Last checkpoint", "Last sign"],
         runs.map((run) => [
           h("input", {
-            type: "checkbox", checked: chosen.has(run.name), "aria-label": `Compare ${run.name}`, "data-run": run.name,
+            type: "checkbox", checked: chosen.has(run.name), "aria-label": `Compare ${run.name}`, "data-key": run.name,
             disabled: !chosen.has(run.name) && chosen.size >= COMPARED,
             on: { change: (event) => { chosen[event.target.checked ? "add" : "delete"](run.name); refresh(); compare(); } },
           }),
-          h("a", { href: context.address(run.name, "learning") }, run.name),
+          h("a", { href: context.address(run.name, "learning"), "data-key": `to ${run.name}` }, run.name),
           chip(run.status),
           h("td", { class: "number" }, number(run.step)),
           h("td", { class: "number" }, number(run.reward)),
@@ -61,7 +62,6 @@ export async function showRuns(context) {
           run.checkpoint ? `step ${number(run.checkpoint.step)}, ${ago(run.checkpoint.age)}` : "none yet",
           lastSign(run.status),
         ]), { class: "runs" }));
-    if (focused) list.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
   }
 
   await refresh();

@@ -8,6 +8,8 @@ export const isExport = exported !== null;
 /** When it was, in words. */
 export const exportedAt = exported?.at ?? "";
 
+const LATER = 10000;
+
 /** Asks a question; a parameter that is a list is given several times. Rejects with a sentence. */
 export async function ask(question, parameters = {}) {
   const asked = Object.entries(parameters).flatMap(([key, value]) => [value].flat().map((one) => [key, one]))
@@ -23,15 +25,22 @@ export async function ask(question, parameters = {}) {
 /** Calls back whenever the run changed; returns how to stop. */
 export function listen(run, changed) {
   if (exported) return () => {};
-  const events = new EventSource(`api/events?${new URLSearchParams({ run })}`);
+  let events;
+  let again;
   let first = true;
-  events.onmessage = (event) => {
-    if (!first) changed(JSON.parse(event.data));
-    else changed({ ...JSON.parse(event.data), first: true });
-    first = false;
+  const open = () => {
+    events = new EventSource(`api/events?${new URLSearchParams({ run })}`);
+    events.onmessage = (event) => {
+      changed({ ...JSON.parse(event.data), first });
+      first = false;
+    };
+    events.onerror = () => {
+      changed(null);
+      if (events.readyState === EventSource.CLOSED) again = setTimeout(open, LATER); // refused: too many listen
+    };
   };
-  events.onerror = () => changed(null);
-  return () => events.close();
+  open();
+  return () => { clearTimeout(again); events.close(); };
 }
 
 async function fromFiles(question, parameters) {
