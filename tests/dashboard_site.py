@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -58,6 +59,41 @@ def make_run(path: Path, steps: int = 20, *, config: str = "training:\n  seed: 1
             folder.log_metrics(row(step))
         folder.set_status("finished")
     return path
+
+
+MEASURED = (
+    "loss entropy grad_norm clip_fraction ratio_mean mismatch_mean mismatch_size mismatch_max learning_rate reward_std "
+    "reward_min reward_max reward_diversity zero_variance_share success_rate length_mean reward/helpfulness "
+    "reward/correctness tokens_per_second rollout_seconds train_seconds seconds"
+).split()
+COUNTED = (
+    "episodes trained_tokens forwarded_tokens unique_tokens step_episodes failed failed_agent failed_user "
+    "failed_environment failed_reward unscored truncated edited_turns replies cut_replies sampled_tokens"
+).split()
+NOT_MEASURED = "kl masked_fraction value_loss preference_accuracy step_kl step_share".split()
+"""The keys of a real row, beside `step`, `reward_mean` and `updated`."""
+SPIKE = 9.0
+
+
+def make_long_run(path: Path, steps: int) -> int:
+    """A run of so many steps with a reward that rises from 0 to 0.5, but for one of `SPIKE` in the middle.
+
+    Returns:
+        Bytes of its metrics, whose last line is torn.
+    """
+    with RunFolder.create(path, config_yaml="training:\n  seed: 1\n") as folder:
+        folder.log_trajectories(steps, [group("price", [0.1, 0.5])])
+        folder.log_metrics({"step": 0})
+        folder.set_status("finished")
+    source = random.Random(0)
+    rest = {name: source.random() for name in MEASURED} | dict.fromkeys(COUNTED, 128) | dict.fromkeys(NOT_MEASURED)
+    tail = json.dumps(rest | {"updated": True})[1:]
+    with (path / "metrics.jsonl").open("w") as log:
+        for step in range(1, steps + 1):
+            reward = SPIKE if step == steps // 2 + 1 else 0.5 * step / steps + source.gauss(0, 0.1)
+            log.write(f'{{"step": {step}, "reward_mean": {reward}, {tail}\n')
+        log.write('{"step": 999')
+    return (path / "metrics.jsonl").stat().st_size
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .follow import Follower
+from .follow import CHUNK, Follower
 from .plain_files import open_plain
 
 Row = dict[str, Any]
@@ -26,6 +26,8 @@ MOST_COLUMNS = 256
 SAMPLED_ROWS = 1200
 """Rows that are looked at while a long log is still being read."""
 LONGEST_KEY = 200
+_ASKED_SECONDS = 0.5
+_SHORT_LOG = 6 * CHUNK
 _LONGEST_ROW = 65536
 """Where a log is only looked at here and there, a line that is longer is passed over."""
 _FIRST_SIZE = 1024
@@ -62,12 +64,18 @@ class MetricLog:
         log._add(rows, [(0, 0)] * len(rows))
         return log
 
-    def update(self, seconds: float = 0.25) -> bool:
-        """Read what is new, for about so long.
+    def update(self, seconds: float | None = None) -> bool:
+        """Read what is new.
+
+        Args:
+            seconds: for about so long; None is until a short log is read, and one piece of a long one: whoever asks
+                waits for an answer, and a page that listens brings the rest.
 
         Returns:
             Whether everything that is there was read.
         """
+        if seconds is None:
+            seconds = _ASKED_SECONDS if self._follower.left <= _SHORT_LOG else 0.0
         end = time.monotonic() + seconds
         while True:
             restarted, lines = self._follower.read()

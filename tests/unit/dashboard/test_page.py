@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +12,7 @@ import pytest
 from accessibility import axe_core, found_wrong
 from attacks import BROKEN, HARMED, TEXTS
 from browser import Browser
-from dashboard_site import group, make_run, row
+from dashboard_site import SPIKE, group, make_long_run, make_run, row, serving
 from stateset_agents.core.tool_calls import ToolCall, ToolResult
 from stateset_agents.core.trajectory import ConversationTurn, TrajectoryGroup
 from stateset_agents.dashboard.export import write_export
@@ -176,6 +177,8 @@ def rich_run(path: Path) -> Path:
 TOO_WIDE = """document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]
     .filter((one) => one.getBoundingClientRect().right > innerWidth && !one.closest(".scroll, .columns"))
     .map((one) => one.outerHTML.slice(0, 120))"""
+PAINTED = "document.querySelector('.chart.wide canvas') ? performance.now() / 1000 : null"
+"""Seconds since the page was asked for, once the first chart is there."""
 SELECT = (
     "for (const one of document.querySelectorAll('{}')) {{ one.value = '{}'; one.dispatchEvent(new Event('change')) }}"
 )
@@ -481,14 +484,31 @@ def test_a_run_that_goes_on_is_seen_to_go_on(one_run, site, browser):
     assert "running" in browser.run("document.querySelector('.head').innerText")
 
 
-def test_a_long_run_is_painted_in_two_seconds(tmp_path, site, browser):
-    path = make_run(tmp_path / "long", 1)
-    rest = ", ".join(f'"key{number}": 0.123456789012' for number in range(36))
-    with (path / "metrics.jsonl").open("a") as log:
-        for step in range(2, 300_001):
-            log.write(f'{{"step": {step}, "reward_mean": {step / 600_000}, {rest}}}\n')
-    served = site(path)
-    begin = time.monotonic()
-    browser.go(f"http://localhost:{served.port}/#/run/long/learning")
-    shown(browser, ".chart.wide canvas")
-    assert time.monotonic() - begin < 2
+def test_a_run_of_a_million_steps_is_painted_in_two_seconds_and_then_shown_whole(browser):
+    steps = 1_000_000
+    hint = "document.querySelector('.chart.wide .hint')?.innerText ?? ''"
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "long"
+        make_long_run(path, steps)
+        for attempt in range(3):  # the machine may be busy with something else
+            with serving(path) as served:
+                browser.go("about:blank")
+                browser.go(f"http://localhost:{served.port}/#/run/long/learning")
+                painted = browser.until(PAINTED)
+                if painted < 2 or attempt == 2:
+                    break
+        assert painted < 2
+        with serving(path) as served:
+            browser.go("about:blank")
+            browser.go(f"http://localhost:{served.port}/#/run/long/learning")
+            browser.until(PAINTED)
+            assert "A sample of the steps while the log is read." in browser.run(hint)
+            browser.until(f"({hint}).includes('All 1,000,000 steps')", seconds=300)
+            drawn = served.ask("series", run="long", key="reward_mean", points=800)
+            assert (drawn["complete"], drawn["rows"], len(drawn["step"])) == (True, steps, 800)
+            assert max(drawn["series"]["reward_mean"]["high"]) == SPIKE
+            with (path / "metrics.jsonl").open("a") as log:
+                log.write('\n{"step": 1000001, "reward_mean": 0.5}\n{"step": 1000002, "reward_mean": 0.5}\n')
+            browser.until("document.querySelector('.head').innerText.includes('step 1,000,002 ')")
+            assert "Left out, as it cannot be read: 1 line of metrics.jsonl." in browser.run("document.body.innerText")
+            browser.go("about:blank")

@@ -39,7 +39,7 @@ export async function showRun(context) {
       gone && h("p", { class: "notice bad", role: "alert" }, "The folder of this run is gone; what it said last is below."),
       overview.unreadable.map((why) => h("p", { class: "notice bad" }, `${why}.`)),
       overview.skipped > 0 && h("p", { class: "notice" },
-        `${number(overview.skipped)} lines of metrics.jsonl could not be read and were left out.`));
+        `Left out, as it cannot be read: ${number(overview.skipped)} ${overview.skipped === 1 ? "line" : "lines"} of metrics.jsonl.`));
   }
 
   drawHead();
