@@ -85,9 +85,9 @@ class Follower:
         size = self._chunk
         data = os.pread(fd, size, self.position)
         while b"\n" not in data and len(data) == size:
-            if size > self._longest:
+            if size >= self._longest:
                 return self._pass_over(fd, size)
-            size *= 2
+            size = min(2 * size, self._longest)
             data = os.pread(fd, size, self.position)
         whole = data[: data.rfind(b"\n") + 1]
         found, start = [], self.position
