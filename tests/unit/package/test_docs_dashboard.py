@@ -6,7 +6,8 @@ from pathlib import Path
 import typer.main
 
 from stateset_agents.cli.dashboard import app
-from stateset_agents.dashboard import answers, export, learning, runs
+from stateset_agents.dashboard import answers, export, runs
+from stateset_agents.tracking import learning
 from stateset_agents.training import credit
 
 PAGE = Path(__file__).parents[3] / "docs" / "dashboard.md"
