@@ -87,7 +87,7 @@ def told(caplog):
     ],
 )
 async def test_what_holds_is_said_in_one_line_and_the_mask_is_shown(tmp_path, caplog, settings, words):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     with RunFolder.create(tmp_path / "run", config_yaml="") as folder:
         trainer = await started(steps=2, folder=folder, **settings)
         await trainer.run()
@@ -223,7 +223,7 @@ async def test_a_ratio_that_is_not_1_stops_the_run(monkeypatch):
 
 async def test_a_step_that_teaches_nothing_is_no_test(caplog):
     """Equal rewards in the first step; the second one is the first update, and looked at in full."""
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
 
     class Late(Vowels):
         asked = 0
@@ -241,7 +241,7 @@ async def test_a_step_that_teaches_nothing_is_no_test(caplog):
 
 
 async def test_a_resumed_run_looks_at_sampler_and_ratio_again_and_at_nothing_else(tmp_path, caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
 
     def call(episodes, **more):
         agent = MultiTurnAgent.from_model("tiny", max_new_tokens=12, dtype="float32", device="cpu", temperature=0.7)
@@ -264,7 +264,7 @@ async def test_a_resumed_run_looks_at_sampler_and_ratio_again_and_at_nothing_els
 
 
 async def test_a_run_that_begins_from_other_weights_is_not_at_its_reference(tmp_path, caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     settings = {**SMALL, "num_episodes": 8, "beta": 0.04, "learning_rate": 1e-2}
 
     def call(name, **more):

@@ -30,6 +30,9 @@ Form = Literal["text", "json"]
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TERMINAL_FORMAT = "%(levelname)s %(message)s"
 
+FILE_ONLY = {"file_only": True}
+"""`extra` of a record that the terminal is told in another way, or not at all."""
+
 
 def setup_logging(
     level: str = "INFO",
@@ -141,6 +144,7 @@ class _Terminal(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self, max(level, logging.WARNING) if warnings_only else level)
         self.setFormatter(_RedactingFormatter(TERMINAL_FORMAT, redactor))
         self.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.split(".")[0] == PACKAGE)
+        self.addFilter(lambda record: not getattr(record, "file_only", False))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]

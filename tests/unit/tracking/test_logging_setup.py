@@ -10,7 +10,7 @@ import pytest
 
 from stateset_agents.core.errors import ConfigError
 from stateset_agents.core.secrets import Redactor
-from stateset_agents.tracking.logging_setup import reset_logging, setup_logging, speaks_json
+from stateset_agents.tracking.logging_setup import FILE_ONLY, reset_logging, setup_logging, speaks_json
 from stateset_agents.tracking.redaction import redact_config
 
 
@@ -52,6 +52,15 @@ def test_without_a_file_the_terminal_gets_this_package_at_its_level_and_warnings
     other.info("noise")
     other.warning("deprecated")
     assert capsys.readouterr().err == "DEBUG fine\nWARNING deprecated\n"
+
+
+def test_what_the_terminal_is_told_otherwise_is_for_the_file_alone(tmp_path, capsys):
+    setup_logging("INFO")
+    own.info("self-test", extra=FILE_ONLY)
+    setup_logging("INFO", tmp_path / "train.log")
+    own.info("self-test", extra=FILE_ONLY)
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "train.log").read_text().endswith("INFO stateset_agents.training: self-test\n")
 
 
 def test_a_second_call_replaces_the_first_and_appends_to_the_same_file(tmp_path, capsys):
