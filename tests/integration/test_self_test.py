@@ -99,7 +99,7 @@ async def test_what_holds_is_said_in_one_line_and_the_mask_is_shown(tmp_path, ca
     text = (tmp_path / "run" / "self_test.txt").read_text()
     assert text.splitlines()[0].startswith("the first conversation of the run as it is trained (")
     marks = [line.split()[:2] for line in text.splitlines()[1:]]
-    assert marks[:4] == [["read", "user"], ["trained", "assistant"], ["read", "user"], ["trained", "assistant"]]
+    assert marks[:4] == [["read", "prompt+user"], ["trained", "assistant"], ["read", "user"], ["trained", "assistant"]]
     assert "Be brief" in text
 
 
@@ -154,7 +154,7 @@ async def test_a_shifted_mask_stops_the_run_and_can_be_seen(tmp_path):
         trainer = await started(folder=folder, kind=Shifting)
         await stopped(trainer, "the mask marks tokens that nobody sampled")
         lines = (tmp_path / "run" / "self_test.txt").read_text().splitlines()
-        assert lines[2].split()[:3] == ["trained", "user", "1"]  # the last token of the prompt
+        assert lines[2].split()[:3] == ["trained", "prompt+user", "1"]  # the last token of the prompt
 
 
 async def test_frozen_weights_that_are_meant_to_be_trained_stop_the_run():

@@ -31,15 +31,15 @@ def mask_text(episode: MultiTurnTrajectory, spell: Spell) -> str:
 
 
 def _roles(episode: MultiTurnTrajectory, row: TokenRow) -> list[str]:
-    """Of each token: the role that said it; before a reply, all that spoke since the last one."""
+    """Of each token: the role that said it; before a reply, all that spoke since the last one. A prompt is first."""
     roles = [""] * len(row)
-    spoke: list[str] = []
+    spoke = ["prompt"]
     at = 0
     for turn in episode.turns:
         if turn.span is None or turn.span.row is not row:
             spoke.append(turn.role)
             continue
-        roles[at : turn.span.start] = ["+".join(dict.fromkeys(spoke)) or "prompt"] * (turn.span.start - at)
+        roles[at : turn.span.start] = ["+".join(dict.fromkeys(spoke))] * (turn.span.start - at)
         roles[turn.span.start : turn.span.end] = [turn.role] * (turn.span.end - turn.span.start)
         at, spoke = turn.span.end, []
     roles[at:] = ["after the last reply"] * (len(row) - at)
