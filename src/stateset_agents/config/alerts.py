@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ..core.secrets import is_secret, is_variable
 from .fields import Name, Positive, Real, Section
 
-BUILT_IN = ("health", "nothing learned", "service down", "run")
+BUILT_IN = ("health", "nothing learned", "service down", "blocked", "run")
 """What a run tells of itself, by name."""
 
 

@@ -93,7 +93,8 @@ class TrainingConfig(AlgorithmSettings):
     max_concurrent: Positive = Field(description="conversations in flight at once")
     environment_timeout: Seconds | None = Field(description="seconds for one answer of the environment; null: no limit")
     reward_timeout: Seconds | None = Field(
-        description="seconds for one call of the reward; null: no limit. One that blocks is found out when it returns"
+        description="seconds for one call of the reward; null: no limit. One that blocks is told of, and ends the run "
+        "after three times that"
     )
 
     @model_validator(mode="after")

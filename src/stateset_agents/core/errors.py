@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 EXIT_USAGE = 2
@@ -102,7 +103,11 @@ def raised_at(error: BaseException) -> str | None:
 
     Where that code called an installed package that raised, it is the call that is named.
     """
-    frames = traceback.extract_tb(error.__traceback__)
+    return place_in(traceback.extract_tb(error.__traceback__))
+
+
+def place_in(frames: Iterable[traceback.FrameSummary]) -> str | None:
+    """The same for frames, outermost first."""
     files = [frame for frame in frames if not frame.filename.startswith("<")]  # <string> is generated code
     foreign = [frame for frame in files if not Path(frame.filename).is_relative_to(_PACKAGE)]
     last = ([frame for frame in foreign if not is_installed(frame.filename)] or foreign)[-1:]

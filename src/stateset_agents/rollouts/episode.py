@@ -184,14 +184,14 @@ class _Episode:
     async def play(self) -> EnvironmentState:
         """Talk until the environment says that it is over, a limit cuts it, or somebody fails."""
         environment, turns = self.environment, self.trajectory.turns
-        state = _checked_state(await self._ask(environment.reset, self.scenario))
-        opening = await self._ask(environment.get_initial_prompt, self.scenario)
+        state = _checked_state(await self.ask(environment.reset, self.scenario))
+        opening = await self.ask(environment.get_initial_prompt, self.scenario)
         if not isinstance(opening, str):
             raise _environment("get_initial_prompt", f"it returned {opening!r}; it must return a text")
         turns.append(ConversationTurn("user", opening))
         told = {"agent_context": self.scenario.agent_context} if self.scenario.agent_context else {}
         while True:
-            tools = await self._ask(environment.episode_tools, state)
+            tools = await self.ask(environment.episode_tools, state)
             if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):
                 raise _environment("episode_tools", f"it returned {tools!r:.60}; it must return a list of tools")
             action = await self._act(turns, {**told, "tools": tools} if tools else told)
@@ -203,12 +203,12 @@ class _Episode:
                     turns.append(action)
                 cut_off = [*action.steps, *([action] if action.content else [])]
                 if cut_off:
-                    state = _checked_state(await self._ask(environment.unfinished, state, cut_off), "unfinished")
+                    state = _checked_state(await self.ask(environment.unfinished, state, cut_off), "unfinished")
                 while turns and turns[-1].role == "user":
                     turns.pop()  # a conversation that was cut ends with the agent's last word, or what a tool said
                 return self._cut(state)
             turns.append(action)
-            state, response, reward, done = _checked_step(await self._ask(environment.step, state, action))
+            state, response, reward, done = _checked_step(await self.ask(environment.step, state, action))
             self.step_rewards += [0.0] * sum(turn.role == "assistant" for turn in action.steps) + [reward]
             if done:
                 if response is not None:
@@ -253,7 +253,7 @@ class _Episode:
             )
         return action
 
-    async def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
+    async def ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call the environment; a method that somebody wrote without `async` does as well."""
         async with _blame(Outcome.ENVIRONMENT, method.__name__, self._timeout):
             result = method(*arguments)
@@ -385,3 +385,11 @@ def _is_score(value: Any) -> bool:
         return is_score(value)
     except (TypeError, ValueError, OverflowError):
         return False
+
+
+FOREIGN_CALLS = {
+    judge_together.__code__: Outcome.REWARD,
+    _Episode.ask.__code__: Outcome.ENVIRONMENT,
+    _finish.__code__: Outcome.ENVIRONMENT,
+}
+"""Code in whose frames somebody else's runs: what blocks there is theirs."""

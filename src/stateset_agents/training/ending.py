@@ -15,6 +15,9 @@ from .trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+HASTY_SECONDS = 4.0
+"""That a run which was told to stop waits for its trackers: whoever told it waits for the process."""
+
 
 def interrupted(run: Run, trainer: Trainer) -> str:
     """Save what is done and mark the folder; an end in order where even that fails.
@@ -38,7 +41,7 @@ def _save(run: Run, trainer: Trainer) -> str:
         folder.set_status("interrupted", message)
     if run.log_file:
         log.info("%s", message)
-    _end(trainer)
+    _end(trainer, HASTY_SECONDS)
     return message
 
 
@@ -53,11 +56,11 @@ def failed(run: Run, trainer: Trainer, error: BaseException) -> None:
         error.add_note(_how_to_mend(run, trainer, error))
     if run.log_file:  # the command tells the terminal
         log.info("failed: %s", error)
-    _end(trainer)
+    _end(trainer, None if isinstance(error, Exception) else HASTY_SECONDS)
 
 
-def _end(trainer: Trainer) -> None:
-    trainer.parts.sinks.close(failed=True)
+def _end(trainer: Trainer, seconds: float | None) -> None:
+    trainer.parts.sinks.close(failed=True, seconds=seconds)
     if trainer.learner is None:
         return
     # The caller may go on with the agent as it is. Replies that are given up leave the engine before the weights

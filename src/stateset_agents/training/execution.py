@@ -19,7 +19,8 @@ import torch
 import yaml
 
 from ..checkpoints import clean_stale_temporaries
-from ..core.errors import ConfigError, Interrupted, is_out_of_memory
+from ..core.errors import ConfigError, Interrupted, TrainingStopped, is_out_of_memory
+from ..core.outcome import Outcome
 from ..core.standstill import here
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import LoggedProgress, Progress, describe
@@ -28,6 +29,7 @@ from ..tracking.sinks import Sinks, chosen_sinks
 from .alerting import AlertWatch, alerts_of
 from .announce import announce
 from .beforehand import require_memory, require_possible
+from .blocked import BlockWatch
 from .callbacks import Callback
 from .changes import evaluation_record
 from .closing import closing_report, finish
@@ -105,9 +107,16 @@ async def _execute(run: Run) -> RunReport:
             if not run.quiet:
                 progress.say(text)
 
+        signals = StopSignals(trainer.request_stop, answer) if run.catch_signals else None
+        limits = {Outcome.REWARD: run.config.reward_timeout, Outcome.ENVIRONMENT: run.config.environment_timeout}
         with (
-            StopSignals(trainer.request_stop, answer) if run.catch_signals else contextlib.nullcontext(),
+            signals or contextlib.nullcontext(),
             here().heard_by(OutageWatch(parts, alerts)),
+            BlockWatch(
+                limits,
+                None if signals is None else lambda text: signals.raise_there(TrainingStopped(text)),
+                alerts.blocked if alerts is not None else lambda text: None,
+            ),
         ):
             try:
                 await trainer.prepare(None if last is None else computed_in(last), resumes=run.resume)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
@@ -37,6 +38,18 @@ class StopSignals:
         self._loop = asyncio.get_running_loop()
         self._before: dict[int, Any] = {}
         self._caught = False
+        self._to_raise: BaseException | None = None
+
+    def raise_there(self, error: BaseException) -> bool:
+        """Raise an error in the main thread, whatever it does, from another one. Returns whether that can be done.
+
+        A signal is what wakes it: `time.sleep` or a request ends with the error, code that never returns to Python not.
+        """
+        if self._caught or not self._before or not hasattr(signal, "pthread_kill"):
+            return False
+        self._to_raise = error
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        return True
 
     def __enter__(self) -> Self:
         with contextlib.suppress(ValueError):  # not the main thread
@@ -50,6 +63,9 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _first(self, _number: int, _frame: FrameType | None) -> None:
+        if self._to_raise is not None:
+            error, self._to_raise = self._to_raise, None
+            raise error
         self._caught = True
         pass_over_repeats(self._before)
         self._loop.call_soon_threadsafe(self._request_stop)

@@ -116,6 +116,7 @@ class Alerts:
         for name, _ in self._silences:
             self._tell(name, "critical", "steps are made again", fires=False)
         self._tell("run", "warning", "the run goes on", fires=False)
+        self._tell("blocked", "critical", "steps are made again", fires=False)
         for rule in self._rules:
             self._tell(rule.name, rule.level, rule.text, fires=rule.look(row), of_step=True)
 
@@ -123,6 +124,11 @@ class Alerts:
         """A service that rewards or users need is down, or answers again."""
         if self._section.built_in:
             self._tell("service down", "critical", text, fires=down)
+
+    def blocked(self, text: str) -> None:
+        """A reward or an environment blocks everybody else."""
+        if self._section.built_in:
+            self._tell("blocked", "critical", text, fires=True)
 
     def end(self, problem: str = "", *, failed: bool = False) -> None:
         """The run is over.

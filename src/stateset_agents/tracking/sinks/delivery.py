@@ -97,12 +97,17 @@ class Sinks:
             episodes = [episode for group in groups for episode in (*group.trajectories, *group.failures)]
             self._played[step] = episodes[:most]
 
-    def close(self, *, failed: bool = False) -> None:
-        """Send what is left, and say how much did not arrive. What was not started has nothing to send."""
+    def close(self, *, failed: bool = False, seconds: float | None = None) -> None:
+        """Send what is left, and say how much did not arrive. What was not started has nothing to send.
+
+        Args:
+            failed: whether the run did not reach its end.
+            seconds: that this may take; None: a minute.
+        """
         lanes, self._lanes = self._lanes, []
         for lane in lanes:
             lane.close(failed=failed)
-        end = time.monotonic() + CLOSE_SECONDS
+        end = time.monotonic() + (CLOSE_SECONDS if seconds is None else seconds)
         for lane in lanes:
             name = lane.sink.name
             if not lane.ended(end - time.monotonic()):
