@@ -52,6 +52,7 @@ class Standstill:
         self._waiting = 0
         self._down: dict[str, tuple[float, Outage]] = {}
         self._listeners: list[Listener] = []
+        self._ticking: asyncio.Task[None] | None = None
 
     @property
     def still(self) -> bool:
@@ -85,16 +86,17 @@ class Standstill:
         """Within this block the run waits for a service."""
         self._waiting += 1
         self.down(service, reason, waited_for=True)
-        ticking = asyncio.create_task(self._tick()) if self._waiting == 1 else None
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._tick())
         for limit in list(self._limits):
             limit.stand()
         try:
             yield
         finally:
             self._waiting -= 1
-            if ticking is not None:
-                ticking.cancel()
             if not self._waiting:
+                self._ticking.cancel()
+                self._ticking = None
                 for limit in list(self._limits):
                     limit.go_on()
 
