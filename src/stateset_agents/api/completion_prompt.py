@@ -46,6 +46,7 @@ class Ask:
         form: how calls are read; None where the client offers no tools.
         tools: names of those that it offers.
         logprobs: whether it wants them.
+        streamed: whether it wants pieces.
     """
 
     requests: tuple[GenerationRequest, ...]
@@ -53,6 +54,12 @@ class Ask:
     form: ToolFormat | None
     tools: frozenset[str]
     logprobs: bool
+    streamed: bool
+
+    @property
+    def read_on_the_way(self) -> bool:
+        """Whether a reply's text is of use before its end."""
+        return self.streamed or bool(self.stops)
 
     @property
     def prompt_tokens(self) -> int:
@@ -89,6 +96,7 @@ def ask(request: CompletionRequest, runtime: AgentRuntime, config: AgentConfig, 
         form if definitions else None,
         frozenset(one["function"]["name"] for one in definitions),
         bool(request.logprobs),
+        bool(request.stream),
     )
 
 

@@ -153,11 +153,13 @@ async def _choice(begun: Begun, request: GenerationRequest, index: int) -> Async
                 starts, tokens = [], []
                 if final is None:
                     continue
-            whole = codec.parse(tuple(ids))
-            if not (final is not None and final.stop_reason is StopReason.STOP):
+            if asked.logprobs and not (final is not None and final.stop_reason is StopReason.STOP):
                 said = codec.parse((token.id,))
                 tokens.append(Token(None if "\ufffd" in said else said, token.logprob))
                 starts.append(len(text))
+            if final is None and not asked.read_on_the_way:
+                continue
+            whole = codec.parse(tuple(ids))
             text = whole if final is not None else whole.rstrip("\ufffd")
             cut = stops.end_of(text)
             if final is not None or cut is not None:

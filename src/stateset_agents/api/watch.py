@@ -130,10 +130,8 @@ class _Watched:
             raise RuntimeError("the engine's stream ended without a last token")
         return final
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GeneratedToken, None]:
-        async with aclosing(self._watch.follow(request, self.inner.stream)) as tokens:
-            async for token in tokens:
-                yield token
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[GeneratedToken, None]:
+        return self._watch.follow(request, self.inner.stream)
 
     def release(self, session: str) -> None:
         self.inner.release(session)
