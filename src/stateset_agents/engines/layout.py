@@ -37,7 +37,8 @@ class WeightLayout:
         """Lay everything out again before the next pass: weights or layers may have changed without a trace."""
         linear = [module for module in self._model.modules() if type(module) is nn.Linear]
         on_cpu = all(module.weight.device.type == "cpu" for module in linear)
-        self._layers = [_Layer(module) for module in linear] if on_cpu and available() else []
+        half = any(module.weight.dtype == torch.bfloat16 for module in linear)  # others need not be looked at each time
+        self._layers = [_Layer(module) for module in linear] if on_cpu and half and available() else []
 
     def __enter__(self) -> None:
         try:
