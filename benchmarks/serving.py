@@ -3,11 +3,21 @@
 Five measurements, each with servers of its own that are stopped after it:
 
 * `talk`: many conversations at once, several turns each: errors, time for a turn, tokens a second;
-* `overload`: ten times as many requests at once as there are places for: statuses, memory of the server;
+* `overload`: ten times as many requests at once as there are places for, twice: statuses, and the server's resident
+  memory before, at its highest in each round, and after;
 * `overhead`: a model that is no model, one client: what the server itself takes for a turn, with and without a client
   that reads a stream, in time and in CPU time;
 * `beside`: chat completions of the same weights, lengths and number of clients from `grpo-serve` and from
   `transformers serve`, one after the other, then in the other order.
+
+What is equal in `beside`: weights (float32), prompts (`prompt_tokens` is told for both), at most 32 new tokens at
+temperature 1, both end at the model's end of turn (so `tokens` are a few less than 32 for each request), clients and
+their connections, one torch thread each, no other load. What is not: the noise, so that the texts differ; the memory
+for keys and values, which `transformers serve` takes at its start and whose size is given to it here, as its default
+does not fit a CPU; and exactness: a reply of `grpo-serve` depends on its seed and its tokens alone, for which each pass
+has the width of 32 replies however many are under way, and attention is computed for each length by itself. With a
+model as small as this one nearly all time is Python's, on both sides; `tokens_per_cpu_second` is of the server's
+process and says more than `tokens_per_second` on a machine that does something else, the clients included.
 
     python benchmarks/serving.py                           all of them, as a table; serving.json
     python benchmarks/serving.py --only overhead overload  some
@@ -52,6 +62,8 @@ MESSAGES = [
     "Can I have a refund?",
 ]
 NEW_TOKENS = 32
+GROWTH_MEGABYTES = 20
+"""By which a second overload may take more memory than the first: less than its requests would, if they were kept."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,8 @@ class Size:
     turns: int = 4
     places: int = 8
     quiet_turns: int = 300
-    clients: int = 16
-    requests: int = 160
+    clients: int = 100
+    requests: int = 1000
 
 
 QUICK = Size(conversations=10, turns=2, places=2, quiet_turns=10, clients=2, requests=4)
@@ -198,6 +210,23 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
     return {"p50_ms": round(1000 * statistics.median(ordered), 2), "p99_ms": round(1000 * ordered[at], 2)}
 
 
+@contextlib.asynccontextmanager
+async def watched_memory(server: Server) -> AsyncIterator[list[float]]:
+    """What the server's resident memory was, in megabytes, every 20 ms of the block."""
+    seen = [server.megabytes]
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(0.02)
+            seen.append(server.megabytes)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield seen
+    finally:
+        looking.cancel()
+
+
 async def talk(size: Size, checkpoints: dict[str, Path]) -> dict[str, Any]:
     """Many conversations at once."""
     waiting = str(2 * size.conversations)
@@ -253,15 +282,21 @@ async def overload(size: Size, checkpoints: dict[str, Path]) -> dict[str, Any]:
                     else:
                         await asyncio.sleep(0.05)
 
-            await asyncio.gather(*map(insist, range(clients)))
+            await http.post("/v1/chat/completions", json=request_body("tiny", 0))
             before = server.megabytes
-            await asyncio.gather(*map(insist, range(clients)))
+            peaks = []
+            for _ in range(2):
+                async with watched_memory(server) as seen:
+                    await asyncio.gather(*map(insist, range(clients)))
+                peaks.append(round(max(seen), 1))
             return {
                 "clients": clients,
                 "places_and_queue": 2 * size.places,
                 "statuses": dict(sorted(statuses.items())),
                 **{f"accepted_{name}": value for name, value in spread(accepted).items()},
                 "megabytes_before": round(before, 1),
+                "megabytes_at_most": peaks[0],
+                "megabytes_at_most_again": peaks[1],
                 "megabytes_after": round(server.megabytes, 1),
             }
 
@@ -298,16 +333,18 @@ async def completions(server: Server, model: str, size: Size) -> dict[str, Any]:
     async with client_of(server, size.clients) as http:
         left = iter(range(size.requests))
         times: list[float] = []
-        tokens = errors = 0
+        tokens = errors = prompt = 0
 
         async def ask() -> None:
-            nonlocal tokens, errors
+            nonlocal tokens, errors, prompt
             for number in left:
                 body = request_body(model, number)
                 seconds, answer = await timed(lambda one=body: http.post("/v1/chat/completions", json=one))
                 times.append(seconds)
                 if answer.status_code == 200:
-                    tokens += answer.json()["usage"]["completion_tokens"]
+                    usage = answer.json()["usage"]
+                    tokens += usage["completion_tokens"]
+                    prompt += usage["prompt_tokens"]
                 else:
                     errors += 1
 
@@ -319,6 +356,7 @@ async def completions(server: Server, model: str, size: Size) -> dict[str, Any]:
             "requests": len(times),
             "errors": errors,
             **spread(times),
+            "prompt_tokens": prompt,
             "tokens": tokens,
             "tokens_per_second": round(tokens / wall, 1),
             "tokens_per_cpu_second": round(tokens / (server.cpu_seconds - cpu), 1),
@@ -354,6 +392,9 @@ def problems(results: dict[str, Any]) -> list[str]:
     others = set(results.get("overload", {}).get("statuses", {})) - {200, 429}
     if others:
         found.append(f"overload: answered with {sorted(others)}")
+    first, again = (results.get("overload", {}).get(f"megabytes_at_most{end}", 0) for end in ("", "_again"))
+    if again > first + GROWTH_MEGABYTES:
+        found.append(f"overload: {first} MB at most in the first round, and {again} MB in the second")
     for name, told in results.get("beside", {}).items():
         if name.startswith("grpo-serve") and told["errors"]:
             found.append(f"{name}: {told['errors']} requests failed")
