@@ -59,6 +59,7 @@ def test_a_store_that_another_server_has_is_refused(tmp_path: Path, stub: Path):
 def test_the_first_line_says_where_what_and_who_may_come_in(tmp_path: Path, stub: Path):
     with served(tmp_path, stub) as server:
         assert f"{server.url} serves checkpoint, step 7; no token is needed" in server.first_line
+        assert server.first_line.rstrip().endswith("; conversations are kept in grpo-serve/conversations.sqlite3")
     environment = {"GRPO_AUTH_TOKEN": "token-of-the-environment", "GRPO_SERVER_HOST": "127.0.0.1"}
     with served(tmp_path, stub, "--model-id", "tea", **environment) as server:
         assert server.url.startswith("http://127.0.0.1:")

@@ -213,4 +213,16 @@ def _nothing_there(path: Path, passed_over: list[str]) -> str:
         return f"{path} is a run that was stopped before its first checkpoint"
     if any(child.name.startswith(TEMPORARY) for child in path.iterdir()):
         return f"{path} holds only a checkpoint that was not finished"
-    return f"{path} is no run and no checkpoint: it has neither {MANIFEST}, {FINAL_MODEL}/ nor {CHECKPOINTS}/"
+    nothing = f"{path} is no run and no checkpoint: it has neither {MANIFEST}, {FINAL_MODEL}/ nor {CHECKPOINTS}/"
+    return f"{nothing}{_runs_in(path)}"
+
+
+def _runs_in(path: Path) -> str:
+    """The runs and checkpoints in a folder of them; the newest of many."""
+    marks = (MANIFEST, FINAL_MODEL, CHECKPOINTS)
+    runs = [child for child in path.iterdir() if any(os.path.exists(child / mark) for mark in marks)]  # noqa: PTH110 - False where it may not be looked at
+    names = [str(run) for run in sorted(runs, key=lambda run: (run.stat().st_mtime, run.name))]
+    if not names:
+        return ""
+    more = f"the newest of {len(names)}: " if len(names) > _LISTED else ""
+    return f"\n  it holds runs; name one of them: {more}{', '.join(names[-_LISTED:])}"

@@ -212,10 +212,11 @@ def serve(
         log = None
         if log_conversations or conversation_log is not None:
             log = ConversationLog(conversation_log or Path(FOLDER) / "conversations.jsonl", secrets=given)
+        place = str(Path(FOLDER) / "conversations.sqlite3") if store is None else store
         service = Service(
             model=model_id or _name_of(checkpoint_path),
             opened=first,
-            make_store=partial(open_store, str(Path(FOLDER) / "conversations.sqlite3") if store is None else store),
+            make_store=partial(open_store, place),
             door=door,
             limits=limits,
             greeting=greeting,
@@ -226,7 +227,9 @@ def serve(
         with bound_socket(host, port) as listening:
             at = "" if first.version is None else f", step {first.version}"
             where = f"{url_of(host, listening)} serves {service.model}{at}"
-            line = f"grpo-serve {__version__}: {where}; {_told(door.tokens, host)}"
+            # An address of a database may hold a password.
+            kept = "PostgreSQL" if "://" in place else place
+            line = f"grpo-serve {__version__}: {where}; {_told(door.tokens, host)}; conversations are kept in {kept}"
             announce = partial(print, line, flush=True)
             asyncio.run(Server(service, shutdown_timeout).serve_until_ended(listening, announce))
 

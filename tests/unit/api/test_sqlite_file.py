@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+import re
 import sqlite3
 import stat
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from stateset_agents.api import SqliteStore
 from stateset_agents.api.errors import StoreFailed
-from stateset_agents.api.store import Attempt, Conversation, StoredTurn
+from stateset_agents.api.store import Attempt, Conversation, Start, StoredTurn
 from stateset_agents.core.errors import ConfigError
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -40,6 +42,30 @@ async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path):
     await store.open()
     await store.aclose()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_conversation_is_erased_as_documented_while_the_server_runs(tmp_path):
+    document = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    statements = re.search(r'^sqlite3 \S+ "(PRAGMA [^"]*)"$', document, flags=re.MULTILINE)[1]
+    path = tmp_path / "conversations.sqlite3"
+    store = SqliteStore(path)
+    await store.open()
+    start = Start("me", "k", "d")
+    for id_, key in (("conv_1", start), ("conv_2", None)):
+        await store.create(
+            Conversation(id_, "me", NOON, NOON, "user123"), StoredTurn("assistant", "Secret!", NOON), key
+        )
+    by_user = "json_extract(about, '$.user_id') = 'user123'"
+    assert f"WHERE {by_user}" in document
+    for place in ("id = 'conv_1'", by_user):
+        erasing = sqlite3.connect(path, isolation_level=None)
+        erasing.executescript(statements.replace("id = '$ID'", place))
+        erasing.close()
+        assert await store.turns("conv_1") == []
+        assert await store.begun(start) is None
+        assert (await store.find("conv_2") is None) == (place == by_user)
+    assert not any(b"Secret!" in file.read_bytes() for file in tmp_path.iterdir())
+    await store.aclose()
 
 
 async def test_what_is_written_is_on_the_disk(tmp_path):

@@ -94,6 +94,22 @@ def test_a_path_that_is_no_run_says_what_it_is(tmp_path, make, message):
         resolve_checkpoint(tmp_path / "x")
 
 
+def test_a_folder_of_runs_names_them_the_newest_last(tmp_path):
+    (tmp_path / "notes").mkdir()
+    for age, name in enumerate(("c", "a", "b")):
+        write_steps(tmp_path / name / "checkpoints", 1)
+        os.utime(tmp_path / name, (age, age))
+    with pytest.raises(
+        CheckpointError, match=rf"holds runs; name one of them: {tmp_path}/c, {tmp_path}/a, {tmp_path}/b$"
+    ):
+        resolve_checkpoint(tmp_path)
+    for age in range(10, 20):
+        (tmp_path / f"r{age}" / "final_model").mkdir(parents=True)
+        os.utime(tmp_path / f"r{age}", (age, age))
+    with pytest.raises(CheckpointError, match=rf"the newest of 13: {tmp_path}/r12, .*{tmp_path}/r19$"):
+        resolve_checkpoint(tmp_path)
+
+
 def test_a_step_that_is_not_there_tells_of_those_that_are(run, tmp_path):
     with pytest.raises(CheckpointError, match=r"step-5: no such folder; there are step-9, step-10, step-100$"):
         resolve_checkpoint(run / "checkpoints" / "step-5")
