@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.trajectory import ConversationTurn
+from .chat_schema import EndResponse, HistoryResponse, MessageRequest, MessageResponse, StartRequest, StartResponse
 from .conversation_log import ConversationLog
 from .conversations import Conversations
 from .errors import ServeError
@@ -28,73 +28,6 @@ PAGE = 1000
 
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 """The same request under the same key is done once."""
-
-
-class StartRequest(BaseModel):
-    """Who talks, and about what. Both may be left out."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "user123"}]})
-
-    user_id: str | None = Field(default=None, max_length=256)
-    context: dict[str, Any] = Field(default_factory=dict)
-
-
-class StartResponse(BaseModel):
-    """A conversation that began; `message` is the assistant's greeting."""
-
-    conversation_id: str
-    status: Literal["started"]
-    message: str
-
-
-class MessageRequest(BaseModel):
-    """What the user says."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    message: str = Field(min_length=1, pattern=r"\S")
-    stream: bool = Field(default=False, strict=True, description="Reply with server-sent events.")
-
-
-class MessageResponse(BaseModel):
-    """The reply. `turn_count` counts the assistant's turns, the greeting too."""
-
-    conversation_id: str
-    response: str
-    turn_count: int
-    status: Literal["ongoing", "ended"]
-
-
-class HistoryTurn(BaseModel):
-    """One turn. `steps` are the calls of tools and their results that led to it."""
-
-    role: Literal["user", "assistant"]
-    content: str
-    timestamp: str
-    steps: list[dict[str, Any]] | None = None
-
-
-class Interruption(BaseModel):
-    """A turn that was begun and lost when a server died; nothing of it is in the history."""
-
-    after: int
-    timestamp: str
-
-
-class HistoryResponse(BaseModel):
-    """A page of what was said."""
-
-    conversation_id: str
-    turns: list[HistoryTurn]
-    status: Literal["ongoing", "ended", "expired"]
-    interrupted: list[Interruption] | None = None
-
-
-class EndResponse(BaseModel):
-    """The conversation is over."""
-
-    conversation_id: str
-    status: Literal["ended", "expired"]
 
 
 def chat_routes(conversations: Conversations, log: ConversationLog | None = None) -> APIRouter:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -23,7 +22,7 @@ from typing import Any
 
 from ..agents import Agent
 from ..core.trajectory import ConversationTurn
-from .admission import check_context, check_key, check_message, told_to_the_agent
+from .admission import check_key, check_message, told_to_the_agent
 from .answering import Answering
 from .clock import Clock
 from .errors import ConversationOver, TurnCancelled, TurnFailed, Unavailable, UnknownConversation
@@ -34,7 +33,8 @@ from .limits import ServeLimits
 from .ongoing import Active, Ongoing
 from .operations import require_ongoing
 from .replies import History, Reply, Started
-from .store import Attempt, Conversation, ConversationStore, Start, Status, StoredTurn, new_id
+from .starting import Starting
+from .store import Attempt, Conversation, ConversationStore, Status, new_id
 from .turn import STUBBORN, Turn, TurnsUnderWay
 from .watch import EngineWatch, Observe, ignore
 
@@ -75,7 +75,7 @@ class Conversations:
         self._forks = Forks(agent, self.limits)
         self._ongoing = Ongoing(store, self._forks, self.limits, self.clock, observe)
         self._answering = Answering(store, self._forks, self._ongoing, self.gate, self.limits, self.clock, observe)
-        self.greeting = greeting
+        self.starting = Starting(store, self._ongoing, self.limits, self.clock, greeting)
         self._turns = TurnsUnderWay()
         self._state = "loading"
         self._replacing = asyncio.Lock()
@@ -198,27 +198,7 @@ class Conversations:
             Unavailable, StoreFailed: not now.
         """
         self._require_serving()
-        check_context(user_id, context, self.limits)
-        check_key(idempotency_key)
-        start = None
-        if idempotency_key is not None:
-            asked = json.dumps([user_id, dict(context or {})])
-            start = Start(owner, idempotency_key, hashlib.sha256(asked.encode()).hexdigest())
-            if known := await self._store.begun(start):
-                return _started(*known, replayed=True)
-        await self._ongoing.make_room()
-        now = self.clock.now()
-        conversation = Conversation(new_id(), owner, now, now, user_id, dict(context or {}))
-        self._ongoing.see(conversation)  # before it is stored: its place is taken
-        try:
-            greeting = StoredTurn("assistant", self.greeting, now) if self.greeting else None
-            stored, said = await finished(self._store.create(conversation, greeting, start))
-        except BaseException:
-            self._ongoing.leave(conversation)
-            raise
-        if stored.id != conversation.id:  # a twin of this request was faster
-            self._ongoing.leave(conversation)
-        return _started(stored, said, replayed=stored.id != conversation.id)
+        return await self.starting.start(user_id, context, owner, idempotency_key)
 
     async def turn(
         self,
@@ -381,7 +361,3 @@ class Conversations:
     def _require_serving(self) -> None:
         if self._state != "serving":
             raise Unavailable(f"the server is {self._state}; try again in a moment", retry_after=5)
-
-
-def _started(conversation: Conversation, greeting: StoredTurn | None, *, replayed: bool) -> Started:
-    return Started(conversation.id, greeting.content if greeting else "", replayed=replayed)

@@ -3,46 +3,18 @@
 Invariant: each operation is one transaction. It yields the queries and is sent their rows, so that SQLite and
 PostgreSQL run the very same steps. At most one attempt of a conversation is running, and at most one of those with the
 same key is running or done: the tables refuse it otherwise.
-
-Texts of people and models stand inside JSON that is plain ASCII: a NUL or half a surrogate pair in a reply is no
-database's problem.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 from .errors import ConversationOver, KeyReused, TurnCancelled, TurnRunning, UnknownConversation
 from .store import Attempt, AttemptState, Conversation, Start, Status, StoredTurn
-
-VERSION = 1
-SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)",
-    """CREATE TABLE IF NOT EXISTS conversations (
-        id TEXT PRIMARY KEY, owner TEXT NOT NULL, status TEXT NOT NULL, reason TEXT,
-        started_at TEXT NOT NULL, last_activity TEXT NOT NULL, over_at TEXT,
-        turns INTEGER NOT NULL, turn_count INTEGER NOT NULL, about TEXT NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS turns (
-        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE, place INTEGER NOT NULL,
-        role TEXT NOT NULL, at TEXT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (conversation_id, place))""",
-    """CREATE TABLE IF NOT EXISTS attempts (
-        id TEXT PRIMARY KEY, conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
-        server BIGINT NOT NULL, begun_at TEXT NOT NULL, after_turns INTEGER NOT NULL,
-        key TEXT, digest TEXT NOT NULL, state TEXT NOT NULL, reply TEXT)""",
-    """CREATE TABLE IF NOT EXISTS starts (
-        owner TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL,
-        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE, PRIMARY KEY (owner, key))""",
-    "CREATE INDEX IF NOT EXISTS starts_of ON starts (conversation_id)",
-    "CREATE UNIQUE INDEX IF NOT EXISTS one_running ON attempts (conversation_id) WHERE state = 'running'",
-    """CREATE UNIQUE INDEX IF NOT EXISTS one_for_a_key ON attempts (conversation_id, key)
-        WHERE key IS NOT NULL AND state <> 'interrupted'""",
-    "CREATE INDEX IF NOT EXISTS attempts_of ON attempts (conversation_id)",
-    "CREATE INDEX IF NOT EXISTS by_status ON conversations (status, over_at)",
-)
+from .tables import ATTEMPT, COLUMNS, SCHEMA, VERSION, attempt_of, conversation_of, to_json, to_text, turn_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +98,11 @@ def create(
             conversation.id,
             conversation.owner,
             Status.ONGOING.value,
-            _text(conversation.started_at),
-            _text(conversation.last_activity),
+            to_text(conversation.started_at),
+            to_text(conversation.last_activity),
             count,
             count,
-            _json(about),
+            to_json(about),
         ),
     )
     if start is not None:
@@ -167,19 +139,16 @@ def begun(start: Start) -> Operation[tuple[Conversation, StoredTurn | None] | No
     return conversation, said[0] if said and said[0].role == "assistant" else None
 
 
-_COLUMNS = "id, owner, status, reason, started_at, last_activity, over_at, turns, turn_count, about"
-
-
 def find(conversation_id: str, lock: str = "") -> Operation[Conversation | None]:
     """See `ConversationStore.find`."""
-    rows = yield Query(f"SELECT {_COLUMNS} FROM conversations WHERE id = ?{lock}", (conversation_id,))  # noqa: S608
-    return _conversation(rows[0]) if rows else None
+    rows = yield Query(f"SELECT {COLUMNS} FROM conversations WHERE id = ?{lock}", (conversation_id,))  # noqa: S608
+    return conversation_of(rows[0]) if rows else None
 
 
 def ongoing() -> Operation[list[Conversation]]:
     """See `ConversationStore.ongoing`."""
-    rows = yield Query(f"SELECT {_COLUMNS} FROM conversations WHERE status = 'ongoing'")  # noqa: S608
-    return [_conversation(row) for row in rows]
+    rows = yield Query(f"SELECT {COLUMNS} FROM conversations WHERE status = 'ongoing'")  # noqa: S608
+    return [conversation_of(row) for row in rows]
 
 
 def turns(conversation_id: str, after: int, limit: int | None) -> Operation[list[StoredTurn]]:
@@ -189,29 +158,26 @@ def turns(conversation_id: str, after: int, limit: int | None) -> Operation[list
         "SELECT role, at, said FROM turns WHERE conversation_id = ? AND place > ? AND place <= ? ORDER BY place",
         (conversation_id, min(after, 2**31 - 1), end),
     )
-    return [_turn(*row) for row in rows]
-
-
-_ATTEMPT = "id, conversation_id, begun_at, after_turns, key, digest, state, reply"
+    return [turn_of(*row) for row in rows]
 
 
 def interrupted(conversation_id: str) -> Operation[list[Attempt]]:
     """See `ConversationStore.interrupted`."""
     rows = yield Query(
-        f"SELECT {_ATTEMPT} FROM attempts WHERE conversation_id = ? AND state = 'interrupted'"  # noqa: S608
+        f"SELECT {ATTEMPT} FROM attempts WHERE conversation_id = ? AND state = 'interrupted'"  # noqa: S608
         " ORDER BY begun_at",
         (conversation_id,),
     )
-    return [_attempt(row) for row in rows]
+    return [attempt_of(row) for row in rows]
 
 
 def answered(conversation_id: str, key: str) -> Operation[Attempt | None]:
     """See `ConversationStore.answered`."""
     rows = yield Query(
-        f"SELECT {_ATTEMPT} FROM attempts WHERE conversation_id = ? AND key = ? AND state <> 'interrupted'",  # noqa: S608
+        f"SELECT {ATTEMPT} FROM attempts WHERE conversation_id = ? AND key = ? AND state <> 'interrupted'",  # noqa: S608
         (conversation_id, key),
     )
-    return _attempt(rows[0]) if rows else None
+    return attempt_of(rows[0]) if rows else None
 
 
 def begin(attempt: Attempt, dialect: Dialect, me: int) -> Operation[tuple[Conversation, Attempt]]:
@@ -236,7 +202,7 @@ def begin(attempt: Attempt, dialect: Dialect, me: int) -> Operation[tuple[Conver
             attempt.id,
             attempt.conversation_id,
             me,
-            _text(attempt.begun_at),
+            to_text(attempt.begun_at),
             conversation.turns,
             attempt.key,
             attempt.digest,
@@ -258,7 +224,7 @@ def commit(
     for place, turn in enumerate(said, conversation.turns + 1):
         yield from _say(conversation.id, place, turn)
     replies = sum(turn.role == "assistant" for turn in said)
-    at = _text(said[-1].timestamp)
+    at = to_text(said[-1].timestamp)
     yield Query(
         "UPDATE conversations SET turns = turns + ?, turn_count = turn_count + ?, last_activity = ?, status = ?,"
         " reason = ?, over_at = ? WHERE id = ?",
@@ -275,7 +241,7 @@ def commit(
     if attempt.key is None:
         yield Query("DELETE FROM attempts WHERE id = ?", (attempt.id,))
     else:
-        yield Query("UPDATE attempts SET state = 'done', reply = ? WHERE id = ?", (_json(reply), attempt.id))
+        yield Query("UPDATE attempts SET state = 'done', reply = ? WHERE id = ?", (to_json(reply), attempt.id))
     found = yield from find(conversation.id)
     if found is None:
         raise UnknownConversation
@@ -313,14 +279,14 @@ def end(
     yield Query("DELETE FROM attempts WHERE conversation_id = ? AND state = 'running'", (conversation_id,))
     yield Query(
         "UPDATE conversations SET status = ?, reason = ?, over_at = ? WHERE id = ?",
-        (status.value, reason, _text(at), conversation_id),
+        (status.value, reason, to_text(at), conversation_id),
     )
     return (yield from find(conversation_id))
 
 
 def purge(before: datetime) -> Operation[int]:
     """See `ConversationStore.purge`."""
-    gone = yield Query("SELECT id FROM conversations WHERE status <> 'ongoing' AND over_at < ?", (_text(before),))
+    gone = yield Query("SELECT id FROM conversations WHERE status <> 'ongoing' AND over_at < ?", (to_text(before),))
     for (conversation,) in gone:
         yield Query("DELETE FROM attempts WHERE conversation_id = ?", (conversation,))
         yield Query("DELETE FROM turns WHERE conversation_id = ?", (conversation,))
@@ -342,50 +308,8 @@ def require_ongoing(conversation: Conversation) -> None:
 
 
 def _say(conversation_id: str, place: int, turn: StoredTurn) -> Operation[None]:
-    said = _json({"content": turn.content, **({"data": turn.data} if turn.data else {})})
+    said = to_json({"content": turn.content, **({"data": turn.data} if turn.data else {})})
     yield Query(
         "INSERT INTO turns (conversation_id, place, role, at, said) VALUES (?, ?, ?, ?, ?)",
-        (conversation_id, place, turn.role, _text(turn.timestamp), said),
+        (conversation_id, place, turn.role, to_text(turn.timestamp), said),
     )
-
-
-def _conversation(row: Sequence[Any]) -> Conversation:
-    id_, owner, status, reason, started_at, last_activity, over_at, count, turn_count, about = row
-    told = json.loads(about)
-    return Conversation(
-        id=id_,
-        owner=owner,
-        started_at=_time(started_at),
-        last_activity=_time(last_activity),
-        user_id=told["user_id"],
-        context=told["context"],
-        status=Status(status),
-        reason=reason,
-        over_at=None if over_at is None else _time(over_at),
-        turns=count,
-        turn_count=turn_count,
-    )
-
-
-def _turn(role: str, at: str, said: str) -> StoredTurn:
-    what = json.loads(said)
-    return StoredTurn(role, what["content"], _time(at), what.get("data", {}))
-
-
-def _attempt(row: Sequence[Any]) -> Attempt:
-    id_, conversation_id, begun_at, after, key, digest, state, reply = row
-    told = None if reply is None else json.loads(reply)
-    return Attempt(id_, conversation_id, _time(begun_at), after, key, digest, AttemptState(state), told)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, default=str)
-
-
-def _text(at: datetime) -> str:
-    """Sorts like the time."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

@@ -16,8 +16,9 @@ from ..core.errors import ConfigError
 from . import operations
 from .errors import StoreFailed
 from .finishing import finished
-from .operations import VERSION, Dialect, Operation, Query
+from .operations import Dialect, Operation, Query
 from .sql_store import SqlStore
+from .tables import VERSION
 from .watch import Observe, ignore
 
 if TYPE_CHECKING:

@@ -163,7 +163,7 @@ class Service:
             told = None if isinstance(error, StatesetError) else error
             logger.error("the checkpoint is not taken: %s", error, exc_info=told)  # noqa: TRY400
             return
-        self.conversations.greeting = self._greeting_of(opened)
+        self.conversations.starting.greeting = self._greeting_of(opened)
         self.condition.version = opened.version
         self.condition.reloads += 1
         self.condition.last_reload = "ok"

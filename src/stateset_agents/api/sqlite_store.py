@@ -23,8 +23,9 @@ from ..tracking.lock import FolderLock
 from . import operations
 from .errors import StoreFailed
 from .finishing import finished
-from .operations import VERSION, Dialect, Operation
+from .operations import Dialect, Operation
 from .sql_store import SqlStore
+from .tables import VERSION
 from .watch import Observe, ignore
 
 logger = logging.getLogger(__name__)
