@@ -24,7 +24,7 @@ from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 if TYPE_CHECKING:
     from ..api.access import Tokens
     from ..api.app import Door
-    from ..api.service import Opened
+    from ..api.service import Opened, Service
 
 logger = logging.getLogger("stateset_agents.serve")
 
@@ -202,16 +202,15 @@ def serve(
         def opened() -> Opened:
             return _open(checkpoint_path, config_file, no_gpu=no_gpu)
 
-        first = opened()
+        first = opened()  # what is wrong with the checkpoint is told before the rest is loaded
         from ..api.conversation_log import ConversationLog
         from ..api.open_store import open_store
         from ..api.page import page_routes
         from ..api.server import Server, bound_socket, url_of
         from ..api.service import Service
 
-        log = None
-        if log_conversations or conversation_log is not None:
-            log = ConversationLog(conversation_log or Path(FOLDER) / "conversations.jsonl", secrets=given)
+        logs = log_conversations or conversation_log is not None
+        log_file = conversation_log or Path(FOLDER) / "conversations.jsonl"
         place = str(Path(FOLDER) / "conversations.sqlite3") if store is None else store
         service = Service(
             model=model_id or _name_of(checkpoint_path),
@@ -220,16 +219,12 @@ def serve(
             door=door,
             limits=limits,
             greeting=greeting,
-            log=log,
+            log=ConversationLog(log_file, secrets=given) if logs else None,
             reopen=opened,
             more=(page_routes(),),
         )
         with bound_socket(host, port) as listening:
-            at = "" if first.version is None else f", step {first.version}"
-            where = f"{url_of(host, listening)} serves {service.model}{at}"
-            # An address of a database may hold a password.
-            kept = "PostgreSQL" if "://" in place else place
-            line = f"grpo-serve {__version__}: {where}; {_told(door.tokens, host)}; conversations are kept in {kept}"
+            line = _first_line(url_of(host, listening), service, place, _told(door.tokens, host))
             announce = partial(print, line, flush=True)
             asyncio.run(Server(service, shutdown_timeout).serve_until_ended(listening, announce))
 
@@ -296,6 +291,12 @@ def _name_of(path: Path) -> str:
     elif folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
         folder = folder.parent.parent
     return folder.name or "agent"
+
+
+def _first_line(url: str, service: Service, store: str, who: str) -> str:
+    at = "" if service.opened.version is None else f", step {service.opened.version}"
+    kept = "PostgreSQL" if "://" in store else store  # an address may hold a password
+    return f"grpo-serve {__version__}: {url} serves {service.model}{at}; {who}; conversations are kept in {kept}"
 
 
 def _told(tokens: Tokens, host: str) -> str:
