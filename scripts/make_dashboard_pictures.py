@@ -22,12 +22,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Browser  # noqa: E402 - lies beside the tests
 from dashboard_site import serving  # noqa: E402
 
-SHOW_TOKENS = """{
-    const choice = document.querySelector(".samples select");
-    choice.value = "tokens";
-    choice.dispatchEvent(new Event("change"));
-}"""
-
 
 def main() -> None:
     """Write them all."""
@@ -43,21 +37,20 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     run, talks = (f"#/run/{quote(name, safe='')}" for name in (asked.run, asked.talks))
     pictures = (
-        ("runs", "#/", ".spark", "", False, 330),
-        ("learning", f"{run}/learning", ".grid .chart canvas", "", False, 900),
-        ("learning-dark", f"{run}/learning", ".grid .chart canvas", "", True, 900),
-        ("conversations", f"{talks}/conversations?step={asked.step}", ".sample", "", False, 760),
-        ("tokens", f"{talks}/conversations?step={asked.step}", ".samples select", SHOW_TOKENS, False, 960),
-        ("health", f"{talks}/health", ".verdict", "", False, 660),
-        ("config", f"{talks}/config", "code", "", False, 560),
+        ("runs", "#/", ".spark", False, 330),
+        ("learning", f"{run}/learning", ".grid .chart canvas", False, 900),
+        ("learning-dark", f"{run}/learning", ".grid .chart canvas", True, 900),
+        ("conversations", f"{talks}/conversations?step={asked.step}", ".sample", False, 760),
+        ("tokens", f"{talks}/conversations?step={asked.step}&view=tokens", ".tokens", False, 960),
+        ("differences", f"{talks}/conversations?step={asked.step}&view=differences", ".differences", False, 700),
+        ("health", f"{talks}/health", ".shares", False, 1180),
+        ("config", f"{talks}/config", "code", False, 560),
     )
     with serving(asked.folder) as site, Browser(program) as browser:
-        for name, page, ready, then, dark, height in pictures:
+        for name, page, ready, dark, height in pictures:
             browser.go("about:blank")
             browser.go(f"http://localhost:{site.port}/{page}", width=1280, height=height, dark=dark)
             browser.until(f"document.querySelector('{ready}') !== null")
-            if then:
-                browser.run(then)
             time.sleep(0.5)  # curves are drawn after they are there
             file = PICTURES / f"dashboard-{name}.png"
             browser.picture(file)

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer.main
 
 from stateset_agents.cli.dashboard import app
-from stateset_agents.dashboard import answers, export, runs
+from stateset_agents.dashboard import answers, changes, export, metrics, runs
 from stateset_agents.tracking import learning
 from stateset_agents.training import credit
 
@@ -34,10 +34,11 @@ def test_the_numbers_of_the_page_are_those_of_the_code():
     text = " ".join(PAGE.read_text().split())
     for sentence in (
         f"fewer than {learning.FEWEST_STEPS} steps with a reward",
-        f"a sample of {answers.SAMPLED_ROWS} steps",
+        f"a sample of {metrics.SAMPLED_ROWS} steps",
         f"A run of more than {answers.JUDGED_ROWS} steps",
         f"up to {export.MOST_GROUPS} groups",
         f"up to {credit.SPELLED_TOKENS} tokens of a conversation",
+        f"up to {changes.MOST_LISTENERS} open pages",
         "a heartbeat in the last two minutes, or within three times what the last step took",
     ):
         assert sentence in text
@@ -47,6 +48,6 @@ def test_the_numbers_of_the_page_are_those_of_the_code():
 
 def test_the_pictures_are_there_and_small():
     names = re.findall(r"!\[[^]]+\]\((images/[\w-]+\.png)\)", PAGE.read_text())
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         assert 5_000 < (PAGE.parent / name).stat().st_size < 200_000

@@ -50,10 +50,10 @@ function timeOf(row, spent) {
       const share = spent[key] / whole;
       const bar = h("span", { class: "share", "aria-hidden": true });
       bar.style.width = `${Math.min(100, 100 * share)}%`;
-      return [h("th", { scope: "row" }, partOf(key)), h("td", { class: "shares" }, h("span", {}, percent(share)), bar),
+      return [h("th", { scope: "row" }, partOf(key)), h("div", { class: "shares" }, h("span", {}, percent(share)), h("span", { class: "track" }, bar)),
         h("td", { class: "number" }, typeof row[key] === "number" ? `${number(row[key])} s` : "–")];
     })),
-    h("p", { class: "quiet" }, `A step takes ${number(row.seconds)} s, ${number(row.tokens_per_second)} tokens a second. Parts may lie inside one another.`),
+    h("p", { class: "quiet" }, `The last step took ${number(row.seconds)} s${row.tokens_per_second ? `, ${number(row.tokens_per_second)} tokens a second` : ""}. Parts may lie inside one another.`),
   ];
 }
 

@@ -109,7 +109,7 @@ export async function showLearning(context) {
     }
     fill(big, figure({
       ...shared(found), title: measure === "loss" ? "Loss" : "Reward", wide: true, height: 300, curves,
-      level: measure === "reward_mean" && most ? { value: most, label: `attainable ${number(most)}` } : null,
+      level: measure === "reward_mean" && most ? { value: most, label: `attainable ${Number(most.toPrecision(4))}` } : null,
       hint: `${shows(found)} The bold line is the mean over a tenth of the steps around it, its band what that mean could be (95 %). Click for the conversations of a step, drag to zoom, double-click for all; or choose a chart with Tab, go with the arrow keys, and press Enter.`,
     }));
   }
