@@ -16,12 +16,11 @@ from ..tracking.run_folder import METRICS, REPORT
 from .answer import Answer
 from .conversations import MOST_SAMPLES, GroupName, Wanted
 from .lineage import age, attainable
-from .metrics import SAMPLED_ROWS, Row, last_row, measured, sampled_rows
+from .metrics import SAMPLED_ROWS, Row, measured, sampled_rows
 from .plain_files import read_text
 from .runs import Run, RunLibrary
 
 JUDGED_ROWS = 4000
-SPARK_POINTS = 60
 GROUPS_A_PAGE = 50
 _MOST_TEXT = 1_000_000
 
@@ -32,8 +31,8 @@ def runs(library: RunLibrary) -> Answer:
 
 
 def _line(run: Run) -> Answer:
-    row = last_row(run.path / METRICS) or {}
-    spark = sampled_rows(run.path / METRICS, SPARK_POINTS)
+    spark = run.glance()
+    row = spark[-1] if spark else {}
     saved = run.checkpoints()
     return {
         "name": run.name,

@@ -21,12 +21,13 @@ from ..core.errors import RunFolderError
 from ..tracking.run_folder import CONFIG, METRICS, TRAJECTORIES
 from ..tracking.status import STATUS, read_status
 from .conversations import ConversationLog
-from .metrics import MetricLog, last_row
+from .metrics import MetricLog, Row, last_row, sampled_rows
 from .plain_files import is_plain, unreadable
 
 DEEPEST = 3
 """Folders below the one that was named in which runs are looked for."""
 MOST_RUNS = 1000
+GLANCED_ROWS = 60
 QUIET_SECONDS = 120.0
 """A running run writes a heartbeat every few seconds; an update of a large model may take longer."""
 GONE_SECONDS = 30.0
@@ -46,6 +47,7 @@ class Run:
         self.path = path
         self.metrics = MetricLog(path / METRICS)
         self.conversations = ConversationLog(path / TRAJECTORIES)
+        self._glanced: tuple[object, list[Row]] = None, []
         self.lock = threading.RLock()
         """Held by whoever reads or updates the two logs."""
 
@@ -69,6 +71,17 @@ class Run:
         if quiet > max(QUIET_SECONDS, 3 * self._step_seconds()):
             return found | {"state": "stalled", "message": "no sign of life"}
         return found
+
+    def glance(self) -> list[Row]:
+        """Some rows from all over the metrics, the last one among them; read again only where the file changed."""
+        try:
+            found = (self.path / METRICS).stat()
+        except OSError:
+            return []
+        state = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if state != self._glanced[0]:
+            self._glanced = state, sampled_rows(self.path / METRICS, GLANCED_ROWS)
+        return self._glanced[1]
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """(step, folder) of each, oldest first, good or not."""

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from dashboard_site import make_run
+from stateset_agents.dashboard import runs
 from stateset_agents.dashboard.access import Guard, host_headers
 
 QUESTIONS = ("overview", "series", "step", "groups", "group", "config", "checkpoints", "verify", "events")
@@ -22,6 +24,19 @@ def test_the_runs_of_a_folder_are_listed_with_how_they_stand(site, one_run):
     assert run["reward"] == pytest.approx(0.399)
     assert run["checkpoint"] is None
     assert len(run["spark"]) == 20
+
+
+def test_a_list_of_runs_reads_those_that_changed(site, one_run, monkeypatch):
+    make_run(one_run.parent / "two", 3)
+    served, read, real = site(one_run.parent), [], runs.sampled_rows
+    monkeypatch.setattr(runs, "sampled_rows", lambda path, most: read.append(path.parent.name) or real(path, most))
+    assert [run["step"] for run in served.ask("runs")["runs"]] == [20, 3]
+    assert served.ask("runs")["runs"][1]["step"] == 3
+    assert sorted(read) == ["one", "two"]
+    with (one_run.parent / "two" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 4}\n')
+    assert [run["step"] for run in served.ask("runs")["runs"]] == [20, 4]
+    assert read[2:] == ["two"]
 
 
 def test_a_run_is_shown_by_itself_too(site, one_run):
