@@ -173,6 +173,10 @@ def test_more_episodes_may_be_asked_for_on_resume(work):
     assert work.train("--num-episodes", "8").code == 0
     ended = work.train("--resume")
     assert ended.code == 0
+    assert "as at its start: --num-episodes 8" in ended.err
+    assert "resumed outputs at step 2 of 2: nothing is left to train" in ended.err
+    ended = work.train("--resume", "--num-episodes", "16")
+    assert ended.code == 0
     assert "num_episodes is 16 instead of 8" in ended.err
     assert "resumed outputs at step 2 of 4" in ended.err
     assert_same(work)
@@ -428,6 +432,9 @@ def test_a_run_goes_on_as_it_was_told_and_nothing_is_typed_again(work, config):
     assert work.result("other") == work.result("whole")
     told = [(work.path / run / "config.yaml").read_text() for run in ("other", "whole")]
     assert told[0] == told[1]
+    origins = [json.loads((work.path / run / "config_origins.json").read_text()) for run in ("other", "whole")]
+    assert origins[0] == origins[1]
+    assert "environment.persona" not in origins[0]  # what nobody said is left to an environment's own class
     before = work.snapshot("other")
     ended = work.start(*config, "--resume", "--output-dir", "other", "--seed", "8").wait()
     assert ended.code == 2

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import Override
+from ..config import Override, RunConfig
 from ..config.document import read_document
 from ..config.run_config import left_out
 
@@ -28,7 +29,16 @@ def config_of(folder: Path) -> Path:
     return RunFolder.open(folder).path / CONFIG
 
 
-def notes_of(file: Path) -> list[str]:
+def as_told(config: RunConfig) -> RunConfig:
+    """A run's own config with the origins it had: a value that nobody gave is left to an environment's own class."""
+    told = _origins(config.config_file.parent)
+    here = f"{config.config_file.name}:"
+    given = {key: origin for key, origin in config.origins.items() if not origin.startswith(here)}
+    notes = (*_notes(config.config_file), *config.notes)
+    return replace(config, origins={**told, **given} if told else config.origins, notes=notes, unused=())
+
+
+def _notes(file: Path) -> list[str]:
     """What somebody should know who goes on by the config that a run wrote."""
     missing = [name for name in left_out(file) if name not in os.environ]
     told = f"{', '.join(missing)}: secret, and so not in it. Set it in the shell, or give the config file as well"
@@ -41,13 +51,9 @@ def typed_before(folder: Path) -> list[Override]:
     Raises:
         ConfigError: its `config.yaml` is damaged.
     """
-    from ..tracking.run_folder import CONFIG, ORIGINS
+    from ..tracking.run_folder import CONFIG
 
-    try:
-        origins = json.loads((folder / ORIGINS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a run that was stopped before it wrote them, or one that had no config file
-        return []
-    options = {key: origin for key, origin in origins.items() if str(origin).startswith("--") and "." in key}
+    options = {key: origin for key, origin in _origins(folder).items() if origin.startswith("--") and "." in key}
     if not options or not (folder / CONFIG).is_file():
         return []
     data = read_document(folder / CONFIG).data
@@ -55,8 +61,28 @@ def typed_before(folder: Path) -> list[Override]:
     return [Override(key, value, origin) for key, value, origin in found if value is not None]
 
 
+def _origins(folder: Path) -> dict[str, str]:
+    """Where each value of a run was written; nothing of one that was stopped too soon or had no config file."""
+    from ..tracking.run_folder import ORIGINS
+
+    try:
+        origins = json.loads((folder / ORIGINS).read_text(encoding="utf-8"))
+        return {str(key): str(origin) for key, origin in origins.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def _value(data: Mapping[str, Any], key: str) -> Any:
     value: Any = data
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value.replace("$${", "${") if isinstance(value, str) else value
+
+
+def as_typed(overrides: Sequence[Override]) -> str:
+    """Options as they would be typed, for a note."""
+    alone = ("--no-gpu", "--debug")
+    shown = (isinstance(one.value, bool) or one.name in alone for one in overrides)
+    return ", ".join(
+        one.name if bare else f"{one.name} {one.value}" for one, bare in zip(overrides, shown, strict=True)
+    )

@@ -21,7 +21,7 @@ from ..core.errors import ConfigError
 from ..core.shipped import shipped_root
 from ..core.signals import interrupt
 from ..tracking.logging_setup import setup_logging
-from .again import config_of, notes_of, typed_before
+from .again import as_told, as_typed, config_of, typed_before
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 
 logger = logging.getLogger("stateset_agents.train")
@@ -176,16 +176,20 @@ def train(
         if output_dir is not None and not output_dir.strip():
             raise ConfigError("--output-dir is empty (a variable that is not set?): name a folder, or leave it out")
         folder = Path(output_dir or DEFAULT_OUTPUT_DIR)
+        before: list[Override] = []
         if resume:
             given = {override.key for override in overrides}
-            overrides += [override for override in typed_before(folder) if override.key not in given]
+            before = [override for override in typed_before(folder) if override.key not in given]
+            overrides += before
         file = config_of(folder) if config_file is None else find_config(config_file)
         config = load_config(file, overrides=overrides, output_dir=output_dir)
         if config_file is None:
-            config = replace(config, notes=(*notes_of(file), *config.notes), unused=())
+            config = as_told(config)
         elif file != config_file:
             note = f"{config_file} is not here: using the one that comes with the package."
             config = replace(config, notes=(note, *config.notes))
+        if before:
+            config = replace(config, notes=(f"as at its start: {as_typed(before)}", *config.notes))
         # Before torch is loaded: it reads CUDA_VISIBLE_DEVICES only once.
         config.apply_environment_variables()
         if dry_run:
