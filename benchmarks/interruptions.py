@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from taught_shop import taught_shop  # noqa: E402
 from workplace import Ended, Running, Workplace  # noqa: E402
 
 GRACE = 10.0
@@ -150,18 +150,6 @@ class Commands:
         return Running(process.pid, lambda: Ended(process.wait(), out.read_text(), err.read_text()), out, err)
 
 
-def shop(place: Path, commands: Any) -> Workplace:
-    """A place with the run's files, the model that was taught, and what the run comes to (`whole`)."""
-    for file in (ROOT / "tests" / "e2e" / "shop").iterdir():
-        if file.is_file():
-            shutil.copy(file, place)
-    work = Workplace(place, commands)
-    for config, folder in (("imitate.json", "taught"), ("run.json", "whole")):
-        ended = work.train("--output-dir", folder, config=config)
-        assert ended.code == 0, ended.err
-    return work
-
-
 def interrupt(work: Workplace, phase: str, number: signal.Signals) -> dict[str, Any]:
     """Interrupt a run in a phase, and resume it."""
     folder = f"{phase} {number.name}".replace(",", "").replace(" ", "-")
@@ -215,7 +203,7 @@ def main(argv: list[str] | None = None, commands: Any = None) -> None:
     problems = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "logs").mkdir()
-        work = shop(Path(folder), commands or Commands(Path(folder) / "logs"))
+        work = taught_shop(Path(folder), commands or Commands(Path(folder) / "logs"))
         print("| phase | signal | seconds until it is gone | exit code | saved at step | resumed, equal to the byte |")
         print("|---|---|---|---|---|---|")
         for phase in PHASES:

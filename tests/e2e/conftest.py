@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from taught_shop import taught_shop
 from workplace import Launcher, Workplace
 
 ROOT = Path(__file__).parents[2]
@@ -34,15 +35,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> Workplace:
     """A shop where a model learned to call tools (`taught`) and a run was never disturbed (`whole`)."""
-    place = tmp_path_factory.mktemp("shop")
-    for file in (Path(__file__).parent / "shop").iterdir():
-        if file.is_file():
-            shutil.copy(file, place)
-    shop = Workplace(place, launcher)
-    for config, folder in (("imitate.json", "taught"), ("run.json", "whole")):
-        ended = shop.train("--output-dir", folder, config=config)
-        assert ended.code == 0, ended.err
-    return shop
+    return taught_shop(tmp_path_factory.mktemp("shop"), launcher)
 
 
 @pytest.fixture(scope="session")

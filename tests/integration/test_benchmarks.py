@@ -11,6 +11,7 @@ import pytest
 
 from stateset_agents.config.algorithms import RECIPES
 from stateset_agents.core.errors import ConfigError
+from taught_shop import taught_shop
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -128,7 +129,7 @@ def test_a_run_told_to_stop_while_a_tool_hangs_is_gone_at_once_and_resumes_to_th
     interruptions, launcher, tmp_path
 ):
     """Mutation: the thread of a tool is waited for at the end; a rollout is finished before the run stops."""
-    work = interruptions.shop(tmp_path, launcher)
+    work = taught_shop(tmp_path, launcher)
     row = interruptions.interrupt(work, "tool call, in a thread", signal.SIGTERM)
     assert interruptions.broken(row) == []
     assert row["seconds"] < 5
