@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..chat import GrowingText
 from ..core.errors import StatesetError, is_out_of_memory
 from ..core.outcome import StopReason
 from ..core.trajectory import ConversationTurn, SampledSpan, TokenRow
@@ -122,6 +123,7 @@ class TokenSession:
             yield pending
             return
         ids: list[int] = []
+        growing = GrowingText(runtime.codec)
         shown = ""
         final: Generation | None = None
         tokens = runtime.engine.stream(pending.request)
@@ -129,7 +131,7 @@ class TokenSession:
             async for token in tokens:
                 ids.append(token.id)
                 final = token.final
-                text = runtime.codec.parse(tuple(ids))
+                text = growing.of(ids)
                 if text.startswith(shown) and len(text) > len(shown) and not text.endswith("\ufffd"):
                     yield text[len(shown) :]
                     shown = text

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ..agents.multi_turn import MultiTurnAgent
 from ..agents.runtime import AgentRuntime
+from ..chat import GrowingText
 from ..core.errors import is_out_of_memory
 from ..core.outcome import StopReason
 from ..core.tool_calls import ToolCall
@@ -135,6 +136,7 @@ async def _choice(begun: Begun, request: GenerationRequest, index: int) -> Async
     codec, asked = begun.runtime.codec, begun.ask
     stops = StopTexts(asked.stops)
     ids: list[int] = []
+    growing = GrowingText(codec)
     tokens: list[Token] = []
     pending = 0  # tokens whose text was not shown yet begin here
     starts: list[int] = []
@@ -159,7 +161,7 @@ async def _choice(begun: Begun, request: GenerationRequest, index: int) -> Async
                 starts.append(len(text))
             if final is None and not asked.read_on_the_way:
                 continue
-            whole = codec.parse(tuple(ids))
+            whole = growing.of(ids) if final is None else codec.parse(ids)
             text = whole if final is not None else whole.rstrip("\ufffd")
             cut = stops.end_of(text)
             if final is not None or cut is not None:
