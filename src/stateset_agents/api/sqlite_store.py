@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from .watch import Observe, ignore
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+ROOM = 1_000_000
+"""Bytes that must be free on the disk for the store to be well: about what the turns take that run at once."""
 
 
 class SqliteStore(SqlStore):
@@ -80,6 +83,11 @@ class SqliteStore(SqlStore):
             await self._in_thread(self._disconnect)
             self._thread.shutdown(wait=False)
             self._thread = None
+
+    async def ping(self) -> None:
+        """See `ConversationStore.ping`."""
+        await self._in_thread(self._require_room)
+        await super().ping()
 
     async def transaction(self, operation: Operation[Result]) -> Result:
         """See `SqlStore.transaction`."""
@@ -137,6 +145,13 @@ class SqliteStore(SqlStore):
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if tables and not {"schema_version", "conversations"} <= tables:
             raise ConfigError(f"{self.path} is no store of conversations: it has the tables of another program")
+
+    def _require_room(self) -> None:
+        # What `ping` writes has its place in the file already, and would be written on a full disk too.
+        free = shutil.disk_usage(self.path.parent).free
+        if free < ROOM:
+            logger.error("%s: its disk has %d bytes left", self.path, free)
+            raise StoreFailed("the server has no room for what is said", retry_after=5)
 
     def _require_its_name(self) -> None:
         if _identity(self.path) != self._file:

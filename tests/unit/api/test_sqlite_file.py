@@ -202,6 +202,17 @@ async def test_a_disk_that_is_full_fails_the_turn_and_keeps_what_there_was(tmp_p
     await store.aclose()
 
 
+async def test_a_disk_that_is_nearly_full_is_told_before_a_turn_fails(tmp_path, monkeypatch):
+    store = SqliteStore(tmp_path / "conversations.sqlite")
+    await store.open()
+    await store.ping()
+    monkeypatch.setattr("stateset_agents.api.sqlite_store.ROOM", 2**80)
+    with pytest.raises(StoreFailed):
+        await store.ping()
+    await store.create(Conversation("conv_1", "", NOON, NOON), None)
+    await store.aclose()
+
+
 async def test_the_event_loop_goes_on_while_the_disk_is_slow(tmp_path):
     store = SqliteStore(tmp_path / "conversations.sqlite")
     await store.open()
