@@ -341,3 +341,18 @@ async def test_it_costs_no_forward_pass(monkeypatch):
         monkeypatch.setattr(Learner, "_states", true)
         passes[watched] = count
     assert passes[True] == passes[False] > 0
+
+
+async def test_adapters_that_were_trained_before_are_not_at_their_reference(caplog):
+    """The reference is the model without them. Mutation: `_began_there = True` in training/learner.py: stops."""
+    caplog.set_level(logging.INFO)
+    agent = MultiTurnAgent.from_model("tiny", max_new_tokens=12, dtype="float32", device="cpu", temperature=0.7)
+    settings = {**SMALL, "num_episodes": 8, "beta": 0.04, "learning_rate": 1e-2, "lora": {"r": 4}}
+    for _ in range(2):
+        environment = ConversationEnvironment(SCENARIOS, max_turns=2)
+        await train(agent, environment, reward_fn=Vowels(), config_overrides=settings, quiet=True)
+    await agent.aclose()
+    first, second = told(caplog)
+    assert "KL 0" in first
+    assert "KL" not in second
+    assert "gradient in 28 of 28 weights, 28 of them moved and none of 20" in second

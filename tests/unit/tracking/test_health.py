@@ -183,6 +183,8 @@ def test_conversations_that_grow_and_earn_more_are_fine():
     rows = run(sampled_tokens=lambda n: 1200 + 160 * n, reward_mean=lambda n: 0.3 + 0.04 * n)
     assert wrong(rows) == []
     assert wrong(run(sampled_tokens=lambda n: 1600 + 10 * n)) == []  # by 5 %
+    # from 500 to 700 tokens a conversation, but each second one has 800 more than the one before
+    assert wrong(run(sampled_tokens=lambda n: 16 * ((100 if n < 9 else 300) + 800 * (n % 2)))) == []
 
 
 def test_an_entropy_that_falls_as_the_reward_nears_its_maximum_is_what_success_looks_like():
