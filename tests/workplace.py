@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CLOCKS = {"seconds", "rollout_seconds", "train_seconds", "tokens_per_second", "eval_seconds", "timestamp", "created"}
+from stateset_agents.tracking.performance import CLOCKED
+
+CLOCKS = {*CLOCKED, "timestamp", "created"}
 """What a clock decides, in every file of a run."""
 OF_THE_FOLDER = {"status.json", "manifest.json", "config_origins.json"}
 """Files that tell where and when a run was, and not what it came to."""
@@ -133,7 +135,8 @@ class Workplace:
         for file in sorted(root.rglob("*")):
             name, text = str(file.relative_to(root)), b"" if file.is_dir() else file.read_bytes()
             if name == "report.txt":
-                found[name] = text.replace(run.encode(), b"RUN")
+                lines = text.replace(run.encode(), b"RUN").splitlines(keepends=True)
+                found[name] = b"".join(line for line in lines if not line.startswith((b"Time ", b"Memory ")))
             elif file.suffix == ".safetensors":
                 found[name] = text
             elif file.suffix in (".json", ".jsonl") and file.name not in OF_THE_FOLDER:

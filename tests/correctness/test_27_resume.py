@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stateset_agents.checkpoints import latest_checkpoint, read_checkpoint
+from stateset_agents.tracking.performance import CLOCKED
 from stateset_agents.tracking.run_folder import RunFolder, read_metrics
 from stateset_agents.training.callbacks import Callback
 from stateset_agents.training.diagnostics import DiagnosticsMonitor
@@ -27,7 +28,6 @@ SETTINGS = {
     "eval_samples": 1,
     "early_stopping": True,
 }
-CLOCKS = {"seconds", "rollout_seconds", "train_seconds", "tokens_per_second", "eval_seconds"}
 
 
 class StopAfter(Callback):
@@ -67,7 +67,7 @@ async def play(kit, folder, *, stop_after=0, resume=False, **settings):
 
 
 def without_clocks(rows):
-    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
+    return [{key: value for key, value in row.items() if key not in CLOCKED} for row in rows]
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["full", "lora"])

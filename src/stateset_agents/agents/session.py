@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..chat import GrowingText
+from ..core.busy import during
 from ..core.errors import StatesetError, is_out_of_memory
 from ..core.outcome import StopReason
 from ..core.trajectory import ConversationTurn, SampledSpan, TokenRow
@@ -103,7 +104,8 @@ class TokenSession:
         if isinstance(pending, ConversationTurn):
             return pending
         try:
-            generation = await runtime.engine.generate(pending.request)
+            with during("generate"):
+                generation = await runtime.engine.generate(pending.request)
         except StatesetError:
             raise
         except Exception as error:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ..chat.tool_format import MalformedCall
+from ..core.busy import during
 from ..core.errors import ConfigError, ContextFull, EnvironmentFailed, StatesetError
 from ..core.secrets import Redactor
 from ..core.tool_calls import TOOL, ToolCall, ToolError, ToolResult
@@ -125,7 +126,8 @@ class Toolbox:
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                value = await _called(tool.function, arguments)
+                with during("environment"):
+                    value = await _called(tool.function, arguments)
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain)
             if time.monotonic() - begun > seconds:  # it never awaited, or would not be cancelled
                 raise TimeoutError

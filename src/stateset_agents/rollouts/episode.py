@@ -20,6 +20,7 @@ from itertools import zip_longest
 from typing import Any
 
 from ..agents import Agent
+from ..core.busy import during
 from ..core.environment import Environment, EnvironmentState, EpisodeStatus
 from ..core.errors import ContextFull, DataError, EnvironmentFailed, StatesetError, is_out_of_memory, raised_at
 from ..core.outcome import Outcome, StopReason
@@ -319,7 +320,8 @@ async def _blame(outcome: Outcome, name: str, seconds: float | None) -> AsyncIte
     limit = TimeLimit(seconds)
     try:
         async with limit:
-            yield
+            with during("reward" if outcome is Outcome.REWARD else "environment"):
+                yield
         if limit.overdue:  # it never awaited, so nothing could end it
             blocked = f"took longer than {seconds:g} s, and all other conversations waited: use await or a thread"
             raise _EpisodeFailed(outcome, f"{name}: {blocked}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..config.training import count
 from .health import NORM_FACTOR, Health, HealthStatus, assess, end_window
+from .performance import performance_lines
 
 TITLE = "GRPO Agent Framework - Training Complete"
 RULE = "=" * 38
@@ -50,6 +51,7 @@ class RunSummary:
         losses: mean loss over the first and over the final steps of a run that learned from a file; else None.
         preference_accuracy: share of its pairs that the policy agrees with, over the final steps; None without pairs.
         evaluated: the first and the last mean reward of its evaluations; None without any.
+        performance: where its time went, and its memory, line by line.
     """
 
     episodes: int
@@ -69,6 +71,7 @@ class RunSummary:
     losses: tuple[float, float] | None = None
     preference_accuracy: float | None = None
     evaluated: tuple[float, float] | None = None
+    performance: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -113,6 +116,7 @@ class RunSummary:
             losses=(losses[0], losses[1]) if read and losses[0] is not None and losses[1] is not None else None,
             preference_accuracy=_mean(final, "preference_accuracy"),
             evaluated=(evaluated[0], evaluated[-1]) if read and evaluated else None,
+            performance=tuple(performance_lines(rows)),
         )
 
 
@@ -169,6 +173,7 @@ def _notes(summary: RunSummary) -> list[str]:
             f"The loss is over {_window(summary, 'the first and the last')}.",
             *_signals(summary.health),
             *summary.notes,
+            *summary.performance,
         ]
     if summary.final_steps:
         notes.append(
@@ -201,6 +206,7 @@ def _signals(health: Health) -> list[str]:
     unknown = [one.name for one in rest if one.status is HealthStatus.UNKNOWN]
     lines = [f"Fine: {'; '.join(fine)}."] if fine else []
     return lines + ([f"Not measured, or too few steps to judge: {'; '.join(unknown)}."] if unknown else [])
+from .performance import performance_lines
 
 
 def _window(summary: RunSummary, which: str) -> str:

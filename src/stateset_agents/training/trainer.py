@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ..agents.multi_turn import MultiTurnAgent
 from ..config.training import TrainingConfig
+from ..core.busy import measured as measured_work
 from ..core.environment import Environment
 from ..core.errors import ModelError, StatesetError, TrainingStopped
 from ..core.reward import RewardFunction
@@ -28,6 +29,7 @@ from .identity import identity
 from .learner import Learner
 from .measures import StepMetrics
 from .parts import RunParts
+from .peak_memory import peak_memory
 from .playing import Player
 from .preparing import make_learner, require_engine
 from .room import require_room
@@ -86,6 +88,8 @@ class Trainer:
         """What else is saved, by its name in the run's state."""
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
+        self._save_seconds = 0.0
+        """Since the last row: the row of a step is in its checkpoint, so that what this took is told by the next."""
         self._pending: dict[str, Any] | None = None
         self._engine: LocalEngine | None = None
         self._stop = StopRequest()
@@ -177,6 +181,7 @@ class Trainer:
         folder, learner = self.parts.folder, self.learner
         if folder is None or learner is None:
             return
+        begin = time.perf_counter()
         self.parts.phase("saving")
         folder.sync()
         subject = Subject(self.agent, self.environment, self.reward, self.parts.records)
@@ -184,6 +189,7 @@ class Trainer:
         self.saved_step = self.steps
         keep_best(folder.checkpoints_dir, self.config.keep_checkpoints, self._judge.early.best_step)
         self.parts.phase("")
+        self._save_seconds += time.perf_counter() - begin
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and watchers, as JSON; weights and optimizer are the learner's."""
@@ -242,7 +248,8 @@ class Trainer:
 
     async def _one_step(self, step: int) -> None:
         begin = time.perf_counter()
-        draw = await self._unless_stopped(self._source.groups(step))
+        with measured_work() as busy:
+            draw = await self._unless_stopped(self._source.groups(step))
         self._source.drawn = draw.drawn
         groups = [*draw.kept, *draw.flat]
         rolled = time.perf_counter()
@@ -262,6 +269,7 @@ class Trainer:
         learned = time.perf_counter()
         self.episodes += self._source.episodes(groups)
         row = self._row(step, groups, measured, rolled - begin, learned - rolled)
+        row |= {f"{work}_seconds": seconds for work, seconds in busy.seconds.items()}
         if self._source.data is None:
             self._stated |= {episode.success is not None for group in groups for episode in group.trajectories}
             if self.parts.folder is not None:
@@ -270,6 +278,7 @@ class Trainer:
             self.parts.sinks.sample(self.steps, groups)
         if self.steps == 1:
             require_something_to_learn(groups, trains=self.learner is not None)
+        row["seconds"] = time.perf_counter() - begin
         await self._complete(row)
 
     def _before_update(self, learner: Learner, draw: Draw) -> StepCheck | None:
@@ -292,8 +301,13 @@ class Trainer:
         every = self.config.plan.eval_every_steps
         if every and self.steps % every == 0:
             row = row | await self._evaluation_row()
-        row["seconds"] = row["rollout_seconds"] + row["train_seconds"] + time.perf_counter() - begin
         self._pending = None
+        before = row.get("seconds", row["rollout_seconds"] + row["train_seconds"])
+        row["seconds"] = before + time.perf_counter() - begin
+        parts = (row["rollout_seconds"], row["train_seconds"], row.get("eval_seconds") or 0.0)
+        row["other_seconds"] = max(0.0, row["seconds"] - sum(parts))
+        row["save_seconds"], self._save_seconds = self._save_seconds, 0.0
+        row |= peak_memory(None if self.learner is None else self.learner.device)
         self._after_row(row)
         self._record(row)
         try:
