@@ -108,7 +108,8 @@ def test_a_learner_that_is_loaded_goes_on_to_the_bit(kit, tmp_path, lora, comput
     weights, slots, counters = first.state()
     save_file(weights, tmp_path / "weights.safetensors")
     save_file(slots, tmp_path / "slots.safetensors")
-    assert counters == {"steps": 3, "compute": str(compute).removeprefix("torch.")}
+    precision = str(compute).removeprefix("torch.")
+    assert counters == {"steps": 3, "compute": precision, "micro_batch": {"size": 8, "asked": 8}}
     assert len(slots) == 3 * len(weights)
 
     second = fresh()
