@@ -131,3 +131,23 @@ def test_a_policy_that_does_not_exist_is_refused_with_its_line(work, endpoint_se
     assert ended.code == 2
     assert re.search(r"run.json, line \d+: rewards\[0\].when_down is \"wiat\", which does not exist", ended.err)
     assert 'did you mean "wait"?' in ended.err
+
+
+def test_a_user_that_was_down_costs_time_and_no_conversation(work, endpoint_server):
+    def says(number, body):
+        return "And then? " + "".join(reversed(body["messages"][-1]["content"]))[:9]
+
+    def user(server):
+        place = {"type": "endpoint", "base_url": server.base_url, "model_name": "user", "when_down": "wait"}
+        return {"environment__user": {**place, "patience": 60}}
+
+    work.write(**user(endpoint_server(says)))
+    assert work.train("--output-dir", "whole").code == 0
+    gone = Reply(503, {}, {"retry-after": "0"})
+    server = endpoint_server(lambda number, body: gone if 5 <= number < 25 else says(number, body))
+    work.write(**user(server))
+    ended = work.train()
+    assert ended.code == 0, ended.err
+    assert "The run waits until it is back, 60 s at most" in ended.err
+    assert [row["failed"] for row in work.metrics()] == [0, 0, 0, 0]
+    assert work.metrics() == work.metrics("whole")

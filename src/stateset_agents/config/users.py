@@ -19,7 +19,7 @@ _PLAYED = ("model", "endpoint")
 _DEFAULTS = {"temperature": 0.7, "max_tokens": 128, "seed": 0, "done_marker": "[DONE]"}
 _OWNERS = {
     **dict.fromkeys(("model_name", "temperature", "max_tokens", "max_turns", "done_marker"), _PLAYED),
-    **dict.fromkeys(("base_url", "api_key_env"), ("endpoint",)),
+    **dict.fromkeys(("base_url", "api_key_env", "when_down", "patience"), ("endpoint",)),
     "seed": (*_PLAYED, "mixture"),
     "users": ("mixture",),
 }
@@ -42,6 +42,13 @@ class UserSpec(Section):
     base_url: _Name | None = Field(default=None, description="for endpoint: what stands before /chat/completions")
     api_key_env: Annotated[_Name, AfterValidator(_variable)] | None = Field(
         default=None, description="for endpoint: environment variable that holds the API key"
+    )
+    when_down: Literal["skip", "wait"] | None = Field(
+        default=None,
+        description="for endpoint: skip (null) drops the conversations that it fails, wait has the run stand still",
+    )
+    patience: Annotated[Real, Field(ge=0)] | None = Field(
+        default=None, description="for endpoint: seconds that it may be down; null: 0 for skip, 3600 for wait"
     )
     temperature: Annotated[Real, Field(ge=0, le=5)] | None = Field(default=None, description="0: greedy")
     max_tokens: Annotated[Positive, Field(le=131_072)] | None = Field(

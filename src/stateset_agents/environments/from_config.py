@@ -51,7 +51,13 @@ def _model(spec: UserSpec, agent: AgentConfig) -> ChatModel:
     if spec.type == "endpoint":
         if spec.base_url is None or spec.model_name is None:
             raise ConfigError('a user of type "endpoint" needs base_url and model_name')
-        endpoint = Endpoint(spec.base_url, spec.model_name, api_key_env=spec.api_key_env)
+        endpoint = Endpoint(
+            spec.base_url,
+            spec.model_name,
+            api_key_env=spec.api_key_env,
+            when_down=spec.when_down or "skip",
+            patience=spec.patience,
+        )
         endpoint.check()
         return endpoint
     model = LocalChat(

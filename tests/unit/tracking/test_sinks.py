@@ -167,6 +167,18 @@ def test_a_sink_that_hangs_holds_up_nobody_and_is_left_behind(tmp_path, caplog, 
     assert "5 rows wait for it" in caplog.text
 
 
+def test_a_run_that_was_told_to_stop_waits_less_for_a_sink_that_hangs(tmp_path, caplog):
+    stuck = Slow(log="hang")
+    sinks = Sinks([stuck])
+    sinks.start(tmp_path, {})
+    sinks.log({"step": 1, "reward_mean": 0.5})
+    begin = time.monotonic()
+    sinks.close(failed=True, seconds=0.1)  # not the minute of one that came to its end
+    stuck.free.set()
+    assert time.monotonic() - begin < 5
+    assert "slow does not answer and is left behind" in caplog.text
+
+
 def test_a_sink_that_hangs_or_raises_at_the_start_is_a_config_error(tmp_path, monkeypatch):
     monkeypatch.setattr(delivery, "START_SECONDS", 0.1)
     stuck = Slow(start="hang")
