@@ -195,7 +195,7 @@ def _notes(summary: RunSummary) -> list[str]:
             f"Gradient stability is the share of steps whose gradient norm is within a factor of {NORM_FACTOR:.0f} "
             "of the run's median."
         )
-    return [*notes, *_signals(summary.health), *summary.notes]
+    return [*notes, *_signals(summary.health), *summary.notes, *summary.performance]
 
 
 def _signals(health: Health) -> list[str]:
@@ -206,7 +206,6 @@ def _signals(health: Health) -> list[str]:
     unknown = [one.name for one in rest if one.status is HealthStatus.UNKNOWN]
     lines = [f"Fine: {'; '.join(fine)}."] if fine else []
     return lines + ([f"Not measured, or too few steps to judge: {'; '.join(unknown)}."] if unknown else [])
-from .performance import performance_lines
 
 
 def _window(summary: RunSummary, which: str) -> str:
