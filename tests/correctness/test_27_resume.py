@@ -4,6 +4,7 @@ Whole processes that are interrupted and killed are in `tests/integration/test_r
 of its writes is in `tests/unit/checkpoints/test_checkpoint_crash.py`.
 """
 
+import json
 import random
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from stateset_agents.checkpoints import latest_checkpoint, read_checkpoint
+from stateset_agents.core.reward import RewardFunction, RewardResult
 from stateset_agents.tracking.performance import CLOCKED
 from stateset_agents.tracking.run_folder import RunFolder, read_metrics
 from stateset_agents.training.callbacks import Callback
@@ -48,10 +50,10 @@ def disturb(seed):
     torch.manual_seed(seed)
 
 
-async def play(kit, folder, *, stop_after=0, resume=False, **settings):
+async def play(kit, folder, *, stop_after=0, resume=False, reward=None, **settings):
     agent, stop = await kit.agent(max_new_tokens=6), StopAfter(stop_after)
     parts = RunParts(folder, callbacks=[stop, DiagnosticsMonitor()])
-    trainer = await kit.trainer(agent, kit.Vowels(), steps=6, parts=parts, **{**SETTINGS, **settings})
+    trainer = await kit.trainer(agent, reward or kit.Vowels(), steps=6, parts=parts, **{**SETTINGS, **settings})
     stop.trainer = trainer
     if resume:
         newest, _ = latest_checkpoint(folder.checkpoints_dir)
@@ -105,3 +107,50 @@ async def test_six_steps_at_once_and_three_then_three_are_the_same_to_the_bit(ki
     assert kept[0]["judge"]["early"]["best_step"] > 0
     monitors = [state["callbacks"]["DiagnosticsMonitor"]["rows"] for state in kept]
     assert without_clocks(monitors[0]) == without_clocks(monitors[1])
+
+
+def said_in(folder):
+    rows = map(json.loads, (folder / "trajectories.jsonl").read_text().splitlines())
+    return [[turn["content"] for turn in row["turns"]] for row in rows]
+
+
+class Equal(RewardFunction):
+    """Half the maximum for everyone: nothing can be learned from it."""
+
+    maximum = 1.0
+
+    async def compute_reward(self, turns, context=None):
+        return RewardResult(0.5)
+
+
+@pytest.mark.parametrize(
+    ("reward", "settings", "moved"),
+    [
+        ("Vowels", {"learning_rate": 0.05, "beta": 0.0}, {"learning_rate"}),
+        ("Equal", {"beta": 0.0}, {"temperature", "num_generations"}),
+    ],
+    ids=["moves of the rate", "moves of the groups"],
+)
+async def test_a_run_that_adjusts_itself_makes_the_same_moves_before_and_after_it_was_stopped(
+    kit, tmp_path, reward, settings, moved
+):
+    """Mutation: the adjuster left out of the state; or its settings not adopted after they were loaded."""
+    made = {"Vowels": kit.Vowels, "Equal": Equal}[reward]
+    settings = {**settings, "auto_adjust": True, "early_stopping": False, "eval_every": 0}
+    with RunFolder.create(tmp_path / "whole", config_yaml="") as folder:
+        whole = await play(kit, folder, reward=made(), **settings)
+    with RunFolder.create(tmp_path / "parts", config_yaml="") as folder:
+        await play(kit, folder, stop_after=3, reward=made(), **settings)
+    with RunFolder.open(tmp_path / "parts") as folder:
+        folder.lock()
+        second = await play(kit, folder, resume=True, reward=made(), **settings)
+    logged = [without_clocks(read_metrics(tmp_path / name)) for name in ("whole", "parts")]
+    assert logged[0] == logged[1]
+    said = [said_in(tmp_path / name) for name in ("whole", "parts")]
+    assert said[0] == said[1]
+    moves = [move for row in logged[0] for move in row.get("adjustments", [])]
+    assert {move["setting"] for move in moves} == moved
+    assert min(move["step"] for move in moves) <= 3 < max(move["step"] for move in moves)
+    states = [trainer.learner.state() for trainer in (whole, second)]
+    assert all(torch.equal(one, states[1][0][name]) for name, one in states[0][0].items())
+    assert whole.state_dict()["adjuster"] == second.state_dict()["adjuster"]

@@ -34,6 +34,7 @@ WORDS = [
     "@reward_function(weight=0.5, reward_type=RewardType.IMMEDIATE)",
     'await train(agent, environment, profile="conservative")',
     "config_overrides = {",
+    "auto_trainer = AutoTrainer(",
     "monitor = DiagnosticsMonitor()",
     "load_agent_from_checkpoint(",
     'agent = CustomerServiceAgent("openai/gpt-oss-120b")',
@@ -92,8 +93,11 @@ from stateset_agents import (
 from stateset_agents.core.environment import TaskEnvironment
 from stateset_agents.examples import CustomerServiceEnvironment, create_customer_service_reward
 from stateset_agents.training.diagnostics import DiagnosticsMonitor
+from stateset_agents.training.train import AutoTrainer
 
 config = AgentConfig(MODEL, max_new_tokens=8)
+agent = MultiTurnAgent(config)
+environment = ConversationEnvironment([{"user_responses": ["Hi!"]}])
 score, breakdown = 0.5, {"tone": 0.5}
 
 class CustomReward(RewardFunction):
@@ -174,7 +178,8 @@ def run_blocks(python: Path, folder: Path, blocks: list[str], model: str, longes
 def run_guide(python: Path, folder: Path, model: str, longest: int) -> dict:
     result, out, err = run_blocks(python, folder, [*BLOCKS, USE, USE_OF_THE_GUIDE], model, longest)
     assert out.count("\nAgent: ") == 2
-    assert out.count("GRPO Agent Framework - Training Complete\n") == 9
+    assert out.count("GRPO Agent Framework - Training Complete\n") == 10
+    assert out.count("- chosen: profile ") == 1
     assert "no reward was given: using the default" in err
     assert "Agent saved to: ./checkpoints/my_agent\n" in out
     assert [file.name for file in (folder / "empty").iterdir()] == ["checkpoints"]
@@ -188,6 +193,7 @@ EXPECTED = [
     ["MultiTurnAgent", "ConversationEnvironment", "balanced", 16],
     ["MultiTurnAgent", "ConversationEnvironment", "aggressive", 32],
     ["MultiTurnAgent", "ConversationEnvironment", "balanced", 32],
+    ["MultiTurnAgent", "ConversationEnvironment", "conservative", 16],
     ["MultiTurnAgent", "ConversationEnvironment", "balanced", 16],
     ["MultiTurnAgent", "ConversationEnvironment", "balanced", 16],
     ["CustomerServiceAgent", "CustomerServiceEnvironment", "balanced", 16],
@@ -216,6 +222,7 @@ def test_the_documents_other_programs_run_from_the_wheel(python, tmp_path):
     blocks = [GIVEN_TO_THE_OTHERS, *OTHER_BLOCKS, USE, USE_OF_THE_OTHERS]
     result, _, _ = run_blocks(python, tmp_path, blocks, "tiny", 8)
     assert result["trained"] == [
+        ["MultiTurnAgent", "ConversationEnvironment", "balanced", 16],
         ["CustomerServiceAgent", "CustomerServiceEnvironment", "balanced", 16],
         ["MyAgent", "ConversationEnvironment", "balanced", 16],
         ["Domain", "Simulated", "balanced", 16],

@@ -96,7 +96,7 @@ def test_a_stub_is_played_and_scored_and_the_run_says_that_nothing_was_trained(w
 
 def test_the_log_file_tells_the_whole_run_and_the_terminal_shows_warnings_only_once(work):
     work.write(logging__log_file="training.log", logging__level="INFO", environment__persona="A customer.")
-    ended = work.train("--auto-adjust")
+    ended = work.train()
     assert ended.code == 0, ended.err
     log = (work.path / "outputs" / "training.log").read_text()
     for expected in (
@@ -108,7 +108,6 @@ def test_the_log_file_tells_the_whole_run_and_the_terminal_shows_warnings_only_o
         assert log.count(expected) == 1
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO stateset_agents\.training", log)
     assert ended.err.count("step 4/4") == 1
-    assert ended.err.count("training.auto_adjust has no effect") == 1
     assert ended.err.count("persona has no effect") == 1
 
 

@@ -114,7 +114,7 @@ def test_every_wandb_key_arrives_and_conversations_only_where_they_are_asked_for
 @pytest.mark.parametrize("level", ["DEBUG", "WARNING"])
 def test_level_and_log_file_have_their_effect(work, level):
     work.write(logging={"level": level, "log_file": "logs/training.log"})
-    ended = work.train("--num-episodes", "8", "--auto-adjust")
+    ended = work.train("--num-episodes", "8")
     assert ended.code == 0, ended.err
     log = (work.path / "outputs" / "logs" / "training.log").read_text()
     assert ("step 2/2" in log) == (level == "DEBUG")

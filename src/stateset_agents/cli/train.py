@@ -90,7 +90,10 @@ def train(
     ] = None,
     auto_adjust: Annotated[
         bool | None,
-        typer.Option("--auto-adjust/--no-auto-adjust", help="Adjust hyperparameters when training suffers."),
+        typer.Option(
+            "--auto-adjust/--no-auto-adjust",
+            help="Move settings when training turns unhealthy.",
+        ),
     ] = None,
     early_stopping: Annotated[
         bool | None,

@@ -75,7 +75,7 @@ class TrainingConfig(AlgorithmSettings):
     mixed_precision: bool = Field(description="compute in bfloat16; trained weights stay float32")
     gradient_checkpointing: bool = Field(description="recompute activations instead of storing them: slower, smaller")
     multi_gpu: bool = Field(description="train on several GPUs")
-    auto_adjust: bool = Field(description="adjust hyperparameters when training turns unhealthy")
+    auto_adjust: bool = Field(description="move settings when training turns unhealthy, and say why")
     early_stopping: bool = Field(description="stop when evaluations no longer improve")
     patience: Positive = Field(description="episodes without improvement before stopping; at least 3 evaluations")
     save_every: NotNegative = Field(description="episodes between checkpoints; 0: only at the end")

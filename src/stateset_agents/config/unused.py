@@ -57,11 +57,6 @@ def unused_keys(
         ("environment.tasks_file", not tasks, 'tasks belong to environments of type "task"'),
         ("environment.success_criteria", not tasks, 'it belongs to type "task"; scenarios have their own'),
         *((f"environment.{name}", tasks, of_scenarios) for name in ("scenarios", "scenarios_file")),
-        (
-            "training.auto_adjust",
-            training.auto_adjust,
-            "this version watches the health of a run but does not change its hyperparameters",
-        ),
         ("training.multi_gpu", training.multi_gpu, "this version trains on one device"),
         (
             "training.lora.dropout",
@@ -108,4 +103,6 @@ def _beside_a_data_file(training: TrainingConfig) -> list[tuple[str, bool, str]]
     found = [(f"environment.{name}", never or elsewhere, scenarios) for name in ("scenarios", "scenarios_file")]
     evaluations = ("eval_scenarios_file", "eval_samples", "max_concurrent", "environment_timeout", "reward_timeout")
     others = ("environment.max_turns", "environment.persona", "environment.user.type", "rewards", "combination_method")
+    rules = "training reads data_file, and its rules look at conversations that are played"
+    found.append(("training.auto_adjust", training.auto_adjust, rules))
     return found + [(key, never, why) for key in (*others, *(f"training.{name}" for name in evaluations))]

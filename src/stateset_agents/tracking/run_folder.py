@@ -46,6 +46,7 @@ LOCK = "run.lock"
 REPORT = "report.txt"
 STARTED_FROM = "started_from.txt"
 SELF_TEST = "self_test.txt"
+AUTO_TRAINER = "auto_trainer.json"
 TRACKERS = "trackers.json"
 ORIGINS = "config_origins.json"
 """Dotted key of the config to where its value was written."""
@@ -61,6 +62,7 @@ OWN_NAMES = (
     REPORT,
     STARTED_FROM,
     SELF_TEST,
+    AUTO_TRAINER,
     TRACKERS,
 )
 HEARTBEAT_SECONDS = 5.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..tracking.report import RunSummary, training_report
+from .adjusting import told
 from .saving import Subject, save_final
 from .trainer import Trainer
 
@@ -40,6 +41,7 @@ def closing_report(trainer: Trainer, saved: str | Path | None) -> str:
     notes = []
     if trainer.learner is None:
         notes.append("This agent has no weights: nothing was trained.")
+    notes += told(trainer.rows)
     if trainer.stop_reason:
         notes.append(f"The run {trainer.stop_reason}.")
     summary = RunSummary.of(

@@ -40,6 +40,7 @@ from .recompute import recomputed_layers
 from .samples import Measured, likelihood_samples, policy_samples, preference_samples
 from .schedule import learning_rate
 from .shares import unique_tokens
+from .step_bound import StepBound
 from .value_head import ValueHead
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Learner:
             eps=config.adam_epsilon,
             fused=True,
         )
+        self._bounded = config.auto_adjust and config.recipe.kind == "policy"
         self.micro_batch = MicroBatchSize(config.batch_size, self._ranks)
         self.steps = 0
         self.credit: Credit | None = None
@@ -142,6 +144,10 @@ class Learner:
             rate = self.config.value_learning_rate / self.config.learning_rate
             groups.append({"params": list(self.value_head.parameters()), "weight_decay": 0.0, "rate": rate})
         return groups
+
+    def take(self, config: TrainingConfig, temperature: float) -> None:
+        """Go on with other settings: those that a step reads, and the sampler's temperature."""
+        self.config, self.temperature = config, temperature
 
     @property
     def device(self) -> torch.device:
@@ -265,13 +271,22 @@ class Learner:
             if number:
                 passes.append(self.micro_batch.until_it_fits(conversations, again))
             if self.config.recipe.kind != "natural":
-                metrics.grad_norm = self._update(metrics.learning_rate)
+                self._move(pieces, metrics)
             if check is not None and not number:
                 check.updated(self.weights.state(), self._untrained())
         forwarded = self._ranks.gather(sum(batch.tokens for batch in pieces.batches))
         metrics.forwarded_tokens = int(sum(number for (number,) in forwarded))
         metrics.unique_tokens = unique_tokens(samples)
         metrics.take(passes, _trained_tokens(samples), self.config)
+
+    def _move(self, pieces: Pieces, metrics: StepMetrics) -> None:
+        """The optimizer's update; with `auto_adjust` shortened where it changes the policy too much."""
+        if not self._bounded:
+            metrics.grad_norm = self._update(metrics.learning_rate)
+            return
+        bound = StepBound(self.weights, lambda: self._plain(pieces.batches), self._ranks)
+        metrics.grad_norm = self._update(metrics.learning_rate)
+        metrics.step_share = min(bound.shorten(), metrics.step_share or 1.0)
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         """See `MicroBatchSize.cut`."""
@@ -385,6 +400,13 @@ class Learner:
             f"the {what} is not finite, so the update was not made. Lower the learning rate, or train in float32 "
             "(mixed_precision: false)."
         )
+
+    @torch.no_grad()
+    def _plain(self, batches: Sequence[PackedBatch]) -> tuple[Tensor, Tensor]:
+        """Like `logprobs`, of the first micro-batch and at temperature 1."""
+        if not batches:  # the other ranks have them all
+            return (nothing := torch.zeros(0)), nothing
+        return chosen_logprobs(self._packed, self._states(batches[0]), batches[0].targets, 1.0)
 
     def full_weights(self) -> dict[str, Tensor]:
         """Every weight of the model by name, float32 masters where there are any; for a model without adapters."""

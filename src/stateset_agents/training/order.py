@@ -31,6 +31,10 @@ class SeededOrder(Generic[T]):
         self._seed = seed
         self._round: tuple[int, list[int]] = (-1, [])
 
+    def __len__(self) -> int:
+        """Of one round."""
+        return len(self._items)
+
     def at(self, start: int, count: int) -> list[T]:
         """Those at positions `start` to `start + count - 1`."""
         return [self._one(position) for position in range(start, start + count)]

@@ -6,6 +6,7 @@ Invariant: what is played depends on the key, the weights and the settings; coun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..agents.multi_turn import MultiTurnAgent
 from ..config.training import TrainingConfig
@@ -41,12 +42,19 @@ class Player:
         self._environment = environment
         self._reward = reward
         self._config = config
+        self._temperature: float | None = None
         self._parts = parts
+
+    def take(self, config: TrainingConfig, temperature: float) -> None:
+        """Play for training with other settings; evaluations stay at the agent's own temperature."""
+        self._config, self._temperature = config, temperature
 
     async def play(self, scenarios: Sequence[Scenario], key: str) -> list[TrajectoryGroup]:
         """A group for each scenario, sampled as training needs it; see `sources.Play`."""
         player = self._agent.fork("")
         player.training_sampling = True
+        if self._temperature is not None:
+            player.config = replace(player.config, temperature=self._temperature)
         return await collect_groups(
             player,
             self._environment,

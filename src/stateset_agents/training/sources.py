@@ -16,6 +16,7 @@ from ..core.records import Record, digest
 from ..core.scenario import Scenario
 from ..core.trajectory import TrajectoryGroup
 from ..evaluation import SuccessCriterion, group_metrics, part_means
+from .curriculum import Curriculum
 from .order import SeededOrder
 from .parts import RunParts
 from .recorded import RecordedGroup, render_records
@@ -55,6 +56,10 @@ class Source(Protocol):
         """Make ready, once, before the first groups are asked for."""
         ...
 
+    def take(self, config: TrainingConfig) -> None:
+        """Go on with other settings, in steps of as many episodes."""
+        ...
+
     def groups(self, step: int) -> Coroutine[Any, Any, Draw]:
         """The groups of a step, counted from 0."""
         ...
@@ -75,15 +80,23 @@ class Rollouts:
         scenarios: what on.
         config: how many, and whether groups that teach nothing are drawn again.
         play: plays them.
+        curriculum: who rests; None lets nobody rest.
     """
 
     data: str | None = None
 
-    def __init__(self, scenarios: Sequence[Scenario], config: TrainingConfig, play: Play) -> None:
+    def __init__(
+        self, scenarios: Sequence[Scenario], config: TrainingConfig, play: Play, curriculum: Curriculum | None = None
+    ) -> None:
         self.drawn = 0
         self._order = SeededOrder(scenarios, config.seed)
         self._config = config
         self._play = play
+        self._curriculum = curriculum or Curriculum()
+
+    def take(self, config: TrainingConfig) -> None:
+        """See `Source.take`."""
+        self._config = config
 
     async def prepare(self, agent: MultiTurnAgent, parts: RunParts) -> None:
         """Nothing is to be made ready."""
@@ -98,8 +111,7 @@ class Rollouts:
             wanted = per_step - len(kept)
             if not wanted:
                 break
-            scenarios = self._order.at(drawn, wanted)
-            drawn += wanted
+            scenarios, drawn = self._curriculum.draw(self._order, drawn, wanted)
             key = f"{self._config.seed}/{step}" + (f"/{attempt}" if attempt else "")
             for group in await self._play(scenarios, key):
                 (kept if group.teaches or not again else flat).append(group)
@@ -150,6 +162,10 @@ class RecordedConversations:
         """
         rendered = await render_records(self.records, agent, parts.counter("reading", len(self.records)))
         self._order = SeededOrder(rendered, self._config.seed)
+
+    def take(self, config: TrainingConfig) -> None:
+        """See `Source.take`."""
+        self._config = config
 
     async def groups(self, step: int) -> Draw:
         """See `Source.groups`: every record once before any comes again."""

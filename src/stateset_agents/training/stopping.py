@@ -127,6 +127,10 @@ class Judge:
             return "stopped early: every conversation gets (nearly) the attainable reward"
         raise TrainingStopped(_nothing_to_learn(self.flat.count, reward))
 
+    def renew(self) -> None:
+        """Count anew: something was changed so that the run may get better."""
+        self.flat.count = self.early.without_improvement = 0
+
     def state_dict(self) -> dict[str, Any]:
         """Both counts."""
         return {"early": self.early.state_dict(), "flat_steps": self.flat.count}

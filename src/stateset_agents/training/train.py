@@ -9,6 +9,7 @@ import copy
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from ..core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_rew
 from ..tracking.progress import Progress
 from .announce import announce_arguments
 from .callbacks import Callback
+from .chosen import Chosen
 from .execution import execute
 from .run import Run
 
@@ -42,6 +44,7 @@ async def train(
     resume: bool = False,
     resume_from: str | Path | None = None,
     quiet: bool = False,
+    chosen: Chosen | None = None,
 ) -> AgentT:
     """Train an agent in an environment.
 
@@ -65,6 +68,7 @@ async def train(
             be those of the run.
         resume_from: start from the weights and optimizer state of this checkpoint or run folder.
         quiet: no progress and no report on the terminal.
+        chosen: for `AutoTrainer`: what it picked, for the run folder and the report.
 
     Returns:
         The same agent, with trained float32 weights.
@@ -79,11 +83,7 @@ async def train(
         asyncio.CancelledError: the task was cancelled, as by Ctrl-C under `asyncio.run`. With `output_dir` what was
             done is saved; a note of the error, and (unless `quiet`) the terminal, say how to continue.
     """
-    if not isinstance(agent, MultiTurnAgent):
-        raise ConfigError(f"train(agent, ...) got {agent!r}; pass a MultiTurnAgent or a subclass of it")
-    require_begun(agent)
-    if not isinstance(environment, Environment):
-        raise ConfigError(f"train(agent, environment) got {environment!r}; pass an Environment")
+    _require_parties(agent, environment)
     for name, path in (("output_dir", output_dir), ("save_path", save_path), ("resume_from", resume_from)):
         if path is not None and not (isinstance(path, str | os.PathLike) and str(path).strip()):
             raise ConfigError(f"{name} is {path!r}; it must be the path of a folder")
@@ -120,12 +120,22 @@ async def train(
             quiet=quiet,
             resume=resume,
             resume_from=None if resume_from is None else Path(resume_from),
-            again=f"train(..., output_dir={str(output_dir)!r}, resume=True)",
+            again=f"train(..., output_dir={str(output_dir)!r}, resume=True)" if chosen is None else chosen.again,
+            before=None if chosen is None else chosen.keep,
+            after=None if chosen is None else chosen.tell,
         )
     )
     if not quiet:
         sys.stdout.write(report.text)
     return agent
+
+
+def _require_parties(agent: object, environment: object) -> None:
+    if not isinstance(agent, MultiTurnAgent):
+        raise ConfigError(f"train(agent, ...) got {agent!r}; pass a MultiTurnAgent or a subclass of it")
+    require_begun(agent)
+    if not isinstance(environment, Environment):
+        raise ConfigError(f"train(agent, environment) got {environment!r}; pass an Environment")
 
 
 def _settings(overrides: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,3 +171,77 @@ def _require_free(path: Path) -> None:
         path.rmdir()
     except OSError as error:
         raise RunFolderError(f"save_path {path} cannot be written ({error.strerror}); choose another one") from error
+
+
+class AutoTrainer:
+    """Looks at the task first, and picks the settings of the run from what it sees.
+
+    A few groups are played before training (`training.baseline`); `training.choosing` says what follows from them. Each
+    choice is told with its reason, at the beginning and in the report, and kept in the run folder, so that a resumed
+    run makes the same.
+
+    Args:
+        auto_adjust: see `TrainingConfig.auto_adjust`.
+        early_stopping: stop when evaluations no longer improve.
+        patience: episodes without improvement before that; at least 3 evaluations.
+
+    Example:
+        trained = await AutoTrainer().train(agent, environment, num_episodes=1000)
+    """
+
+    def __init__(self, auto_adjust: bool = True, early_stopping: bool = True, patience: int = 50) -> None:
+        own: dict[str, Any] = {"auto_adjust": auto_adjust, "early_stopping": early_stopping, "patience": patience}
+        TrainingConfig.from_profile("balanced", **own)  # refuse what is wrong at once
+        self._own = own
+
+    async def train(
+        self,
+        agent: AgentT,
+        environment: Environment,
+        num_episodes: int | None = None,
+        *,
+        reward_fn: RewardFunction | object | None = None,
+        config_overrides: Mapping[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
+        save_path: str | Path | None = None,
+        output_dir: str | Path | None = None,
+        eval_environment: Environment | None = None,
+        resume: bool = False,
+        quiet: bool = False,
+    ) -> AgentT:
+        """Look, choose, train. Arguments, result and errors are those of `train`.
+
+        Args:
+            config_overrides: settings that are not to be chosen.
+            agent, environment, num_episodes, reward_fn, callbacks, save_path, output_dir, eval_environment, resume,
+                quiet: see `train`.
+        """
+        _require_parties(agent, environment)
+        given = _settings(config_overrides, self._own)
+        TrainingConfig.from_profile(**{"profile": "balanced", **given})
+        reward = default_reward() if reward_fn is None else as_reward(reward_fn)
+        folder = None if output_dir is None else Path(output_dir)
+        chosen = Chosen.remembered(folder) if resume and folder is not None else None
+        with Progress() as progress:
+            say = (lambda _: None) if quiet else progress.say
+            if chosen is None:
+                chosen = await Chosen.by_looking(agent, environment, reward, eval_environment, given)
+            for line in chosen.lines:
+                say(line)
+        agent.config = replace(agent.config, **chosen.of_agent)
+        settings = {"profile": "balanced"} | given | chosen.of_run
+        return await train(
+            agent,
+            environment,
+            num_episodes,
+            settings.pop("profile"),
+            reward_fn=reward_fn,
+            config_overrides=settings,
+            callbacks=callbacks,
+            save_path=save_path,
+            output_dir=output_dir,
+            eval_environment=eval_environment,
+            resume=resume,
+            quiet=quiet,
+            chosen=chosen,
+        )

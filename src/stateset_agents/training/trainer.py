@@ -9,6 +9,7 @@ whose evaluation was given up is saved with its row pending: the next part of th
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from ..core.trajectory import TrajectoryGroup
 from ..engines.local import LocalEngine
 from ..evaluation import EvaluationResult, SuccessCriterion
 from ..tracking.health import NEAR_MAXIMUM
+from .adjusting import ADJUSTMENTS, Adjuster, Settings
 from .credit import is_spelled, note_credit
 from .from_config import build_records
 from .identity import identity
@@ -38,6 +40,8 @@ from .self_test import SelfTest, StepCheck
 from .sources import Draw, RecordedConversations, Rollouts, Source
 from .stop_request import StopRequest, StopRequested
 from .stopping import Judge, require_a_mean_to_watch, require_something_to_learn
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -80,12 +84,17 @@ class Trainer:
         self._criterion = SuccessCriterion(reward.attainable)
         self._stated: set[bool] = set()
         self._player = Player(agent, environment, reward, config, self.parts)
+        self._adjuster: Adjuster | None = None
+        if config.auto_adjust:
+            self._adjuster = Adjuster(Settings(config, self._temperature), reward.attainable)
         self._source = self._make_source()
         require_a_mean_to_watch(config, reward)
         patience = config.plan.patience_evaluations if config.early_stopping else None
         self._judge = Judge(patience, solved=None if reward.attainable is None else NEAR_MAXIMUM * reward.attainable)
         self._stateful: dict[str, Stateful] = {"judge": self._judge}
         """What else is saved, by its name in the run's state."""
+        if self._adjuster is not None:
+            self._stateful["adjuster"] = self._adjuster
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
         self._save_seconds = 0.0
@@ -227,6 +236,7 @@ class Trainer:
         for callback in self.parts.callbacks:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
+        self._adopt()
         self.saved_step = self.steps
         self.publish()
 
@@ -238,13 +248,24 @@ class Trainer:
     def _make_source(self) -> Source:
         data = build_records(self.config) if self.parts.data is None else self.parts.data
         if data is None:
-            return Rollouts(self.environment.episode_scenarios(), self.config, self._player.play)
+            curriculum = None if self._adjuster is None else self._adjuster.curriculum
+            return Rollouts(self.environment.episode_scenarios(), self.config, self._player.play, curriculum)
         return RecordedConversations(data, self.config)
 
     @property
     def _temperature(self) -> float:
         """Of the log-probs that are trained. What was recorded is to be likely under the model as it is."""
-        return self.agent.config.temperature if self._source.data is None else 1.0
+        return self.agent.config.temperature if self.config.data_file is None else 1.0
+
+    def _adopt(self) -> None:
+        """Make the next step with the settings in force."""
+        if self._adjuster is None:
+            return
+        settings = self._adjuster.settings
+        self._source.take(settings.config)
+        self._player.take(settings.config, settings.temperature)
+        if self.learner is not None:
+            self.learner.take(settings.config, settings.temperature)
 
     async def _one_step(self, step: int) -> None:
         begin = time.perf_counter()
@@ -268,6 +289,8 @@ class Trainer:
         self.publish()
         learned = time.perf_counter()
         self.episodes += self._source.episodes(groups)
+        if self._adjuster is not None:
+            self._adjuster.note(groups)
         row = self._row(step, groups, measured, rolled - begin, learned - rolled)
         row |= {f"{work}_seconds": seconds for work, seconds in busy.seconds.items()}
         if self._source.data is None:
@@ -322,6 +345,13 @@ class Trainer:
 
     def _after_row(self, row: dict[str, Any]) -> None:
         """Act on the row of a step before it is logged; what is added to it is logged too."""
+        move = None if self._adjuster is None else self._adjuster.after([*self.rows, row])
+        if move is not None:
+            row[ADJUSTMENTS] = [move.to_dict()]
+            log.info("%s", move)
+            self.parts.say(str(move))
+            self._judge.renew()
+            self._adopt()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`; if the run is asked to stop meanwhile, give it up, save and raise `StopRequested`.

@@ -206,7 +206,8 @@ def test_a_dry_run_in_a_pipe_prints_one_line_per_value_with_its_origin(folder):
         "--output-dir",
         "runs/a",
         "--no-early-stopping",
-        "--auto-adjust",
+        "--patience",
+        "60",
     )
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -229,7 +230,7 @@ def test_a_dry_run_in_a_pipe_prints_one_line_per_value_with_its_origin(folder):
         "memory: none for a model without weights",
     ):
         assert expected in lines
-    assert any(line.startswith("no effect: training.auto_adjust (") for line in lines)
+    assert any(line.startswith("no effect: training.patience (") for line in lines)
     assert not (folder / "runs").exists()
 
 
@@ -318,11 +319,11 @@ def run_with(monkeypatch: pytest.MonkeyPatch, outcome: object) -> list[tuple[Run
 
 def test_the_report_goes_to_stdout_and_notes_to_stderr(folder, monkeypatch):
     calls = run_with(monkeypatch, "the report")
-    result = call("run.yaml", "--num-episodes", "65", "--auto-adjust", "--resume")
+    result = call("run.yaml", "--num-episodes", "65", "--patience", "60", "--resume")
     assert result.exit_code == 0
     assert result.stdout == "the report\n"
     assert "80 episodes will be held" in result.stderr
-    assert "training.auto_adjust has no effect" in result.stderr
+    assert "training.patience has no effect: early_stopping is off" in result.stderr
     ((config, resume, resume_from),) = calls
     assert config.training.num_episodes == 65
     assert (resume, resume_from) == (True, None)

@@ -152,7 +152,6 @@ def test_the_documented_example_loads_with_every_value_where_it_belongs(write, f
         "agent.tools",
         "environment.tasks_file",
         "environment.success_criteria",
-        "training.auto_adjust",
     ]
 
 
