@@ -4,8 +4,8 @@ A random two-layer model is to say the word that the user named, one of two: it 
 the share of that word in its reply, less the share of the other one, so that saying one word to everybody is worth 0.
 
 - rate: the learning rate is a hundred times too high.
-- collapse: the other word costs nothing, so that one word to everybody is worth a half, and the rate is three times as
-  high. The policy soon says one word always, and there is nothing left to find out by chance.
+- collapse: the other word costs nothing, so that one word to everybody is worth a half, and agents are sampled at a
+  temperature of 0.4. The policy soon says one word always, and there is nothing left to find out by chance.
 - equal: agents are sampled at a temperature of 0.05, so that nearly all conversations of a group are the same.
 - healthy: none of these.
 
@@ -81,7 +81,7 @@ class Case:
 
 CASES = {
     "rate": Case("learning rate 100 times too high", {"learning_rate": 0.1}),
-    "collapse": Case("entropy collapses", {"learning_rate": 3e-3}, price=0.0),
+    "collapse": Case("entropy collapses", temperature=0.4, price=0.0),
     "equal": Case("groups are equal", temperature=0.05),
     "healthy": Case("nothing is wrong"),
 }

@@ -34,7 +34,7 @@ NOT_SAVED = {
     "Trainer.saved_step": "that of the checkpoint itself, which is written a moment later",
     "RunFolder._last_beat": "a clock",
     "SeededOrder._round": "the round that is being drawn from, a function of seed and position",
-    "_Layer._known": "weights in another layout, made again from those that are saved",
+    "TrainingConfig.plan": "worked out from the other settings when somebody asks",
     "Vowels.talks": "what the reward of these tests was asked; no reward of the package keeps anything",
 }
 """What a run goes on without, and why."""
@@ -120,7 +120,8 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, torch.nn.Module):
         yield from value.named_parameters()
     elif is_ours(value):
-        names = [*getattr(value, "__dict__", ()), *getattr(type(value), "__slots__", ())]
+        slots = (name for name in getattr(type(value), "__slots__", ()) if not name.startswith("__"))
+        names = [*getattr(value, "__dict__", ()), *slots]
         yield from ((name, getattr(value, name)) for name in dict.fromkeys(names) if hasattr(value, name))
 
 

@@ -127,7 +127,7 @@ class Equal(RewardFunction):
     ("reward", "settings", "moved"),
     [
         ("Vowels", {"learning_rate": 0.05, "beta": 0.0}, {"learning_rate"}),
-        ("Equal", {"beta": 0.0}, {"temperature", "num_generations"}),
+        ("Equal", {"beta": 0.0, "num_generations": 2}, {"temperature", "num_generations"}),
     ],
     ids=["moves of the rate", "moves of the groups"],
 )

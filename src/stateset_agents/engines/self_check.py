@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import ModelError
+from ..core.errors import ModelError, is_out_of_memory
 from .cache import CachedPlan, KeyValueCache
 from .packed import AttentionPlan, PackedModel
 
@@ -66,7 +66,7 @@ def check_model(packed: PackedModel) -> float:
         ours = torch.cat(_in_pieces(packed, rows, windows)).log_softmax(-1)
         stock = torch.cat([packed.stock_logits(row) for row in rows]).log_softmax(-1)
     except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         reason = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
         raise ModelError(

@@ -204,7 +204,7 @@ async def test_an_engine_that_never_worked_is_closed_too(kit):
     await LocalEngine(kit.tiny()).aclose()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("device lost"), ValueError("shape")])
+@pytest.mark.parametrize("error", [RuntimeError("device lost"), KeyError("layer"), ValueError("shape")])
 async def test_a_pass_that_raises_fails_its_requests_and_nothing_else(kit, error):
     loaded = kit.tiny()
     requests = [short_one(kit, f"{i}") for i in range(3)]

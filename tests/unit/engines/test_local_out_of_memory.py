@@ -49,6 +49,15 @@ async def test_replies_that_begin_again_come_out_the_same_to_the_bit(kit, caplog
     assert record.message.endswith("they begin again, and from here on there are at most 3")
 
 
+async def test_memory_that_runs_out_while_the_model_is_checked_is_no_fault_of_the_model(kit):
+    """Mutation: only torch's own kind of error known by the check."""
+    async with kit.engine() as engine:
+        met = limit(engine, 0, error=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            await engine.generate(requests(kit)[0])
+    assert met["short"] == 1
+
+
 async def test_a_stream_that_begins_again_says_nothing_twice(kit):
     """Mutation: `delivered` not heeded."""
 
@@ -85,7 +94,7 @@ async def test_a_reply_that_does_not_fit_alone_fails_and_the_engine_goes_on(kit)
 
 async def test_another_error_reaches_every_reply(kit):
     async with kit.engine() as engine:
-        await engine.generate(requests(kit, 1)[0])  # so that the engine has compared itself with the model
+        await engine.generate(requests(kit)[0])  # the model is checked before the first reply
         met = limit(engine, 3, error=RuntimeError("the shapes do not fit"))
         ended = await asyncio.gather(*map(engine.generate, requests(kit)), return_exceptions=True)
     assert [str(error) for error in ended] == ["the shapes do not fit"] * 7
