@@ -88,11 +88,10 @@ def attributes(root: Any) -> dict[str, dict[str, Any]]:
         elif isinstance(value, torch.Tensor):
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             found.setdefault(owner, {})[path] = hashlib.sha256(raw.numpy().tobytes()).hexdigest()
-        elif id(value) in seen:
-            return
-        else:
-            seen.add(id(value))
-            kept.append(value)
+        elif id(value) not in seen:
+            if not isinstance(value, Mapping | Sequence):  # two objects may hold one list
+                seen.add(id(value))
+                kept.append(value)
             for name, part in parts_of(value):
                 own = f"{type(value).__name__}.{name}" if is_ours(value) else owner
                 if own in NOT_SAVED:
