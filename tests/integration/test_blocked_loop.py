@@ -111,6 +111,18 @@ async def test_who_awaits_is_not_blamed_nor_is_the_run_itself(work_of, caplog):
     assert told == []
 
 
+async def test_many_short_calls_between_which_the_others_have_their_turn_block_nobody(caplog):
+    async def short():
+        time.sleep(0.03)  # noqa: ASYNC251 - less than a look
+
+    told = []
+    with BlockWatch({Outcome.REWARD: 0.2}, tell=told.append):
+        for _ in range(30):
+            await judged(short)
+            await asyncio.sleep(0)
+    assert told == []
+
+
 async def test_in_somebody_elses_process_a_block_is_told_once_and_nothing_is_ended(caplog):
     told = []
     with BlockWatch({Outcome.REWARD: 0.05, Outcome.ENVIRONMENT: None}, tell=told.append):

@@ -92,6 +92,7 @@ def test_a_rule_that_asks_nothing_or_two_things_is_refused(keys, words):
 def test_an_address_in_the_place_of_its_variable_is_refused_and_so_is_a_variable_that_logs_would_show(name):
     with pytest.raises(ValidationError, match="such as ALERT_WEBHOOK"):
         AlertsSection(webhook_env=name)
+    assert AlertsSection(webhook_env="ALERT_WEBHOOK").webhook_env == "ALERT_WEBHOOK"
 
 
 class Clock:
