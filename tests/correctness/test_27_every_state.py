@@ -35,6 +35,8 @@ NOT_SAVED = {
     "RunFolder._last_beat": "a clock",
     "SeededOrder._round": "the round that is being drawn from, a function of seed and position",
     "TrainingConfig.plan": "worked out from the other settings when somebody asks",
+    "SelfTest._left": "what is still to be tested; a resumed run tests itself again",
+    "SelfTest._told": "what was told about it; a resumed run tells it again",
     "Vowels.talks": "what the reward of these tests was asked; no reward of the package keeps anything",
 }
 """What a run goes on without, and why."""
@@ -47,6 +49,7 @@ SETTINGS = {
     "eval_every": 16,
     "eval_samples": 1,
     "early_stopping": True,
+    "auto_adjust": True,
 }
 
 
