@@ -28,6 +28,7 @@ from stateset_agents.core.reward import (
 )
 from stateset_agents.core.trajectory import ConversationTurn
 from stateset_agents.rewards import MultiObjectiveReward
+from stateset_agents.tracking.performance import CLOCKED
 from stateset_agents.training.callbacks import Callback
 from stateset_agents.training.diagnostics import DiagnosticsMonitor
 from stateset_agents.training.train import train as train_of_its_module
@@ -590,7 +591,7 @@ async def test_evaluations_do_not_change_what_is_learned():
 
 def metrics_of(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if "seconds" not in key and "second" not in key} for row in rows]
+    return [{key: value for key, value in row.items() if key not in CLOCKED} for row in rows]
 
 
 class Stopper(Callback):
