@@ -18,8 +18,8 @@ def entry(server, **more):
         "base_url": server.base_url,
         "model": "judge",
         "retries": 0,
-        "first_wait": 0.01,
-        "seconds": 1.0,
+        "first_wait": 0.3,
+        "seconds": 0.5,
         "concurrency": 1,
         "when_down": "wait",
         **more,
@@ -53,10 +53,10 @@ def test_a_run_whose_judge_was_down_ends_as_one_whose_judge_never_failed(work, e
     healthy = endpoint_server(lambda number, body: score(body))
     work.write(rewards=[entry(healthy)])
     assert work.train("--output-dir", "whole").code == 0
-    server = endpoint_server(Outage(6, 6.0, fault))  # in the second step
+    server = endpoint_server(Outage(6, 2.5, fault))  # in the second step
     work.write(
         rewards=[entry(server)],
-        training__reward_timeout=2.5,  # less than the outage
+        training__reward_timeout=1.2,  # less than the outage
         logging={"alerts": {}},
     )
     running = work.start("run.json")
