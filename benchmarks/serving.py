@@ -333,13 +333,18 @@ async def completions(server: Server, model: str, size: Size) -> dict[str, Any]:
     async with client_of(server, size.clients) as http:
         left = iter(range(size.requests))
         times: list[float] = []
+        cut: list[str] = []
         tokens = errors = prompt = 0
 
         async def ask() -> None:
             nonlocal tokens, errors, prompt
             for number in left:
                 body = request_body(model, number)
-                seconds, answer = await timed(lambda one=body: http.post("/v1/chat/completions", json=one))
+                try:
+                    seconds, answer = await timed(lambda one=body: http.post("/v1/chat/completions", json=one))
+                except httpx.TransportError as error:  # the connection was cut before there was an answer
+                    cut.append(type(error).__name__)
+                    continue
                 times.append(seconds)
                 if answer.status_code == 200:
                     usage = answer.json()["usage"]
@@ -355,6 +360,7 @@ async def completions(server: Server, model: str, size: Size) -> dict[str, Any]:
         return {
             "requests": len(times),
             "errors": errors,
+            "cut": len(cut),
             **spread(times),
             "prompt_tokens": prompt,
             "tokens": tokens,

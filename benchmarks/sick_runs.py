@@ -164,7 +164,7 @@ async def run(case: Case, seed: int, steps: int, *, auto_adjust: bool) -> dict[s
     }
 
 
-def measure(name: str, seeds: int, steps: int) -> dict[str, Any]:
+def measure(name: str, seeds: range, steps: int) -> dict[str, Any]:
     """All runs of one preparation."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     return {
@@ -174,7 +174,7 @@ def measure(name: str, seeds: int, steps: int) -> dict[str, Any]:
                 side: asyncio.run(run(CASES[name], seed, steps, auto_adjust=side == "with"))
                 for side in ("without", "with")
             }
-            for seed in range(seeds)
+            for seed in seeds
         ],
     }
 
@@ -248,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--output-dir", type=Path, default=Path("runs/sick-runs"))
     parser.add_argument("--read", type=Path, help="draw the plots of an earlier sick-runs.json again")
@@ -256,7 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.read:
         results = json.loads(options.read.read_text(encoding="utf-8"))["results"]
     else:
-        results = [measure(name, options.seeds, options.steps) for name in options.only]
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        results = [measure(name, seeds, options.steps) for name in options.only]
     print(table(results))
     options.output_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"steps": options.steps, "results": results}, indent=1)
