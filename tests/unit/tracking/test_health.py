@@ -1,6 +1,5 @@
 """Each sign of health, from rows worked out by hand, and the page that lists them."""
 
-import importlib.util
 import json
 import random
 import sys
@@ -9,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from documents import script_of
 from stateset_agents.tracking.health import SIGNALS, HealthStatus, assess
 from stateset_agents.tracking.learning import judge
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "scripts" / "make_health_page.py"
 PAGE = (ROOT / "docs" / "health.md").read_text(encoding="utf-8")
 WARNING, CRITICAL = HealthStatus.WARNING, HealthStatus.CRITICAL
 
@@ -229,9 +228,7 @@ def test_every_reading_is_json():
 
 
 def test_the_page_says_what_the_code_judges_by(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("make_health_page", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = script_of("make_health_page")
     assert script.filled(PAGE) == PAGE
     page = tmp_path / "health.md"
     page.write_text(PAGE.replace("more than 30% at the end", "more than 40% at the end"))

@@ -1,23 +1,20 @@
 """docs/auto-adjust.md says by what rules the code moves settings."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
+from documents import script_of
 from stateset_agents.training.adjusting import RULES
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "scripts" / "make_auto_adjust_page.py"
 PAGE = (ROOT / "docs" / "auto-adjust.md").read_text()
 
 
 def test_the_page_says_what_the_rules_do(tmp_path, monkeypatch, capsys):
     """Mutation: another window or bound in `RULES`."""
-    spec = importlib.util.spec_from_file_location("make_auto_adjust_page", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = script_of("make_auto_adjust_page")
     assert script.filled(PAGE) == PAGE
     assert script.table().count("\n") == len(RULES) + 1
     page = tmp_path / "auto-adjust.md"
