@@ -5,10 +5,10 @@ Invariant: what the table says of a rule is what the code moves by. `--check` sa
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from pathlib import Path
+
+from made_page import with_table, written
 
 from stateset_agents.training.adjusting import RULES
 
@@ -27,29 +27,13 @@ def table() -> str:
 
 
 def filled(page: str) -> str:
-    """The page with its table as it should be.
-
-    Raises:
-        ValueError: the table has no place on the page.
-    """
-    between = re.compile(r"(<!-- begin rules -->\n).*?(<!-- end rules -->)", flags=re.DOTALL)
-    if len(between.findall(page)) != 1:
-        raise ValueError("the page needs one place for the table: <!-- begin rules --> and <!-- end rules -->")
-    return between.sub(lambda found: f"{found[1]}\n{table()}\n\n{found[2]}", page)
+    """The page with its table as it should be; ValueError where that has no place on it."""
+    return with_table(page, "rules", table())
 
 
 def main() -> int:
     """Write the page, or with `--check` compare it; 0 when it is (or was) up to date."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page differs")
-    check = parser.parse_args().check
-    page = PAGE.read_text(encoding="utf-8")
-    stale = filled(page) != page
-    if stale:
-        if not check:
-            PAGE.write_text(filled(page), encoding="utf-8")
-        print(f"{'out of date' if check else 'written'}: {PAGE.name}")
-    return 1 if check and stale else 0
+    return written(PAGE, filled(PAGE.read_text(encoding="utf-8")), __doc__)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ command alone. `--check` says whether the page is up to date, and an option with
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from made_page import written
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """\
@@ -75,16 +75,7 @@ def _default(one: Any) -> str:
 
 def main() -> int:
     """Write the page, or with `--check` compare it; 0 when it is (or was) up to date."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page differs")
-    check = parser.parse_args().check
-    file = ROOT / "docs" / "cli-reference.md"
-    stale = not file.exists() or file.read_text(encoding="utf-8") != page()
-    if stale:
-        if not check:
-            file.write_text(page(), encoding="utf-8")
-        print(f"{'out of date' if check else 'written'}: {file.name}")
-    return 1 if check and stale else 0
+    return written(ROOT / "docs" / "cli-reference.md", page(), __doc__)
 
 
 if __name__ == "__main__":

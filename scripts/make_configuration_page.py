@@ -7,13 +7,13 @@ page's own. `--check` says whether the page is up to date, and a key without a m
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from made_page import written
 from pydantic import BaseModel
 
 from stateset_agents.config import (
@@ -195,16 +195,7 @@ def filled(page: str) -> str:
 
 def main() -> int:
     """Write the page, or with `--check` compare it; 0 when it is (or was) up to date."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page differs")
-    check = parser.parse_args().check
-    page = PAGE.read_text(encoding="utf-8")
-    stale = filled(page) != page
-    if stale:
-        if not check:
-            PAGE.write_text(filled(page), encoding="utf-8")
-        print(f"{'out of date' if check else 'written'}: {PAGE.name}")
-    return 1 if check and stale else 0
+    return written(PAGE, filled(PAGE.read_text(encoding="utf-8")), __doc__)
 
 
 if __name__ == "__main__":

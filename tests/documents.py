@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 def script_of(name: str) -> ModuleType:
     """A program of `scripts/`, to call its functions."""
+    if (folder := str(ROOT / "scripts")) not in sys.path:  # where a program finds its neighbours
+        sys.path.append(folder)
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
