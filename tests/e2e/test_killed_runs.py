@@ -39,7 +39,7 @@ def killed(shop, folder: str, kills: int, rng: random.Random, *flags: str, longe
     """Start a run, or go on with it, until it ends, and kill it at most so often; in which phases that was."""
     met: Counter[str] = Counter()
     while True:
-        begun = (shop.path / folder / "config.yaml").exists()  # as docs/reliability.md tells a supervisor
+        begun = (shop.path / folder / "status.json").exists()  # as docs/reliability.md tells a supervisor
         more = ["--resume"] if begun else []
         process = shop.start("run.json", "--output-dir", folder, *flags, *more, before=NOTES_ITS_PHASE)
         if met.total() < kills:

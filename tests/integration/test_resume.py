@@ -351,6 +351,35 @@ def test_a_folder_without_a_run_cannot_be_resumed(work):
     assert not list((work.path / "empty").iterdir())
 
 
+KILLED_BEFORE_ITS_CONFIG = """
+import os, signal
+from stateset_agents.tracking import run_folder
+replace = run_folder.replace_text
+def killed(path, *more, **rest):
+    if path.name == "config.yaml":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(path, *more, **rest)
+run_folder.replace_text = killed
+"""
+
+
+def test_a_run_that_was_killed_before_its_config_was_written_begins_with_resume_as_well(work):
+    """Mutation: `RunFolder.open` asks for `config.yaml` whatever the status says."""
+    assert work.train("--output-dir", "whole").code == 0
+    assert work.train(before=KILLED_BEFORE_ITS_CONFIG).code == -signal.SIGKILL
+    assert sorted(work.snapshot()) == ["status.json"]
+    told = work.start("--resume", "--output-dir", "outputs").wait()
+    assert told.code == 3
+    assert "outputs was stopped while it began" in told.err
+    assert "give the config file as well" in told.err
+    assert sorted(work.snapshot()) == ["status.json"]
+    dry = work.train("--resume", "--dry-run")
+    assert "resumes: outputs from its beginning" in dry.out
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert work.result() == work.result("whole")
+
+
 def test_a_second_run_in_the_same_folder_is_refused_and_nothing_is_overwritten(work):
     assert work.train().code == 0
     before = work.snapshot()

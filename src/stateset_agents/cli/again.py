@@ -16,17 +16,24 @@ from typing import Any
 from ..config import Override, RunConfig
 from ..config.document import read_document
 from ..config.run_config import left_out
+from ..core.errors import RunFolderError
 
 
 def config_of(folder: Path) -> Path:
     """The config that a run wrote into its folder.
 
     Raises:
-        RunFolderError: there is no run.
+        RunFolderError: there is no run, or it was killed before it wrote one.
     """
     from ..tracking.run_folder import CONFIG, RunFolder
 
-    return RunFolder.open(folder).path / CONFIG
+    file = RunFolder.open(folder).path / CONFIG
+    if not file.is_file():
+        raise RunFolderError(
+            f"{folder} was stopped while it began, before its {CONFIG} was written: nothing of it is lost.\n"
+            "  give the config file as well, as at its start"
+        )
+    return file
 
 
 def as_told(config: RunConfig) -> RunConfig:

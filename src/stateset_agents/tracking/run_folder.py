@@ -153,6 +153,8 @@ class RunFolder:
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Take up an existing run, to read it or to continue it.
 
+        One that was killed while it began may have no `config.yaml` yet.
+
         Raises:
             RunFolderError: `path` does not exist or holds no run.
         """
@@ -160,7 +162,8 @@ class RunFolder:
         if not folder.path.is_dir():
             found = "is a file, not a folder" if folder.path.exists() else "does not exist"
             raise RunFolderError(f"{folder.path} {found}, so there is no run to read or resume there")
-        missing = [name for name in (STATUS, CONFIG) if not (folder.path / name).is_file()]
+        needed = (STATUS,) if _made_no_step(folder.path) else (STATUS, CONFIG)
+        missing = [name for name in needed if not (folder.path / name).is_file()]
         if missing:
             raise RunFolderError(
                 f"{folder.path} holds no run: {' and '.join(missing)} missing.\n"
@@ -341,7 +344,8 @@ class RunFolder:
     def _begin(self, config_yaml: str) -> None:
         """Write the first files. The status comes first, and last says that it runs.
 
-        What is killed in between is known for a run that made no step, and the same command begins it again.
+        What is killed in between is known for a run that made no step: the same command begins it again, and with
+        `--resume` as well.
         """
         try:
             self._write_status("interrupted", "killed while it began")
