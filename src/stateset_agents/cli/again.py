@@ -25,7 +25,8 @@ def config_of(folder: Path) -> Path:
     Raises:
         RunFolderError: there is no run, or it was killed before it wrote one.
     """
-    from ..tracking.run_folder import CONFIG, RunFolder
+    from ..tracking.layout import CONFIG
+    from ..tracking.run_folder import RunFolder
 
     file = RunFolder.open(folder).path / CONFIG
     if not file.is_file():
@@ -58,7 +59,7 @@ def typed_before(folder: Path) -> list[Override]:
     Raises:
         ConfigError: its `config.yaml` is damaged.
     """
-    from ..tracking.run_folder import CONFIG
+    from ..tracking.layout import CONFIG
 
     options = {key: origin for key, origin in _origins(folder).items() if origin.startswith("--") and "." in key}
     if not options or not (folder / CONFIG).is_file():
@@ -70,7 +71,7 @@ def typed_before(folder: Path) -> list[Override]:
 
 def _origins(folder: Path) -> dict[str, str]:
     """Where each value of a run was written; nothing of one that was stopped too soon or had no config file."""
-    from ..tracking.run_folder import ORIGINS
+    from ..tracking.layout import ORIGINS
 
     try:
         origins = json.loads((folder / ORIGINS).read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..tracking.health import assess
+from ..tracking.layout import METRICS, REPORT
 from ..tracking.learning import judge
-from ..tracking.run_folder import METRICS, REPORT
 from .answer import Answer
 from .conversations import MOST_SAMPLES, GroupName, Wanted
 from .lineage import age, attainable

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..tracking.layout import METRICS
 from ..tracking.learning import t_quantile
-from ..tracking.run_folder import METRICS
 from .answer import Answer
 from .buckets import Buckets, plain
 from .metrics import SAMPLED_ROWS, MetricLog, sampled_rows

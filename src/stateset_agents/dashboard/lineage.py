@@ -15,8 +15,8 @@ from ..checkpoints.locate import FINAL_MODEL
 from ..checkpoints.manifest import Manifest
 from ..core.errors import CheckpointError
 from ..core.yaml_strict import YamlProblem, parse_yaml
+from ..tracking.layout import CONFIG, ORIGINS
 from ..tracking.redaction import redact_config
-from ..tracking.run_folder import CONFIG, ORIGINS
 from .answer import Answer
 from .metrics import parse
 from .plain_files import read_text

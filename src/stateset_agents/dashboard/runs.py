@@ -18,7 +18,7 @@ from typing import Any
 from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
 from ..checkpoints.paths import process_is_alive
 from ..core.errors import RunFolderError
-from ..tracking.run_folder import CONFIG, METRICS, TRAJECTORIES
+from ..tracking.layout import CONFIG, METRICS, TRAJECTORIES
 from ..tracking.status import STATUS, read_status
 from .conversations import ConversationLog
 from .metrics import MetricLog, Row, last_row, sampled_rows

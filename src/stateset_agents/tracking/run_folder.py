@@ -35,42 +35,23 @@ from ..core.secrets import Redactor
 from ..core.trajectory import TrajectoryGroup
 from .disk import explained, replace_text, require_makeable, sync_folder
 from .jsonl import JsonlLog, Row, read_jsonl
+from .layout import (
+    CONFIG,
+    GO_ON,
+    LOCK,
+    METRICS,
+    ORIGINS,
+    SELF_TEST,
+    STARTED_FROM,
+    TRACKERS,
+    TRAJECTORIES,
+    made_no_step,
+    refuse_used,
+)
 from .lock import FolderLock, require_unlocked
 from .status import STATUS, RunStatus, State, read_status, timestamp, write_status
 
-CONFIG = "config.yaml"
-METRICS = "metrics.jsonl"
-TRAJECTORIES = "trajectories.jsonl"
-LOCK = "run.lock"
-
-REPORT = "report.txt"
-STARTED_FROM = "started_from.txt"
-SELF_TEST = "self_test.txt"
-AUTO_TRAINER = "auto_trainer.json"
-TRACKERS = "trackers.json"
-ORIGINS = "config_origins.json"
-"""Dotted key of the config to where its value was written."""
-
-OWN_NAMES = (
-    STATUS,
-    CONFIG,
-    ORIGINS,
-    METRICS,
-    TRAJECTORIES,
-    CHECKPOINTS,
-    FINAL_MODEL,
-    REPORT,
-    STARTED_FROM,
-    SELF_TEST,
-    AUTO_TRAINER,
-    TRACKERS,
-)
 HEARTBEAT_SECONDS = 5.0
-GO_ON = (
-    "continue it with --resume (in Python: resume=True), or choose another folder with --output-dir (in Python: "
-    "output_dir)"
-)
-"""What to do about a folder that holds a run."""
 
 
 class RunFolder:
@@ -100,7 +81,7 @@ class RunFolder:
             RunFolderError: as `create`.
         """
         with explained(Path(path)):
-            _refuse_used(Path(path), go_on)
+            refuse_used(Path(path), go_on)
             require_makeable(Path(path))
             if Path(path).exists() and not Path(path).is_dir():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -132,15 +113,15 @@ class RunFolder:
         """
         folder = cls(Path(path))
         with explained(folder.path):
-            _refuse_used(folder.path, go_on)
+            refuse_used(folder.path, go_on)
             made = not folder.path.is_dir()
             if made:
                 folder.path.mkdir(mode=0o700, parents=True)
             folder.lock()
             try:
                 # Again, as another process may have begun a run since the first look.
-                _refuse_used(folder.path, go_on)
-                if _made_no_step(folder.path):
+                refuse_used(folder.path, go_on)
+                if made_no_step(folder.path):
                     folder._clear()
                 folder._begin(config_yaml)
                 folder._begun = "with its folder" if made else "in a folder"
@@ -162,7 +143,7 @@ class RunFolder:
         if not folder.path.is_dir():
             found = "is a file, not a folder" if folder.path.exists() else "does not exist"
             raise RunFolderError(f"{folder.path} {found}, so there is no run to read or resume there")
-        needed = (STATUS,) if _made_no_step(folder.path) else (STATUS, CONFIG)
+        needed = (STATUS,) if made_no_step(folder.path) else (STATUS, CONFIG)
         missing = [name for name in needed if not (folder.path / name).is_file()]
         if missing:
             raise RunFolderError(
@@ -418,27 +399,3 @@ def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Row]:
         path: the run folder.
     """
     return read_jsonl(Path(path) / TRAJECTORIES)
-
-
-def _made_no_step(path: Path) -> bool:
-    """Whether a run failed or was stopped there before its first step. One that was killed may be another machine's."""
-    status = read_status(path)
-    if status is None or status.state not in ("failed", "interrupted") or status.step:
-        return False
-    checkpoints = path / CHECKPOINTS
-    kept = any((path / name).exists() for name in (FINAL_MODEL, REPORT))
-    logged = (path / METRICS).exists() and (path / METRICS).stat().st_size > 0
-    return not (kept or logged or (checkpoints.is_dir() and any(checkpoints.iterdir())))
-
-
-def _refuse_used(path: Path, go_on: str) -> None:
-    if _made_no_step(path):
-        return
-    used = [name for name in OWN_NAMES if (path / name).exists()]
-    if STATUS in used or METRICS in used:
-        raise RunFolderError(f"{path} already holds a run, and a run is never overwritten.\n  {go_on}")
-    if used:
-        raise RunFolderError(
-            f"{path} holds {', '.join(used)}, which this run would overwrite.\n"
-            "  choose another folder with --output-dir (in Python: output_dir), or move what is there"
-        )

@@ -12,7 +12,8 @@ from typing import Any
 from ..config.alerts import AlertsSection
 from ..core.errors import ConfigError
 from ..tracking.alerts import Alerts
-from ..tracking.run_folder import LOCK, OWN_NAMES, read_metrics
+from ..tracking.layout import LOCK, OWN_NAMES
+from ..tracking.run_folder import read_metrics
 from .callbacks import Callback
 from .run import Run
 

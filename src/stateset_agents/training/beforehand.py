@@ -20,7 +20,8 @@ from ..core.records import Record
 from ..models import is_stub, preflight
 from ..models.preflight import MemoryEstimate
 from ..tracking.disk import require_makeable
-from ..tracking.run_folder import LOCK, OWN_NAMES, RunFolder
+from ..tracking.layout import LOCK, OWN_NAMES
+from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import chosen_sinks
 from .alerting import require_alerts
 from .resume import find_start, has_state

@@ -14,7 +14,7 @@ from ..agents.multi_turn import MultiTurnAgent
 from ..core.environment import Environment
 from ..core.errors import RunFolderError
 from ..core.reward import GroupReward, RewardFunction
-from ..tracking.run_folder import AUTO_TRAINER
+from ..tracking.layout import AUTO_TRAINER
 from .baseline import look
 from .choosing import Choice, choose, remarks
 from .run import Say

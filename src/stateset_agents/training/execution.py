@@ -22,9 +22,10 @@ from ..checkpoints import clean_stale_temporaries
 from ..core.errors import ConfigError, Interrupted, TrainingStopped, is_out_of_memory
 from ..core.outcome import Outcome
 from ..core.standstill import here
+from ..tracking.layout import CONFIG, ORIGINS, REPORT
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import LoggedProgress, Progress, describe
-from ..tracking.run_folder import CONFIG, ORIGINS, REPORT, RunFolder
+from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import Sinks, chosen_sinks
 from .alerting import AlertWatch, alerts_of
 from .announce import announce

@@ -14,7 +14,8 @@ from ..checkpoints import Checkpoint, latest_checkpoint, read_checkpoint, resolv
 from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..core.records import Record
-from ..tracking.run_folder import STARTED_FROM, RunFolder, read_metrics
+from ..tracking.layout import STARTED_FROM
+from ..tracking.run_folder import RunFolder, read_metrics
 from .changes import changes
 from .identity import inexact
 from .run import Run, Say

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..core.errors import TrainingStopped
 from ..core.trajectory import TrajectoryGroup
+from ..tracking.layout import SELF_TEST
 from ..tracking.logging_setup import FILE_ONLY
-from ..tracking.run_folder import SELF_TEST
 from .mask_text import mask_text
 from .parts import RunParts
 from .weight_check import WeightCheck

@@ -27,8 +27,9 @@ from ...core.errors import ConfigError
 from ...core.secrets import Redactor
 from ...core.trajectory import MultiTurnTrajectory, TrajectoryGroup
 from ..disk import replace_text
+from ..layout import TRACKERS
 from ..redaction import redact_config
-from ..run_folder import TRACKERS, read_metrics
+from ..run_folder import read_metrics
 from .base import MetricsSink, SamplesSink
 
 log = logging.getLogger(__name__)

@@ -33,11 +33,12 @@ from ...core.reward import RewardFunction
 from ...engines.local import LocalEngine
 from ...models import LoadedModel, has_lora, is_stub, preflight, save_model_folder
 from ...models.devices import choose_device
+from ...tracking.layout import REPORT
 from ...tracking.logging_setup import also_log_to
 from ...tracking.progress import Progress
 from ...tracking.redaction import redact_config
 from ...tracking.report import RunSummary, training_report
-from ...tracking.run_folder import REPORT, RunFolder
+from ...tracking.run_folder import RunFolder
 from ...tracking.sinks import Sinks, WandbSink
 from ..announce import announce_parts
 from ..beforehand import require_tools
