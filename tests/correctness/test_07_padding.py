@@ -67,7 +67,7 @@ async def test_unequal_rows_have_the_log_probs_that_they_have_alone_in_the_sampl
     recorded = [logprob for reply in replies for logprob in reply.logprobs]
     learner = kit.learner(loaded)
     group = kit.group(*((float(place), [row]) for place, row in enumerate(rows)))
-    learned = learner.logprobs(kit.batch(learner, [group]))[0].tolist()
+    learned = learner.policy.logprobs(kit.batch(learner, [group]))[0].tolist()
     alone = torch.cat([kit.stock_logprobs(stock, row) for row in rows]).tolist()
     assert recorded == pytest.approx(alone, abs=1e-4)
     assert learned == pytest.approx(alone, abs=1e-4)

@@ -26,7 +26,7 @@ async def test_another_temperature_is_half_a_nat_away_and_shows_as_a_mismatch(ki
     """Mutation: mismatch_size not summed in training/measures.py: fails, as the run goes on."""
     agent = await kit.agent(temperature=0.7)
     trainer = await kit.trainer(agent, kit.Vowels(), steps=1)
-    trainer.learner.temperature = 1.0
+    trainer.learner.policy.temperature = 1.0
     with pytest.raises(TrainingStopped, match=r"sampler and learner disagree: .* differs by 0\.[1-9]"):
         await trainer.run()
     await agent.aclose()

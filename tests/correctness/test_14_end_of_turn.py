@@ -56,7 +56,7 @@ def test_a_model_that_is_rewarded_for_ending_learns_to_end(kit):
         before = kit.stock_logprobs(kit.tiny().model, ends).item()
     for _ in range(3):
         assert learner.step([kit.group((1.0, [ends]), (0.0, [goes_on]))], max_tokens=1).trained_tokens == 2
-    after = learner.logprobs(kit.batch(learner, [kit.group((1.0, [ends]), (0.0, [goes_on]))]))[0]
+    after = learner.policy.logprobs(kit.batch(learner, [kit.group((1.0, [ends]), (0.0, [goes_on]))]))[0]
     assert after[0].item() > before + 0.5
 
 

@@ -21,7 +21,7 @@ def test_dropout_is_off_whatever_mode_the_model_was_left_in(kit):
         assert learner.step(kit.two_groups(), max_tokens=20) == other.step(kit.two_groups(), max_tokens=20)
         assert kit.gap(learner.gradients[-1], other.gradients[-1]) == 0.0
     batch = kit.batch(learner)
-    assert torch.equal(learner.logprobs(batch)[0], learner.logprobs(batch)[0])
+    assert torch.equal(learner.policy.logprobs(batch)[0], learner.policy.logprobs(batch)[0])
 
 
 async def test_a_run_that_asks_for_dropout_is_sampled_and_learned_without_it(kit):

@@ -14,33 +14,33 @@ def steps(learner, groups, count=2):
 def test_the_reference_of_adapters_is_the_saved_base(kit):
     """At first it is the policy, exactly; after two steps it is what it was, and the policy is not.
 
-    Mutation: no base_policy in training/learner.py: fails after the first step. Fresh adapters of 0.01 in
+    Mutation: no base_policy in training/policy_model.py: fails after the first step. Fresh adapters of 0.01 in
     models/lora.py: fails before it.
     """
     base = kit.learner(kit.tiny())
     learner = kit.learner(attach_lora(kit.tiny(), r=4), beta=0.04)
     batch = kit.batch(learner)
-    assert torch.equal(learner.logprobs(batch)[0], learner.reference_logprobs(batch))
-    before = learner.reference_logprobs(batch)
+    assert torch.equal(learner.policy.logprobs(batch)[0], learner.policy.reference_logprobs(batch))
+    before = learner.policy.reference_logprobs(batch)
     steps(learner, kit.two_groups())
-    after = learner.reference_logprobs(batch)
+    after = learner.policy.reference_logprobs(batch)
     assert torch.equal(before, after)
-    assert torch.equal(after, base.logprobs(batch)[0])
-    assert (learner.logprobs(batch)[0] - after).abs().max() > 0.01
-    assert learner._reference is None
+    assert torch.equal(after, base.policy.logprobs(batch)[0])
+    assert (learner.policy.logprobs(batch)[0] - after).abs().max() > 0.01
+    assert learner.policy.reference is None
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_the_reference_of_a_full_fine_tuning_is_a_frozen_copy(kit, half):
-    """Mutation: the model itself as its reference in training/learner.py: fails after the first step."""
+    """Mutation: the model itself as its reference in training/policy_model.py: fails after the first step."""
     learner = kit.learner(beta=0.04, half=half)
     batch = kit.batch(learner)
-    before = learner.reference_logprobs(batch)
-    assert torch.equal(before, learner.logprobs(batch)[0])
+    before = learner.policy.reference_logprobs(batch)
+    assert torch.equal(before, learner.policy.logprobs(batch)[0])
     steps(learner, kit.two_groups(), 1)
-    assert torch.equal(learner.reference_logprobs(batch), before)
-    assert not torch.equal(learner.logprobs(batch)[0], before)
-    parameters = list(learner._reference._causal_lm.parameters())
+    assert torch.equal(learner.policy.reference_logprobs(batch), before)
+    assert not torch.equal(learner.policy.logprobs(batch)[0], before)
+    parameters = list(learner.policy.reference._causal_lm.parameters())
     assert {p.dtype for p in parameters} == {torch.bfloat16 if half else torch.float32}
     assert not any(p.requires_grad or p.grad is not None for p in parameters)
 
@@ -50,9 +50,9 @@ def test_taking_the_reference_leaves_the_adapters_on(kit):
     learner = kit.learner(attach_lora(kit.tiny(), r=4), beta=0.04)
     batch = kit.batch(learner)
     steps(learner, kit.two_groups())
-    before = learner.logprobs(batch)[0]
-    learner.reference_logprobs(batch)
-    assert torch.equal(learner.logprobs(batch)[0], before)
+    before = learner.policy.logprobs(batch)[0]
+    learner.policy.reference_logprobs(batch)
+    assert torch.equal(learner.policy.logprobs(batch)[0], before)
 
 
 def test_merged_weights_compute_what_base_and_adapters_compute(kit, tmp_path):

@@ -41,7 +41,7 @@ def test_packed_rows_have_the_log_probs_of_rows_one_by_one(kit, size):
         for part in learner._micro_batches(samples_of(groups, learner.config, 20))
     ]
     with torch.no_grad():
-        packed = torch.cat([learner.logprobs(pack)[0] for pack in packs])
+        packed = torch.cat([learner.policy.logprobs(pack)[0] for pack in packs])
         alone = torch.cat([kit.stock_logprobs(kit.tiny().model, row) for row in rows_of(groups)])
     assert len(packed) == 67
     assert (packed - alone).abs().max() < 2e-5

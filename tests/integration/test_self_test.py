@@ -18,6 +18,7 @@ from stateset_agents.models import load_model
 from stateset_agents.tracking.run_folder import RunFolder
 from stateset_agents.training.learner import Learner
 from stateset_agents.training.parts import RunParts
+from stateset_agents.training.policy_model import PolicyModel
 from stateset_agents.training.trainer import Trainer
 from stateset_agents.training.weight_check import WeightCheck, checksum
 
@@ -131,7 +132,7 @@ async def test_a_sampler_with_weights_of_its_own_is_found_at_the_second_update()
 
 async def test_another_temperature_in_the_learner_stops_the_run_before_its_first_update():
     trainer = await started()
-    trainer.learner.temperature = 1.0
+    trainer.learner.policy.temperature = 1.0
     before = {name: weight.clone() for name, weight in trainer.learner.weights.state().items()}
     text = await stopped(trainer, "the first update failed, so it was not kept: sampler and learner disagree")
     assert "compare the temperatures (the learner's is 1)" in text
@@ -204,20 +205,20 @@ async def test_frozen_weights_that_move_stop_the_run(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{}, {"algorithm": "ppo"}, {"lora": {"r": 4}}])
 async def test_a_reference_that_is_not_the_beginning_stops_the_run(monkeypatch, settings):
-    true = Learner.reference_logprobs
-    monkeypatch.setattr(Learner, "reference_logprobs", lambda self, batch: true(self, batch) - 0.5)
+    true = PolicyModel.reference_logprobs
+    monkeypatch.setattr(PolicyModel, "reference_logprobs", lambda self, batch: true(self, batch) - 0.5)
     trainer = await started(beta=0.04, **settings)
     await stopped(trainer, "the KL to the reference is 0.[1-9]+.* before anything was learned")
 
 
 async def test_a_ratio_that_is_not_1_stops_the_run(monkeypatch):
-    true = Learner._forward
+    true = PolicyModel.forward
 
     def other(self, batch, old, *, reference):
         found = true(self, batch, old, reference=reference)
         return type(found)(found.logprobs, found.entropies, found.old - 0.1, found.values, found.reference)
 
-    monkeypatch.setattr(Learner, "_forward", other)
+    monkeypatch.setattr(PolicyModel, "forward", other)
     await stopped(await started(), "the ratio of the first pass is 1.1052 and not 1")
 
 
@@ -328,17 +329,17 @@ async def test_it_costs_no_forward_pass(monkeypatch):
         if not watched:
             trainer._self_test._left = 0
         count = 0
-        true = Learner._states
+        true = PolicyModel._states
 
         def counted(self, batch, true=true):
             nonlocal count
             count += 1
             return true(self, batch)
 
-        monkeypatch.setattr(Learner, "_states", counted)
+        monkeypatch.setattr(PolicyModel, "_states", counted)
         await trainer.run()
         await trainer.agent.aclose()
-        monkeypatch.setattr(Learner, "_states", true)
+        monkeypatch.setattr(PolicyModel, "_states", true)
         passes[watched] = count
     assert passes[True] == passes[False] > 0
 

@@ -7,7 +7,6 @@ update that is not finite is not made.
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import math
@@ -20,20 +19,18 @@ from torch import Tensor
 
 from ..core.errors import ConfigError, TrainingStopped
 from ..core.trajectory import TrajectoryGroup
-from ..engines.packed import PackedModel
-from ..models import LoadedModel, base_policy, fresh_lora, has_lora
+from ..models import LoadedModel, fresh_lora, has_lora
 from ..models.allocation import keep_freed_memory
 from .comparison import Comparison, compares, observed, settled
 from .compute import compute_dtype
 from .conversations import Conversation, conversations_of
 from .credit import Credit
-from .forward import Forward
-from .logprobs import chosen_logprobs
 from .measures import Pass, StepMetrics
 from .micro_batches import MicroBatchSize, Pieces
 from .natural_update import NaturalUpdate, flat
 from .objective import contribution, counted_tokens
-from .packing import PackedBatch, Sample, SharedPrefixPlan
+from .packing import PackedBatch, Sample
+from .policy_model import PolicyModel
 from .precision import MasterWeights
 from .ranks import Alone
 from .recompute import recomputed_layers
@@ -41,7 +38,6 @@ from .samples import Measured, likelihood_samples, policy_samples, preference_sa
 from .schedule import learning_rate
 from .shares import unique_tokens
 from .step_bound import StepBound
-from .value_head import ValueHead
 
 if TYPE_CHECKING:
     from ..config.training import TrainingConfig
@@ -64,7 +60,7 @@ class Learner:
         compute: the precision of forward and backward passes.
         note: a sentence for the user where that is not what was asked for, or None.
         weights: the float32 masters.
-        temperature: of the log-probs that are trained.
+        policy: the model over micro-batches.
         micro_batch: how many conversations go through the model at once; fewer than asked for once memory ran out.
         steps: how many were made; those without an update count.
         credit: what the last one made of its conversations; None before the first.
@@ -92,7 +88,6 @@ class Learner:
             )
         self.config = config
         self._loaded = loaded
-        self.temperature = temperature
         self._total_steps = total_steps
         self._warmup_steps = warmup_steps
         self._ranks = ranks or Alone()
@@ -100,21 +95,21 @@ class Learner:
         self.compute, self.note = compute_dtype(config.mixed_precision, loaded.device, was=compute)
         if len({half for (half,) in self._ranks.gather(self.compute == torch.bfloat16)}) > 1:
             self.compute, self.note = torch.float32, "bfloat16 is slower for some of the ranks, so all use float32"
-        self._reference: PackedModel | None = None
         adapters = has_lora(loaded)
-        self._has_reference = config.beta > 0 and (config.recipe.kind in ("policy", "preference"))
-        if self._has_reference and not adapters:
-            self._reference = self._frozen_copy()
+        recipe = config.recipe
+        self.policy = PolicyModel(
+            loaded,
+            compute=self.compute,
+            temperature=temperature,
+            reference=config.beta > 0 and recipe.kind in ("policy", "preference"),
+            values=recipe.baseline == "value",
+        )
         self._began_there = not adapters or fresh_lora(loaded)
         if not adapters:
             loaded.model.requires_grad_(True)
         self.weights = MasterWeights(loaded.model, self.compute)
         if not self.weights.masters:
             raise TrainingStopped("the model has no trainable parameter")
-        self._packed = PackedModel(loaded.model)
-        self.value_head: ValueHead | None = None
-        if config.recipe.baseline == "value":
-            self.value_head = ValueHead(self._packed.config.hidden_size, self._packed.device)
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(),
             lr=config.learning_rate,
@@ -127,12 +122,6 @@ class Learner:
         self.steps = 0
         self.credit: Credit | None = None
 
-    def _frozen_copy(self) -> PackedModel:
-        frozen = copy.deepcopy(self._loaded.model).requires_grad_(False).eval()
-        for parameter in frozen.parameters():  # buffers stay: rotary frequencies need float32
-            parameter.data = parameter.data.to(self.compute)
-        return PackedModel(frozen)
-
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Weight decay on matrices only: norms and biases are not pulled to zero."""
         matrices = [m for m in self.weights.masters if m.dim() >= 2]
@@ -140,19 +129,19 @@ class Learner:
         groups = [{"params": matrices, "weight_decay": self.config.weight_decay, "rate": 1.0}]
         if others:
             groups.append({"params": others, "weight_decay": 0.0, "rate": 1.0})
-        if self.value_head is not None:
+        if self.policy.value_head is not None:
             rate = self.config.value_learning_rate / self.config.learning_rate
-            groups.append({"params": list(self.value_head.parameters()), "weight_decay": 0.0, "rate": rate})
+            groups.append({"params": list(self.policy.value_head.parameters()), "weight_decay": 0.0, "rate": rate})
         return groups
 
     def take(self, config: TrainingConfig, temperature: float) -> None:
         """Go on with other settings: those that a step reads, and the sampler's temperature."""
-        self.config, self.temperature = config, temperature
+        self.config, self.policy.temperature = config, temperature
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self._packed.device
+        return self.policy.device
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step counted from 0: linear warm-up, then the configured schedule down to 0."""
@@ -161,7 +150,7 @@ class Learner:
     @property
     def from_reference(self) -> bool:
         """Whether it began with the weights of its reference, as far as it was told."""
-        return self._has_reference and self._began_there and not self.weights.loaded
+        return self.policy.has_reference and self._began_there and not self.weights.loaded
 
     def step(
         self,
@@ -207,7 +196,7 @@ class Learner:
             return preference_samples(talks)
         if kind == "likelihood":
             return likelihood_samples(talks, self.config, max_tokens)
-        needed = self.value_head is not None or (self._has_reference and self.config.kl_in == "reward")
+        needed = self.policy.value_head is not None or (self.policy.has_reference and self.config.kl_in == "reward")
         measured = self._measured(talks) if needed else None
         if check is not None and measured is not None and self.config.kl_in == "reward":
             check.reference([difference for one in measured.values() for difference in one.kl])
@@ -220,12 +209,12 @@ class Learner:
         ends = list(itertools.accumulate(sample.row.trained_tokens for sample in plain))
         places = {id(s.row): slice(end - s.row.trained_tokens, end) for s, end in zip(plain, ends, strict=True)}
         # values and KL; zeros where another rank measures
-        table = torch.zeros(2, ends[-1] if ends else 0, device=self._packed.device)
-        reference = self._has_reference and self.config.kl_in == "reward"
+        table = torch.zeros(2, ends[-1] if ends else 0, device=self.policy.device)
+        reference = self.policy.has_reference and self.config.kl_in == "reward"
         with self.micro_batch.fitting():
             for part in self._micro_batches(self._ranks.share(plain)):
-                batch = PackedBatch.of(part, self._packed.device)
-                forward = self._forward(batch, None, reference=reference)
+                batch = PackedBatch.of(part, self.policy.device)
+                forward = self.policy.forward(batch, None, reference=reference)
                 for owner, sample in enumerate(part):
                     own, at = batch.owners == owner, places[id(sample.row)]
                     if forward.values is not None:
@@ -240,7 +229,7 @@ class Learner:
     ) -> tuple[list[Sample], Pieces, Pass | None]:
         """The first pass of a step and all that comes before it; None where there is nothing to learn."""
         samples = self._samples(talks, max_tokens, check)
-        pieces = Pieces(self._ranks.share(samples), self.micro_batch, self._packed.device)
+        pieces = Pieces(self._ranks.share(samples), self.micro_batch, self.policy.device)
         return samples, pieces, self._one_pass(samples, pieces, metrics, check) if samples else None
 
     def _one_pass(
@@ -251,7 +240,7 @@ class Learner:
         if check is not None:
             plain = self.config.recipe.kind != "natural" and not self.optimizer.state
             rate = metrics.learning_rate if plain else None
-            check.first_pass(measured, _trained_tokens(samples), self.weights.state(), self._untrained(), rate)
+            check.first_pass(measured, _trained_tokens(samples), self.weights.state(), self.policy.untrained(), rate)
         if self.config.recipe.kind == "natural":
             self._natural_update(pieces.batches, metrics)
         return measured
@@ -273,7 +262,7 @@ class Learner:
             if self.config.recipe.kind != "natural":
                 self._move(pieces, metrics)
             if check is not None and not number:
-                check.updated(self.weights.state(), self._untrained())
+                check.updated(self.weights.state(), self.policy.untrained())
         forwarded = self._ranks.gather(sum(batch.tokens for batch in pieces.batches))
         metrics.forwarded_tokens = int(sum(number for (number,) in forwarded))
         metrics.unique_tokens = unique_tokens(samples)
@@ -284,39 +273,13 @@ class Learner:
         if not self._bounded:
             metrics.grad_norm = self._update(metrics.learning_rate)
             return
-        bound = StepBound(self.weights, lambda: self._plain(pieces.batches), self._ranks)
+        bound = StepBound(self.weights, lambda: self.policy.plain(pieces.batches), self._ranks)
         metrics.grad_norm = self._update(metrics.learning_rate)
         metrics.step_share = min(bound.shorten(), metrics.step_share or 1.0)
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         """See `MicroBatchSize.cut`."""
         return self.micro_batch.cut(samples)
-
-    def logprobs(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of a batch's trained tokens, both (N,), with gradient."""
-        return chosen_logprobs(self._packed, self._states(batch), batch.targets, self.temperature)
-
-    def _states(self, batch: PackedBatch) -> Tensor:
-        """(N, hidden_size) states that predict the trained tokens."""
-        hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
-        return hidden[batch.predictors]
-
-    def _forward(self, batch: PackedBatch, old: Tensor | None, *, reference: bool) -> Forward:
-        states = self._states(batch)
-        logprobs, entropies = chosen_logprobs(self._packed, states, batch.targets, self.temperature)
-        values = None if self.value_head is None else self.value_head(states)
-        compared = self.reference_logprobs(batch) if reference else None
-        return Forward(logprobs, entropies, logprobs.detach() if old is None else old, values, compared)
-
-    @torch.no_grad()
-    def reference_logprobs(self, batch: PackedBatch) -> Tensor | None:
-        """Log-probs under the reference: the adapter switched off, or the frozen copy; None at beta 0."""
-        if not self._has_reference:
-            return None
-        packed = self._reference or self._packed
-        with base_policy(self._loaded) if self._reference is None else nullcontext():
-            hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
-            return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self.temperature)[0]
 
     def _gradient(self, batches: Sequence[PackedBatch], old: list[Tensor | None], tokens: int) -> Pass:
         """Gradient of the whole step, on every rank, and what all of them measured."""
@@ -341,8 +304,8 @@ class Learner:
             return None
         reference = self.config.recipe.kind == "preference"
         with self.micro_batch.fitting():
-            parts = [(batch, self._forward(batch, None, reference=reference)) for batch in batches]
-            columns = observed(self.config, parts, self._packed.device)
+            parts = [(batch, self.policy.forward(batch, None, reference=reference)) for batch in batches]
+            columns = observed(self.config, parts, self.policy.device)
         return settled(self.config, self._ranks.concatenate(columns))
 
     def _accumulate(
@@ -350,7 +313,7 @@ class Learner:
     ) -> Tensor:
         """Forward and backward of one micro-batch; returns the log-probs at the start of the step."""
         in_loss = self.config.recipe.kind == "preference" or self.config.kl_in == "loss"
-        forward = self._forward(batch, old, reference=in_loss)
+        forward = self.policy.forward(batch, old, reference=in_loss)
         result = contribution(self.config, batch, forward, tokens, comparison)
         result.loss.backward()
         measured.add(batch, forward, result)
@@ -364,10 +327,10 @@ class Learner:
             self._refuse("gradient")
         self.optimizer.zero_grad(set_to_none=True)
         update = NaturalUpdate(
-            self._packed,
+            self.policy.packed,
             self.weights.masters,
             batches,
-            temperature=self.temperature,
+            temperature=self.policy.temperature,
             max_kl=self.config.max_kl,
             iterations=self.config.cg_iterations,
             damping=self.config.cg_damping,
@@ -383,8 +346,8 @@ class Learner:
     def _update(self, learning_rate: float) -> float:
         """Apply the gradient that the masters hold; returns its norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self.weights.masters, self.config.max_grad_norm)
-        if self.value_head is not None:
-            torch.nn.utils.clip_grad_norm_(self.value_head.parameters(), self.config.max_grad_norm)
+        if self.policy.value_head is not None:
+            torch.nn.utils.clip_grad_norm_(self.policy.value_head.parameters(), self.config.max_grad_norm)
         if not bool(norm.isfinite()):
             self._refuse("gradient")
         for group in self.optimizer.param_groups:
@@ -400,13 +363,6 @@ class Learner:
             f"the {what} is not finite, so the update was not made. Lower the learning rate, or train in float32 "
             "(mixed_precision: false)."
         )
-
-    @torch.no_grad()
-    def _plain(self, batches: Sequence[PackedBatch]) -> tuple[Tensor, Tensor]:
-        """Like `logprobs`, of the first micro-batch and at temperature 1."""
-        if not batches:  # the other ranks have them all
-            return (nothing := torch.zeros(0)), nothing
-        return chosen_logprobs(self._packed, self._states(batches[0]), batches[0].targets, 1.0)
 
     def full_weights(self) -> dict[str, Tensor]:
         """Every weight of the model by name, float32 masters where there are any; for a model without adapters."""
@@ -426,7 +382,8 @@ class Learner:
         A value head is no part of the model, so its weights are among the slots.
         """
         by_id = {id(master): name for name, master in self._trained().items()}
-        slots = {} if self.value_head is None else {f"{k}|value": v for k, v in self.value_head.named().items()}
+        head = self.policy.value_head
+        slots = {} if head is None else {f"{name}|value": weight for name, weight in head.named().items()}
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 for slot, value in self.optimizer.state[parameter].items():
@@ -438,17 +395,8 @@ class Learner:
         }
         return self.weights.state(), slots, counters
 
-    def _untrained(self) -> dict[str, Tensor]:
-        """Weights that no update may move: the frozen ones, and the reference's."""
-        frozen: dict[str, Tensor] = {
-            name: p for name, p in self._loaded.model.named_parameters() if not p.requires_grad
-        }
-        if self._reference is not None:
-            frozen |= {f"reference.{name}": p for name, p in self._reference.named_weights().items()}
-        return frozen
-
     def _trained(self) -> dict[str, Tensor]:
-        return self.weights.state() | ({} if self.value_head is None else self.value_head.named())
+        return self.weights.state() | ({} if self.policy.value_head is None else self.policy.value_head.named())
 
     def load(self, weights: dict[str, Tensor], slots: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Inverse of `state`."""

@@ -57,10 +57,10 @@ class StepCheck:
         """What was looked at and is right, by what it is about."""
         self._whole = whole
         self._sampled = config.data_file is None
-        self._temperature = learner.temperature
+        self._temperature = learner.policy.temperature
         self._from_reference = whole and learner.from_reference
-        self._allowed_gap = ALLOWED_GAP[learner.compute] / min(1.0, learner.temperature)
-        self._allowed_kl = ALLOWED_KL[learner.compute] / min(1.0, learner.temperature)
+        self._allowed_gap = ALLOWED_GAP[learner.compute] / min(1.0, learner.policy.temperature)
+        self._allowed_kl = ALLOWED_KL[learner.compute] / min(1.0, learner.policy.temperature)
         self._weights = WeightCheck(config.adam_epsilon, config.max_grad_norm, self._fail)
 
     def conversations(self, groups: Sequence[TrajectoryGroup], version: int) -> None:

@@ -165,7 +165,7 @@ def refused(ranks: Ranks) -> dict[str, Any]:
     moved = learner(ranks, algorithm="ppo")
     if ranks.rank == 1:
         with torch.no_grad():
-            next(iter(moved.value_head.parameters()))[0, 0] += 1e-6
+            next(iter(moved.policy.value_head.parameters()))[0, 0] += 1e-6
     found["weights"] = stopped(moved, groups)
     return found
 

@@ -180,10 +180,10 @@ def test_a_fisher_product_is_that_of_all_log_probs(kit):
     batch = PackedBatch.of(policy_samples(talks, config, 20), torch.device("cpu"))
     parameters = [p for p in learner._loaded.model.parameters() if p.requires_grad]
     update = NaturalUpdate(
-        learner._packed, parameters, [batch], temperature=1.0, max_kl=1.0, iterations=1, damping=0.0, backtracks=0
+        learner.policy.packed, parameters, [batch], temperature=1.0, max_kl=1.0, iterations=1, damping=0.0, backtracks=0
     )
     update._log_softmax = lambda one: (  # type: ignore[method-assign]
-        learner._packed._causal_lm.lm_head(learner._states(one)).log_softmax(-1)
+        learner.policy.packed._causal_lm.lm_head(learner.policy._states(one)).log_softmax(-1)
     )
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(sum(p.numel() for p in parameters), generator=generator, dtype=torch.float64)

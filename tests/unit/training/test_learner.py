@@ -28,8 +28,8 @@ def batch_of(kit, learner) -> PackedBatch:
 
 def test_without_a_divergence_there_is_no_reference(kit):
     learner = kit.learner(beta=0.0)
-    assert learner._reference is None
-    assert learner.reference_logprobs(batch_of(kit, learner)) is None
+    assert learner.policy.reference is None
+    assert learner.policy.reference_logprobs(batch_of(kit, learner)) is None
     assert kit.step(learner).kl is None
 
 

@@ -23,7 +23,7 @@ class Shortage:
 
     def __init__(self, learner, room, *, error=CUDA, skip=0, backward=False):
         self.room, self.error, self.skip, self.backward, self.met = room, error, skip, backward, 0
-        learner._packed._backbone.register_forward_hook(self, with_kwargs=True)
+        learner.policy.packed._backbone.register_forward_hook(self, with_kwargs=True)
 
     def __call__(self, module, arguments, named, output):
         if self.skip:

@@ -129,11 +129,11 @@ def test_a_comparison_costs_a_pass_before_each_update_and_none_where_the_step_is
         learner = kit.learner(kit.tiny(), batch_size=batch_size, num_iterations=2, **settings)
         counted = []
 
-        def watched(batch, *rest, forward=learner._forward, counted=counted, **options):
+        def watched(batch, *rest, forward=learner.policy.forward, counted=counted, **options):
             counted.append(batch)
             return forward(batch, *rest, **options)
 
-        learner._forward = watched
+        learner.policy.forward = watched
         kit.step(learner, groups_of(kit))
         assert len(counted) == 2 * (1 + extra) * len({id(batch) for batch in counted})
 
