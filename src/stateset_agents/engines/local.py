@@ -8,6 +8,7 @@ In a mixture of experts the number of rows in an expert's call follows from ever
 is for one row alone.
 
 A worker thread owns the cache and runs passes while there is work; callers wait on futures, so the event loop is free.
+It ends when the engine is closed, or when nobody holds the engine any more.
 A prompt that several requests share is read once and its entries copied. A finished row leaves the batch at once; with
 a session name its cache stays for the next turn, until `release` or until memory is needed. When memory runs out, the
 replies under way begin again, half as many at once from then on; they come out the same, only later.
@@ -21,8 +22,10 @@ import contextlib
 import logging
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,6 +92,7 @@ class LocalEngine:
         self._forget: deque[str] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._release: weakref.finalize[..., LocalEngine] | None = None
         self._closed = False
         self._checked = False
         self._most_active: int | None = None
@@ -175,7 +179,8 @@ class LocalEngine:
             self._wake.notify_all()
         if self._thread is not None:
             self._thread.join()
-            atexit.unregister(self._end)
+        if self._release is not None:
+            self._release()
 
     def _submit(self, request: GenerationRequest, deliver: Callable[[Item], None], *, streamed: bool) -> Row:
         self._validate(request)
@@ -185,10 +190,18 @@ class LocalEngine:
                 raise ModelError("the engine is closed")
             self._waiting.append(row)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="local-engine", daemon=True)
+                self._thread = threading.Thread(
+                    target=_work,
+                    args=(weakref.WeakMethod(self._turn), weakref.WeakMethod(self._idle), self._wake),
+                    name="local-engine",
+                    daemon=True,
+                )
                 self._thread.start()
                 # A thread inside torch when the interpreter goes down aborts the process and takes its exit code along.
-                atexit.register(self._end)
+                at_exit = partial(_at_exit, weakref.WeakMethod(self._end))
+                atexit.register(at_exit)
+                self._release = weakref.finalize(self, _release, self._wake, at_exit)
+                self._release.atexit = False
             self._wake.notify_all()
         return row
 
@@ -215,25 +228,26 @@ class LocalEngine:
             row.cancelled = True
             self._wake.notify_all()
 
-    def _work(self) -> None:
-        self._use_threads(self._step_threads)
-        with torch.inference_mode():
-            while True:
-                with self._wake:
-                    self._wake.wait_for(lambda: self._waiting or self._active or self._forget or self._closed)
-                    if self._closed:
-                        self._end_active(asyncio.CancelledError("the engine was closed"), [*self._waiting])
-                        self._waiting.clear()
-                        return
-                    try:
-                        self._admit()
-                    except Exception as error:
-                        self._fail(error)
-                try:
-                    self._advance()
-                except Exception as error:
-                    with self._wake:
-                        self._fail(error)
+    def _idle(self) -> bool:
+        return not (self._waiting or self._active or self._forget or self._closed)
+
+    def _turn(self) -> bool:
+        """Admit what waits, and put it through the model once; False if the engine is closed."""
+        with self._wake:
+            if self._closed:
+                self._end_active(asyncio.CancelledError("the engine was closed"), [*self._waiting])
+                self._waiting.clear()
+                return False
+            try:
+                self._admit()
+            except Exception as error:
+                self._fail(error)
+        try:
+            self._advance()
+        except Exception as error:
+            with self._wake:
+                self._fail(error)
+        return True
 
     def _use_threads(self, count: int) -> None:
         """Set the number of torch's threads for this worker alone."""
@@ -291,6 +305,7 @@ class LocalEngine:
         if not self._active:
             return
         if not self._checked:
+            self._use_threads(self._step_threads)
             check_model(self._packed)
             self._checked = True
         self._read_prompts()
@@ -433,6 +448,44 @@ class LocalEngine:
                 self._memory.keep(row)
             self._wake.notify_all()
             return Generation(tuple(row.ids), tuple(row.logprobs), reason, self.version, row.forwarded)
+
+
+def _work(
+    turn_of: weakref.WeakMethod[Callable[[], bool]],
+    idle_of: weakref.WeakMethod[Callable[[], bool]],
+    wake: threading.Condition,
+) -> None:
+    """Have an engine work whenever there is something to do, until it is closed or nobody has it any more.
+
+    While there is nothing to do this thread does not hold it: an engine that was dropped goes, and its model with it.
+    """
+    with torch.inference_mode():
+        while True:
+            with wake:
+                idle = idle_of()
+                waits = idle is not None and idle()
+                del idle
+                if waits:
+                    if idle_of() is not None:  # that was not the last one that held it
+                        wake.wait()
+                    continue
+            turn = turn_of()
+            if turn is None or not turn():
+                return
+            del turn
+
+
+def _release(wake: threading.Condition, at_exit: Callable[[], None]) -> None:
+    """What is left to do when an engine is closed or gone."""
+    atexit.unregister(at_exit)
+    with wake:
+        wake.notify_all()
+
+
+def _at_exit(end_of: weakref.WeakMethod[Callable[[], None]]) -> None:
+    end = end_of()
+    if end is not None:
+        end()
 
 
 def _deliver(items: Sequence[tuple[Row, Item]]) -> None:

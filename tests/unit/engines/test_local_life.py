@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -337,3 +339,17 @@ async def test_a_model_in_training_mode_is_refused_because_dropout_is_noise(kit)
             await engine.generate(short_one(kit))
         loaded.model.eval()
         assert len((await engine.generate(short_one(kit))).ids) == 5
+
+
+async def test_an_engine_that_nobody_holds_any_more_goes_with_its_model_and_its_thread(kit):
+    """Mutation: the thread, or what is to be done at exit, holds the engine."""
+    loaded = kit.tiny()
+    engine = LocalEngine(loaded)
+    await engine.generate(short_one(kit))
+    model, thread, release = weakref.ref(loaded.model), engine._thread, engine._release
+    del engine, loaded
+    gc.collect()
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+    assert model() is None
+    assert not release.alive
