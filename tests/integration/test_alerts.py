@@ -5,9 +5,14 @@ import signal
 import time
 
 import pytest
+import yaml
 
 from endpoint_server import BROKEN, Reply
 from integration.test_resume import STOP_AT
+from integration.test_train_call import SMALL, environment, tiny, vowels
+from stateset_agents import train
+from stateset_agents.core.errors import ConfigError
+from stateset_agents.training.train import AutoTrainer
 
 RULES = [
     {"name": "always", "metric": "reward_mean", "above": -1},
@@ -127,3 +132,60 @@ def test_alerts_that_cannot_be_are_refused_with_their_line_before_anything_is_ma
     assert "hooks.example" not in ended.err
     assert not (work.path / "outputs").exists()
     assert work.train("--dry-run").code == 2
+
+
+async def test_a_call_is_told_of_what_it_asks_for_as_a_config_file_is(tmp_path, receiver, monkeypatch):
+    monkeypatch.setenv("ALERT_WEBHOOK", address(receiver))
+    folder = tmp_path / "run"
+    told = {"rules": RULES, "webhook_env": "ALERT_WEBHOOK"}
+    more = {"reward_fn": vowels, "config_overrides": SMALL, "output_dir": folder, "alerts": told, "quiet": True}
+    await train(tiny(), environment(), 16, **more)
+    assert [(row["alert"], row["step"]) for row in rows(folder)] == [("always", 1), ("late", 3)]
+    assert [body["alert"] for body in receiver.bodies] == ["always", "always", "late"]  # the first one was refused
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    assert settings["alerts"] == RULES
+    assert settings["logging"]["alerts"]["webhook_env"] == "ALERT_WEBHOOK"
+    await train(tiny(), environment(), 20, resume=True, **more)
+    assert [(row["alert"], row["step"]) for row in rows(folder)] == [("always", 1), ("late", 3)]
+
+
+async def test_rules_alone_are_a_list_and_the_trainer_that_chooses_takes_them_too(tmp_path):
+    settings = {**SMALL, "learning_rate": 1e-6}
+    more = {"reward_fn": vowels, "config_overrides": settings, "output_dir": tmp_path / "run", "quiet": True}
+    await AutoTrainer(early_stopping=False).train(tiny(), environment(), 8, alerts=RULES[:1], **more)
+    assert ("always", 1) in [(row["alert"], row["step"]) for row in rows(tmp_path / "run")]
+
+
+@pytest.mark.parametrize("call", [train, AutoTrainer().train])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([{"metric": "kl", "abov": 1}], 'alerts[0].abov is not a known key.\n  did you mean "above"?'),
+        ([{"metric": "kl", "above": "high"}], 'alerts[0].above is "high"; want a number.'),
+        ([{"metric": "kl"}], "alerts[0]: want one of above, below and missing_steps"),
+        ([RULES[0], RULES[0]], 'alerts[1] is called "always", as another alert is'),
+        ({"rules": [{**RULES[0], "name": "run"}]}, 'alerts.rules[0] is called "run", as another alert is'),
+        (RULES[0], "alerts.name is not a known key.\n  it belongs in a rule, and rules in a list"),
+        ({"webhook": "https://hooks.example/T0/B0"}, 'did you mean "webhook_env"?'),
+        ({"webhook_env": "https://hooks.example/T0/B0"}, "such as ALERT_WEBHOOK"),
+        ({"webhook_env": "MY_WEBHOOK"}, "the environment variable MY_WEBHOOK (alerts.webhook_env) is not set"),
+        ({"file": "metrics.jsonl"}, 'alerts.file is "metrics.jsonl", which the run itself writes'),
+        ("https://hooks.example/T0/B0", "alerts is a str; it must be a list of rules"),
+        (True, "alerts is a bool; it must be a list of rules"),
+    ],
+)
+async def test_what_a_call_may_not_say_is_refused_with_its_place_and_nothing_is_made(call, given, words, tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        await call(tiny(), environment(), 8, reward_fn=vowels, output_dir=tmp_path / "run", alerts=given, quiet=True)
+    assert words in str(refused.value)
+    assert "hooks.example" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+async def test_alerts_without_a_run_folder_are_refused():
+    with pytest.raises(ConfigError, match="give output_dir"):
+        await train(tiny(), environment(), 8, reward_fn=vowels, alerts=RULES, quiet=True)
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "alerts.jsonl").read_text().splitlines()]

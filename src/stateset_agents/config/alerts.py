@@ -1,4 +1,5 @@
-"""What somebody wants to be told of while a run goes on: `alerts` and `logging.alerts` of a config file.
+"""What somebody wants to be told of while a run goes on: `alerts` and `logging.alerts` of a config file, or `alerts` of
+`train(...)`.
 
 Invariant: a rule asks one question. The address that alerts are posted to is a secret, as whoever has it can post
 there: a config names the variable that holds it, and never the address.
@@ -6,12 +7,15 @@ there: a config names the variable that holds it, and never the address.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from ..core.errors import ConfigError
 from ..core.secrets import is_secret, is_variable
 from .fields import Name, Positive, Real, Section
+from .problems import NamedPlaces, dotted, explain_all
 
 BUILT_IN = ("health", "nothing learned", "service down", "blocked", "run")
 """What a run tells of itself, by name."""
@@ -82,6 +86,9 @@ class AlertRule(Section):
 class AlertsSection(Section):
     """Where alerts go, beside the log; used when the section is there, or when there are rules."""
 
+    called: ClassVar[str] = "logging.alerts"
+    """What messages call it."""
+
     file: Name = Field(default="alerts.jsonl", description="relative to the run folder")
     webhook_env: Annotated[Name, AfterValidator(_variable)] | None = Field(
         default=None, description="environment variable with the address that each alert is posted to as JSON"
@@ -90,3 +97,69 @@ class AlertsSection(Section):
         default=10.0, description="minutes until the same rule is told again; what is still so by then is told"
     )
     built_in: bool = Field(default=True, description="also what the run knows itself: health, failures, services down")
+
+
+class AlertSettings(AlertsSection):
+    """What `train(...)` is told: the rules, and where they go."""
+
+    called: ClassVar[str] = "alerts"
+
+    rules: list[AlertRule] = Field(default_factory=list, description="as `alerts` of a config file")
+
+    @classmethod
+    def of(cls, given: object) -> Self:
+        """The settings that a call gives.
+
+        Args:
+            given: a list of rules, or a mapping with `rules` and the keys of `logging.alerts`; a rule is a mapping with
+                the keys of `AlertRule`.
+
+        Raises:
+            ConfigError: it is something else, or there is something wrong with it.
+        """
+        bare = isinstance(given, Sequence) and not isinstance(given, str)
+        raw = dict(given) if isinstance(given, Mapping) else {"rules": given}
+        if not (bare or isinstance(given, Mapping)):
+            raise ConfigError(
+                f"alerts is a {type(given).__name__}; it must be a list of rules, such as "
+                '[{"metric": "reward_mean", "below": 0.2}], or a dict such as '
+                '{"rules": [...], "webhook_env": "ALERT_WEBHOOK"}'
+            )
+        try:
+            settings = cls.model_validate(raw)
+        except ValidationError as error:
+            raise ConfigError(*explain_all(error, cls, raw, _Argument(bare=bare))) from None
+        twice = [
+            f'{_Argument(bare=bare).subject(("rules", index))} is called "{title}", as another alert is'
+            for index, title in taken_titles(settings.rules)
+        ]
+        if twice:
+            raise ConfigError(*twice)
+        return settings
+
+    @classmethod
+    def owner(cls, key: str) -> str | None:
+        """A rule alone is an easy slip."""
+        return "it belongs in a rule, and rules in a list" if key in AlertRule.model_fields else super().owner(key)
+
+
+def taken_titles(rules: Sequence[AlertRule]) -> list[tuple[int, str]]:
+    """Index and title of each rule that is called as another alert is: the two would silence each other."""
+    taken, found = set(BUILT_IN), []
+    for index, rule in enumerate(rules):
+        if rule.title in taken:
+            found.append((index, rule.title))
+        taken.add(rule.title)
+    return found
+
+
+class _Argument(NamedPlaces):
+    """The argument `alerts`, given as a list or as a mapping."""
+
+    def __init__(self, *, bare: bool) -> None:
+        super().__init__()
+        self._bare = bare
+
+    def subject(self, path: tuple[str | int, ...]) -> str:
+        """`alerts[0].above`, or `alerts.rules[0].above`."""
+        return dotted(("alerts", *(path[1:] if self._bare else path)))

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ..core.errors import ConfigError, DataError
 from ..core.reward import DEFAULT_NOTICE, KINDS
 from ..core.yaml_strict import Path as KeyPath
-from .alerts import BUILT_IN, AlertRule
+from .alerts import BUILT_IN, AlertRule, taken_titles
 from .algorithms import recipe_of
 from .data_files import candidates, find_data_file
 from .document import Document, read_document
@@ -241,16 +241,11 @@ def _training(
 
 
 def _alerts_by_name(rules: Sequence[AlertRule], layer: FileLayer) -> list[str]:
-    """Problems with names: two alerts of one name would silence each other."""
-    found = []
-    taken: set[str] = set(BUILT_IN)
-    for index, rule in enumerate(rules):
-        if rule.title in taken:
-            message = f'alerts[{index}] is called "{rule.title}", as another alert is.'
-            hint = f"give it a name of its own; {', '.join(BUILT_IN)} are what a run tells of itself"
-            found.append(problem(layer.place(("alerts", index)), message, hint))
-        taken.add(rule.title)
-    return found
+    hint = f"give it a name of its own; {', '.join(BUILT_IN)} are what a run tells of itself"
+    return [
+        problem(layer.place(("alerts", index)), f'alerts[{index}] is called "{title}", as another alert is.', hint)
+        for index, title in taken_titles(rules)
+    ]
 
 
 class _Inside:

@@ -19,8 +19,12 @@ from .run import Run
 
 
 def alerts_of(run: Run) -> Alerts | None:
-    """The alerts that a run's config asks for; None if it asks for none."""
-    if run.source is None or run.folder is None:
+    """The alerts that a run's config asks for, or the call that made it; None where none are asked for."""
+    if run.folder is None:
+        return None
+    if run.alerts is not None:
+        return Alerts(run.alerts.rules, run.alerts, run.folder, attainable=run.reward.attainable)
+    if run.source is None:
         return None
     rules, section = run.source.alerts, run.source.logging.alerts
     if not rules and section is None:
@@ -32,8 +36,10 @@ def require_alerts(run: Run) -> None:
     """Refuse alerts that could not be told.
 
     Raises:
-        ConfigError: see `Alerts.check`.
+        ConfigError: see `Alerts.check`; or there is no folder for them.
     """
+    if run.alerts is not None and run.folder is None:
+        raise ConfigError("alerts are kept in the run folder, and there is none: give output_dir")
     alerts = alerts_of(run)
     if alerts is None:
         return

@@ -14,6 +14,7 @@ from typing import Any
 from ..agents.multi_turn import MultiTurnAgent
 from ..agents.tool_agent import ToolAgent
 from ..config import RunConfig
+from ..config.alerts import AlertSettings
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.reward import RewardFunction
@@ -37,6 +38,7 @@ class Run:
         save_path: one more place for the trained agent, shown in the report as it is given.
         source: the config file that all of this comes from, if it does: it names sinks and log file, and places in
             messages.
+        alerts: what to be told of while the run goes on, where no config file says it.
         quiet: nothing on the terminal.
         resume: continue the run in `folder` from its last checkpoint.
         resume_from: start from this checkpoint.
@@ -56,6 +58,7 @@ class Run:
     folder: Path | None = None
     save_path: str | Path | None = None
     source: RunConfig | None = None
+    alerts: AlertSettings | None = None
     quiet: bool = False
     resume: bool = False
     resume_from: Path | None = None
@@ -79,12 +82,16 @@ class Run:
         agent = asdict(self.agent.config)
         if isinstance(self.agent, ToolAgent):
             agent["tools"] = [tool.definition()["function"] for tool in self.agent.tools]
-        return {
+        settings = {
             "agent": agent,
             "environment": environment,
             "rewards": self.reward.to_config(),
             "training": self.config.model_dump(mode="json"),
         }
+        if self.alerts is not None:
+            asked = self.alerts.model_dump(mode="json", exclude_none=True)
+            settings |= {"alerts": asked.pop("rules"), "logging": {"alerts": asked}}
+        return settings
 
     @property
     def log_file(self) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..agents.multi_turn import MultiTurnAgent, require_begun
+from ..config.alerts import AlertSettings
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
 from ..core.errors import ConfigError, RunFolderError
@@ -41,6 +42,7 @@ async def train(
     output_dir: str | Path | None = None,
     eval_environment: Environment | None = None,
     auto_adjust: bool | None = None,
+    alerts: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     resume: bool = False,
     resume_from: str | Path | None = None,
     quiet: bool = False,
@@ -64,6 +66,9 @@ async def train(
             written.
         eval_environment: scenarios that evaluations use and training never sees.
         auto_adjust: see `TrainingConfig.auto_adjust`.
+        alerts: what to be told of while the run goes on: a list of rules such as
+            `{"metric": "reward_mean", "below": 0.2}`, or a dict with `rules` and where they go, such as
+            `{"rules": [...], "webhook_env": "ALERT_WEBHOOK"}`; see `AlertSettings`.
         resume: continue the run in `output_dir` from its last checkpoint. Agent, environment, reward and settings must
             be those of the run.
         resume_from: start from the weights and optimizer state of this checkpoint or run folder.
@@ -91,6 +96,7 @@ async def train(
         raise ConfigError(
             f"callbacks is {callbacks!r}; it must be a list, for example callbacks=[DiagnosticsMonitor()]"
         )
+    asked = None if alerts is None else AlertSettings.of(alerts)
     arguments = {"num_episodes": num_episodes, "profile": profile, "auto_adjust": auto_adjust}
     overrides = _settings(config_overrides, {name: value for name, value in arguments.items() if value is not None})
     config = TrainingConfig.from_profile(overrides.pop("profile", "balanced"), **overrides)
@@ -117,6 +123,7 @@ async def train(
             callbacks=callbacks,
             folder=None if output_dir is None else Path(output_dir),
             save_path=save_path,
+            alerts=asked,
             quiet=quiet,
             resume=resume,
             resume_from=None if resume_from is None else Path(resume_from),
@@ -206,6 +213,7 @@ class AutoTrainer:
         save_path: str | Path | None = None,
         output_dir: str | Path | None = None,
         eval_environment: Environment | None = None,
+        alerts: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
         resume: bool = False,
         quiet: bool = False,
     ) -> AgentT:
@@ -213,10 +221,12 @@ class AutoTrainer:
 
         Args:
             config_overrides: settings that are not to be chosen.
-            agent, environment, num_episodes, reward_fn, callbacks, save_path, output_dir, eval_environment, resume,
-                quiet: see `train`.
+            agent, environment, num_episodes, reward_fn, callbacks, save_path, output_dir, eval_environment, alerts,
+                resume, quiet: see `train`.
         """
         _require_parties(agent, environment)
+        if alerts is not None:
+            AlertSettings.of(alerts)
         given = _settings(config_overrides, self._own)
         TrainingConfig.from_profile(**{"profile": "balanced", **given})
         reward = default_reward() if reward_fn is None else as_reward(reward_fn)
@@ -241,6 +251,7 @@ class AutoTrainer:
             save_path=save_path,
             output_dir=output_dir,
             eval_environment=eval_environment,
+            alerts=alerts,
             resume=resume,
             quiet=quiet,
             chosen=chosen,

@@ -51,7 +51,9 @@ class Alerts:
         self._rules = [*(built_in_rules(attainable) if section.built_in else []), *own]
         self._silences = [(rule.title, rule.silent_minutes * 60) for rule in rules if rule.silent_minutes is not None]
         self._unseen = {f"alerts[{index}]": rule.metric for index, rule in enumerate(rules) if rule.metric is not None}
-        self._webhook = None if section.webhook_env is None else Webhook(section.webhook_env)
+        self._webhook = (
+            None if section.webhook_env is None else Webhook(section.webhook_env, key=f"{section.called}.webhook_env")
+        )
         self._told: Told | None = None
         self._lock = threading.Lock()
         self._step = 0
@@ -74,7 +76,7 @@ class Alerts:
         """
         if self._webhook is not None:
             self._webhook.check()
-        key = f'logging.alerts.file is "{self._section.file}"'
+        key = f'{self._section.called}.file is "{self._section.file}"'
         folder, file = self._folder.resolve(), self.file.resolve()
         if file == folder or (file.is_relative_to(folder) and file.relative_to(folder).parts[0] in taken):
             raise ConfigError(f"{key}, which the run itself writes: give another name.")

@@ -40,10 +40,11 @@ class Webhook:
     Args:
         variable: its name.
         tries: limits of each alert.
+        key: of the setting that names it, for messages.
     """
 
-    def __init__(self, variable: str, tries: Tries = TRIES) -> None:
-        self.variable = variable
+    def __init__(self, variable: str, tries: Tries = TRIES, *, key: str = "webhook_env") -> None:
+        self.variable, self._key = variable, key
         self._tries = tries
         self._chance = random.Random()  # a generator of its own: retries leave no trace in what a run draws
         self._waiting: queue.Queue[Alert | None] = queue.Queue(MOST_WAITING)
@@ -108,7 +109,7 @@ class Webhook:
     def _address(self) -> str:
         address = os.environ.get(self.variable, "").strip()
         if not address:
-            raise ConfigError(f"the environment variable {self.variable} (logging.alerts.webhook_env) is not set")
+            raise ConfigError(f"the environment variable {self.variable} ({self._key}) is not set")
         try:
             parts = urlsplit(address)
             httpx2.URL(address)
@@ -116,7 +117,7 @@ class Webhook:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
-                f"the environment variable {self.variable} (logging.alerts.webhook_env) holds no whole address such as "
+                f"the environment variable {self.variable} ({self._key}) holds no whole address such as "
                 '"https://host/path"'
             )
         return address
