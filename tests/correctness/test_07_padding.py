@@ -51,7 +51,7 @@ def padded(model, rows, side):
 @pytest.mark.parametrize("model", ["rotary", "learned"])
 async def test_unequal_rows_have_the_log_probs_that_they_have_alone_in_the_sampler_and_in_the_learner(kit, model):
     """Mutation: positions by place in the pack in training/packing.py: fails for learned positions only. Positions of
-    prefixes alone that go on, or each piece of a prompt counted from 0 in engines/local.py: fails for both.
+    prefixes alone that go on, or each piece of a prompt counted from 0 in engines/passes.py: fails for both.
     """
     loaded = kit.tiny() if model == "rotary" else learned_positions(kit)
     stock = (kit.tiny() if model == "rotary" else learned_positions(kit)).model

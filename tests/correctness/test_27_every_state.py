@@ -22,11 +22,11 @@ from stateset_agents.training.resume import take_up
 
 NOT_SAVED = {
     "Learner.credit": "what the last step made of its conversations; it was written into their log",
-    "LocalEngine._checked": "a check of the model, which a resumed run makes again",
+    "Passes._checked": "a check of the model, which a resumed run makes again",
     "LocalEngine._most_active": "how many replies fit into memory, which no reply depends on",
-    "LocalEngine.forwarded_tokens": "a count of this process",
+    "Passes.forwarded_tokens": "a count of this process",
     "LocalEngine._waiting": "requests under way; between two steps there are none",
-    "LocalEngine._thread": "of this process",
+    "LocalEngine._worker": "of this process",
     "RowMemory._kept": "a cache, void after each update",
     "RowMemory._prompts": "a cache, void after each update",
     "KeyValueCache._pools": "a cache, void after each update",

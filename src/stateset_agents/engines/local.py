@@ -17,39 +17,26 @@ replies under way begin again, half as many at once from then on; they come out 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
-import math
 import threading
-import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from ..core.errors import ModelError, first_line, is_out_of_memory
 from ..core.outcome import StopReason
 from ..models.allocation import keep_freed_memory
 from .base import GeneratedToken, Generation, GenerationRequest
-from .cache import CachedPlan, Path, Slot
-from .layout import WeightLayout
 from .memory import RowMemory
-from .packed import PackedModel
-from .rows import PIECES, Item, Row
-from .sampling import choose, uniform
-from .self_check import check_model
+from .passes import Passes
+from .rows import Item, Row
+from .worker import Worker
 
 if TYPE_CHECKING:
     from ..models import LoadedModel
 
 log = logging.getLogger(__name__)
-
-SMALL_MODEL = 500_000_000
-"""Below this many parameters a pass over few tokens is too short to be worth waking a second thread (measured)."""
 
 
 class LocalEngine:
@@ -75,27 +62,22 @@ class LocalEngine:
         keep_freed_memory()
         self.version = 0
         self.max_context = loaded.max_context
-        self.forwarded_tokens = 0
-        """Real tokens that went through the model since the start (dummies not counted)."""
         self._lanes = lanes
-        self._read_threads = torch.get_num_threads()
-        parameters = sum(p.numel() for p in loaded.model.parameters())
-        self._step_threads = 1 if parameters < SMALL_MODEL else self._read_threads
         self._model = loaded.model
-        self._packed = PackedModel(loaded.model)
-        self._layout = WeightLayout(loaded.model if parameters < SMALL_MODEL else torch.nn.Identity())
-        self._alone = self._packed.has_experts
-        self._together = 1 if self._alone else lanes
         self._memory = RowMemory(max_cached_tokens)
+        self._passes = Passes(loaded, self._memory, lanes)
         self._waiting: deque[Row] = deque()
         self._active: list[Row] = []
         self._forget: deque[str] = deque()
         self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._release: weakref.finalize[..., LocalEngine] | None = None
+        self._worker: Worker | None = None
         self._closed = False
-        self._checked = False
         self._most_active: int | None = None
+
+    @property
+    def forwarded_tokens(self) -> int:
+        """Real tokens that went through the model since the start (dummies not counted)."""
+        return self._passes.forwarded_tokens
 
     @property
     def cached_tokens(self) -> int:
@@ -165,7 +147,7 @@ class LocalEngine:
             self._wake.wait_for(lambda: not self._active and not self._waiting)
             self._forget.clear()
             self._memory.forget_all()
-            self._layout.forget()
+            self._passes.layout.forget()
             self.version = version
 
     async def aclose(self) -> None:
@@ -177,10 +159,8 @@ class LocalEngine:
         with self._wake:
             self._closed = True
             self._wake.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-        if self._release is not None:
-            self._release()
+        if self._worker is not None:
+            self._worker.join()
 
     def _submit(self, request: GenerationRequest, deliver: Callable[[Item], None], *, streamed: bool) -> Row:
         self._validate(request)
@@ -189,24 +169,13 @@ class LocalEngine:
             if self._closed:
                 raise ModelError("the engine is closed")
             self._waiting.append(row)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=_work,
-                    args=(weakref.WeakMethod(self._turn), weakref.WeakMethod(self._idle), self._wake),
-                    name="local-engine",
-                    daemon=True,
-                )
-                self._thread.start()
-                # A thread inside torch when the interpreter goes down aborts the process and takes its exit code along.
-                at_exit = partial(_at_exit, weakref.WeakMethod(self._end))
-                atexit.register(at_exit)
-                self._release = weakref.finalize(self, _release, self._wake, at_exit)
-                self._release.atexit = False
+            if self._worker is None:
+                self._worker = Worker(self._turn, self._idle, self._end, self._wake)
             self._wake.notify_all()
         return row
 
     def _validate(self, request: GenerationRequest) -> None:
-        ids, limit = request.prompt_ids, self._packed.vocabulary
+        ids, limit = request.prompt_ids, self._passes.packed.vocabulary
         if not ids:
             raise ModelError("a prompt must hold at least one token")
         if len(ids) >= self.max_context:
@@ -248,15 +217,6 @@ class LocalEngine:
             with self._wake:
                 self._fail(error)
         return True
-
-    def _use_threads(self, count: int) -> None:
-        """Set the number of torch's threads for this worker alone."""
-        torch.set_num_threads(count)
-        if count != self._read_threads:
-            # What was set last, in whichever thread, is what a thread gets that comes to use torch later.
-            other = threading.Thread(target=torch.set_num_threads, args=(self._read_threads,))
-            other.start()
-            other.join()
 
     def _fail(self, error: Exception) -> None:
         """Begin again with fewer rows where memory ran out; else give the error to every row."""
@@ -304,120 +264,21 @@ class LocalEngine:
         """One round: read prompts that wait, sample where a hidden state is ready, continue replies by one token."""
         if not self._active:
             return
-        if not self._checked:
-            self._use_threads(self._step_threads)
-            check_model(self._packed)
-            self._checked = True
-        self._read_prompts()
+        self._passes.begin()
+        self._passes.read_prompts(lambda: self._live)
         ready = [row for row in self._live if row.hidden is not None]
         for block in range(0, len(ready), self._lanes):
             self._sample(ready[block : block + self._lanes])
-        stepping = [row for row in self._live if row.hidden is None and (row.replays or not row.plan)]
-        # Rows of equal length in neighbouring slots share one attention call.
-        stepping.sort(key=lambda row: (row.held.pool.capacity, row.cached, row.held.index))
-        for block in range(0, len(stepping), self._together):
-            self._step(stepping[block : block + self._together])
-
-    def _read_prompts(self) -> None:
-        """Compute prompt pieces in passes of fixed width until no row has a piece left that is read in one go."""
-        reading = self._readers()
-        if not reading:
-            return
-        self._use_threads(self._read_threads)
-        try:
-            while reading:
-                for width, narrower in zip(PIECES, (0, *PIECES), strict=False):
-                    fitting = [row for row in reading if narrower < row.piece <= width]
-                    for batch in [[row] for row in fitting] if self._alone else _packed_into(fitting, width):
-                        self._read(batch, width)
-                for row in self._live:
-                    if row.plan:
-                        self._memory.fetch(row)
-                reading = self._readers()
-        finally:
-            self._use_threads(self._step_threads)
+        self._passes.step([row for row in self._live if row.hidden is None and (row.replays or not row.plan)])
 
     @property
     def _live(self) -> list[Row]:
         """Rows in the batch that somebody waits for."""
         return [row for row in self._active if not row.cancelled]
 
-    def _readers(self) -> list[Row]:
-        """Rows whose next piece is read in one go. Of those with the same prompt the foremost reads for the others."""
-        unread = [row for row in self._live if row.plan]
-        leaders: dict[Path, Row] = {}
-        for row in sorted(unread, key=lambda row: -row.cached):
-            leaders.setdefault(row.path, row)
-        return [row for row in unread if not row.replays and (row.cached or leaders[row.path] is row)]
-
-    def _read(self, rows: list[Row], width: int) -> None:
-        pieces: list[tuple[Slot, int, int]] = []
-        ids: list[int] = []
-        positions: list[int] = []
-        for row in rows:
-            start, end = row.plan.popleft()
-            pieces.append((row.held, start, end - start))
-            ids.extend(row.request.prompt_ids[start:end])
-            positions.extend(range(start, end))
-            row.cached = end
-            row.forwarded += end - start
-        hidden = self._forward(pieces, ids, positions, width)
-        last = -1
-        for row, (_, _, tokens) in zip(rows, pieces, strict=True):
-            last += tokens
-            if not row.plan:
-                row.hidden = hidden[last].clone()  # a view would keep the whole pass in memory
-                self._memory.learn(row)
-
-    def _step(self, rows: list[Row]) -> None:
-        """Put one more token of each row through the model: the newest sampled one, or a replayed one."""
-        ids: list[int] = []
-        for row in rows:
-            self._memory.grow(row, row.cached + 1)
-            if row.plan:
-                row.plan.popleft()
-                ids.append(row.request.prompt_ids[row.cached])
-            else:
-                ids.append(row.ids[-1])
-            row.cached += 1
-            row.forwarded += 1
-        positions = [row.cached - 1 for row in rows]
-        pieces = [(row.held, position, 1) for row, position in zip(rows, positions, strict=True)]
-        hidden = self._forward(pieces, ids, positions, self._together)
-        for place, row in enumerate(rows):
-            if not row.plan:
-                row.hidden = hidden[place]
-
-    def _forward(self, pieces: list[tuple[Slot, int, int]], ids: list[int], positions: list[int], width: int) -> Tensor:
-        self.forwarded_tokens += len(ids)
-        dummies = [0] * (width - len(ids))
-        device = self._packed.device
-        with self._layout:
-            return self._packed.hidden(
-                torch.tensor(ids + dummies, device=device),
-                torch.tensor(positions + dummies, device=device),
-                CachedPlan(pieces, device),
-            )
-
     def _sample(self, rows: list[Row]) -> None:
-        states = [row.hidden for row in rows if row.hidden is not None]
-        filler = [torch.zeros_like(states[0])] * (self._lanes - len(states))
-        with self._layout:  # left before a reply is delivered: who gets it may train the model at once
-            logits = self._packed.head.logits(torch.stack(states + filler))[: len(rows)]
-        params = [row.request.params for row in rows]
-        ids, logprobs = choose(
-            logits,
-            params,
-            [uniform(row.request.key, len(row.ids)) for row in rows],
-            [
-                (*row.request.prompt_ids, *row.ids) if one.repetition_penalty != 1.0 else ()
-                for row, one in zip(rows, params, strict=True)
-            ],
-        )
-        if not all(map(math.isfinite, logprobs)):
-            raise ModelError("the model gives logits that are not finite: its weights or activations have overflowed")
         items: list[tuple[Row, Item]] = []
-        for row, token, logprob in zip(rows, ids, logprobs, strict=True):
+        for row, (token, logprob) in zip(rows, self._passes.sample(rows), strict=True):
             row.hidden = None
             row.ids.append(token)
             row.logprobs.append(logprob)
@@ -450,44 +311,6 @@ class LocalEngine:
             return Generation(tuple(row.ids), tuple(row.logprobs), reason, self.version, row.forwarded)
 
 
-def _work(
-    turn_of: weakref.WeakMethod[Callable[[], bool]],
-    idle_of: weakref.WeakMethod[Callable[[], bool]],
-    wake: threading.Condition,
-) -> None:
-    """Have an engine work whenever there is something to do, until it is closed or nobody has it any more.
-
-    While there is nothing to do this thread does not hold it: an engine that was dropped goes, and its model with it.
-    """
-    with torch.inference_mode():
-        while True:
-            with wake:
-                idle = idle_of()
-                waits = idle is not None and idle()
-                del idle
-                if waits:
-                    if idle_of() is not None:  # that was not the last one that held it
-                        wake.wait()
-                    continue
-            turn = turn_of()
-            if turn is None or not turn():
-                return
-            del turn
-
-
-def _release(wake: threading.Condition, at_exit: Callable[[], None]) -> None:
-    """What is left to do when an engine is closed or gone."""
-    atexit.unregister(at_exit)
-    with wake:
-        wake.notify_all()
-
-
-def _at_exit(end_of: weakref.WeakMethod[Callable[[], None]]) -> None:
-    end = end_of()
-    if end is not None:
-        end()
-
-
 def _deliver(items: Sequence[tuple[Row, Item]]) -> None:
     """Hand tokens or errors to those who wait for them; each event loop is woken once, which is a system call."""
     for loop in {row.loop for row, _ in items}:
@@ -498,17 +321,3 @@ def _deliver(items: Sequence[tuple[Row, Item]]) -> None:
 def _hand_over(items: Sequence[tuple[Row, Item]]) -> None:
     for row, item in items:
         row.deliver(item)
-
-
-def _packed_into(rows: list[Row], width: int) -> list[list[Row]]:
-    """Rows shared out over as few passes as first fit, longest first, finds."""
-    batches: list[list[Row]] = []
-    rooms: list[int] = []
-    for row in sorted(rows, key=lambda row: -row.piece):
-        place = next((i for i, room in enumerate(rooms) if row.piece <= room), len(rooms))
-        if place == len(rooms):
-            batches.append([])
-            rooms.append(width)
-        batches[place].append(row)
-        rooms[place] -= row.piece
-    return batches

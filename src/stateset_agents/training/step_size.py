@@ -24,7 +24,7 @@ from ..core.tools import Tool
 from ..core.users import ScriptedUser
 from ..engines.cache import KeyValueCache, Pool
 from ..engines.layout import available
-from ..engines.local import SMALL_MODEL
+from ..engines.passes import SMALL_MODEL
 from ..models import StepMemory
 from ..models.facts import ModelFacts
 from ..models.memory import Memory

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stateset_agents.engines import local
+from stateset_agents.engines import passes
 from stateset_agents.engines.base import GenerationRequest, SamplingParams
 from stateset_agents.models import attach_lora
 
@@ -62,7 +62,7 @@ async def test_however_full_the_lanes_are(kit, dtype, count):
 
 
 async def test_with_two_threads_in_every_pass(kit, monkeypatch):
-    monkeypatch.setattr(local, "SMALL_MODEL", 0)
+    monkeypatch.setattr(passes, "SMALL_MODEL", 0)
     torch.set_num_threads(2)
     loaded = kit.tiny()
     requests = mixed(kit, 20)

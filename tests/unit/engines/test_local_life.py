@@ -165,7 +165,7 @@ async def test_closing_cancels_whoever_waits_and_ends_the_thread(kit):
 
     tasks.append(asyncio.ensure_future(stream()))
     await asyncio.sleep(0.03)
-    thread = engine._thread
+    thread = engine._worker.thread
     await engine.aclose()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [asyncio.CancelledError] * 4
@@ -346,7 +346,7 @@ async def test_an_engine_that_nobody_holds_any_more_goes_with_its_model_and_its_
     loaded = kit.tiny()
     engine = LocalEngine(loaded)
     await engine.generate(short_one(kit))
-    model, thread, release = weakref.ref(loaded.model), engine._thread, engine._release
+    model, thread, release = weakref.ref(loaded.model), engine._worker.thread, engine._worker.released
     del engine, loaded
     gc.collect()
     await asyncio.to_thread(thread.join, 10)

@@ -26,7 +26,7 @@ def limit(engine, slots, *, error=None, after=0):
             met["short"] += 1
             raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    engine._packed._backbone.register_forward_pre_hook(check)
+    engine._passes.packed._backbone.register_forward_pre_hook(check)
     return met
 
 
