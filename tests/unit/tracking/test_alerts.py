@@ -207,6 +207,19 @@ def test_an_alert_that_cannot_be_posted_is_told_without_the_address_and_the_next
     assert server.base_url.removeprefix("http://") not in warnings[0]
 
 
+def test_an_error_that_nobody_expected_costs_its_alert_and_tells_no_address(monkeypatch, caplog):
+    async def broken(webhook, alert):
+        raise OverflowError("https://hooks.example/T/B")
+
+    monkeypatch.setattr(Webhook, "_post", broken)
+    webhook = Webhook("ALERT_WEBHOOK", QUICK)
+    for _ in range(2):
+        webhook.send(ALERT)
+    webhook.close(5)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == ["the alert low did not reach the webhook of ALERT_WEBHOOK: OverflowError"] * 2
+
+
 def test_nobody_waits_for_a_webhook_that_hangs(posted, caplog):
     _, webhook = posted(lambda number, body: HANG, Tries(60.0, 3, 120.0, 1.0))
     begun = time.monotonic()
@@ -220,7 +233,18 @@ def test_nobody_waits_for_a_webhook_that_hangs(posted, caplog):
     assert "does not answer and is left behind; alerts.jsonl has every alert" in text
 
 
-@pytest.mark.parametrize("value", ["", "hooks.example/T/B", "ftp://hooks.example/T", "http://[::1"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "hooks.example/T/B",
+        "ftp://hooks.example/T",
+        "http://[::1",
+        "http://hooks.example:99999/T",
+        "http://hooks.example:0/T",
+        "http://10.2.3/T",
+    ],
+)
 def test_a_webhook_without_a_whole_address_is_refused_before_the_run_and_not_repeated(monkeypatch, value):
     monkeypatch.setenv("ALERT_WEBHOOK", value)
     with pytest.raises(ConfigError, match="ALERT_WEBHOOK") as refused:
@@ -268,6 +292,19 @@ def test_a_metric_that_there_is_not_is_told_with_the_nearest_one(tmp_path, caplo
     alerts.end()
     warnings = [record.getMessage() for record in caplog.records]
     assert warnings == ['alerts[0].metric is "reward_maen", which this step does not have; did you mean "reward_mean"?']
+
+
+def test_an_alert_says_what_is_so_after_its_own_step(tmp_path):
+    alerts = Alerts([AlertRule(metric="kl", above=0.5)], AlertsSection(cool_down=0), tmp_path)
+    alerts.open(resumes=False)
+    alerts.start([])
+    for step, kl in enumerate([0.61, 0.72, 0.25], 1):
+        alerts.after({"step": step, "kl": kl})
+    alerts.end()
+    assert [(row["state"], row["step"], row["text"]) for row in written(tmp_path)] == [
+        ("firing", 1, "kl is 0.61, limit 0.5"),
+        ("resolved", 3, "kl is 0.25, limit 0.5"),
+    ]
 
 
 def test_what_a_run_tells_of_itself_can_be_left_out(tmp_path):

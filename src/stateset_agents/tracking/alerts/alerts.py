@@ -120,7 +120,8 @@ class Alerts:
         self._tell("run", "warning", "the run goes on", fires=False)
         self._tell("blocked", "critical", "steps are made again", fires=False)
         for rule in self._rules:
-            self._tell(rule.name, rule.level, rule.text, fires=rule.look(row), of_step=True)
+            fires = rule.look(row)  # which is what makes its text
+            self._tell(rule.name, rule.level, rule.text, fires=fires, of_step=True)
 
     def service(self, text: str, *, down: bool) -> None:
         """A service that rewards or users need is down, or answers again."""

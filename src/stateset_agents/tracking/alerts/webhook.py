@@ -87,8 +87,10 @@ class Webhook:
         while (alert := self._waiting.get()) is not None:
             try:
                 asyncio.run(persistently(partial(self._post, alert), self._tries, self._chance))
-            except (Transient, Refused, ConfigError) as error:
-                log.warning("the alert %s did not reach the webhook of %s: %s", alert.alert, self.variable, error)
+            except Exception as error:  # the thread goes on with the next one
+                told = isinstance(error, Transient | Refused | ConfigError)  # another text may hold the address
+                why = error if told else type(error).__name__
+                log.warning("the alert %s did not reach the webhook of %s: %s", alert.alert, self.variable, why)
 
     async def _post(self, alert: Alert) -> None:
         """One try; a redirect is not followed: it would take the alert to a place that nobody has named."""
@@ -112,10 +114,11 @@ class Webhook:
             raise ConfigError(f"the environment variable {self.variable} ({self._key}) is not set")
         try:
             parts = urlsplit(address)
-            httpx2.URL(address)
-        except (ValueError, httpx2.InvalidURL):
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            is_loopback(str(httpx2.URL(address)))
+        except (ValueError, httpx2.InvalidURL, ConfigError):  # their texts hold parts of the address
+            whole = False
+        if not whole:
             raise ConfigError(
                 f"the environment variable {self.variable} ({self._key}) holds no whole address such as "
                 '"https://host/path"'
