@@ -430,6 +430,16 @@ def test_a_new_run_starts_from_the_weights_and_optimizer_of_another(work):
     assert all(weights[0][name].allclose(weights[1][name], atol=1e-6) for name in weights[1])
 
 
+def test_a_new_run_says_which_damaged_checkpoint_it_did_not_start_from(work):
+    undisturbed(work)
+    with (work.path / "whole/checkpoints/step-4/model.safetensors").open("ab") as file:
+        file.write(b"more")
+    ended = work.train("--resume-from", "whole", "--output-dir", "next", "--num-episodes", "4")
+    assert ended.code == 0, ended.err
+    assert "passed over: whole/checkpoints/step-4 is damaged: model.safetensors" in ended.err
+    assert "started from whole/checkpoints/step-2" in ended.err
+
+
 def test_a_final_model_gives_a_new_run_its_weights_alone(work):
     undisturbed(work)
     work.write(training__num_episodes=4)
@@ -566,22 +576,44 @@ def test_the_script_itself_stops_at_ctrl_c_and_prints_the_command_that_resumes(w
     assert_same(work, "my runs/first")
 
 
-@pytest.mark.parametrize("lost", ["last", "middle", "all"])
+@pytest.mark.parametrize("lost", ["last", "middle", "all", "its number", "its end"])
 def test_a_run_whose_metrics_were_lost_is_refused_before_anything_is_touched(work, lost):
     work.write()
     assert work.train(before=stop_at(3, signal.SIGTERM)).code == 75
     log = work.path / "outputs" / "metrics.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(b"".join({"last": lines[:-1], "middle": lines[:1] + lines[2:], "all": []}[lost]))
+    renamed = lines[1].replace(b'"step": 2', b'"step": "2"')
+    kept = {
+        "last": lines[:-1],
+        "middle": lines[:1] + lines[2:],
+        "all": [],
+        "its number": [lines[0], renamed, lines[2]],
+        "its end": lines * 2,
+    }
+    log.write_bytes(b"".join(kept[lost]))
     before = {
         file: file.read_bytes() for file in (work.path / "outputs").rglob("*.json*") if file.name != "status.json"
     }
     refused = work.train("--resume")
     assert refused.code == 3
-    step = {"last": len(lines), "middle": 2, "all": 1}[lost]
-    assert f"metrics.jsonl does not hold step {step}" in refused.err
+    step = {"last": len(lines), "all": 1}.get(lost, 2)
+    what = "holds more than its steps" if lost == "its end" else f"does not hold step {step}"
+    assert f"metrics.jsonl {what}" in refused.err
     assert refused.err.count("--resume-from outputs") == 1
     assert before == {file: file.read_bytes() for file in before}
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_again_over_its_logs(work):
+    work.write()
+    assert work.train(before=stop_at(3, signal.SIGKILL)).code == -signal.SIGKILL
+    checkpoints, elsewhere = work.path / "outputs" / "checkpoints", work.path / "elsewhere"
+    checkpoints.rename(elsewhere)
+    refused = work.train("--resume")
+    assert refused.code == 3
+    assert "outputs/checkpoints holds none: they were moved or deleted" in refused.err
+    assert [row["step"] for row in work.metrics()] == [1, 2, 3]
+    elsewhere.rename(checkpoints)
+    assert work.train("--resume").code == 0
 
 
 def test_the_folder_says_what_the_run_goes_on_with(work):

@@ -91,7 +91,7 @@ class JsonlLog:
         Returns:
             The number of bytes that were cut.
         """
-        return self.truncate_from(lambda row: _step_of(row) > step)
+        return self.truncate_from(lambda row: step_of(row) > step)
 
     def truncate_from(self, first: Callable[[Row], bool]) -> int:
         """Cut everything from the first line for which `first` is true.
@@ -161,6 +161,7 @@ def _end_of_whole_lines(path: Path) -> int:
     return end
 
 
-def _step_of(row: Row) -> float:
+def step_of(row: Row) -> float:
+    """The step that a row is of; one that names none comes before all."""
     step = row.get("step")
     return step if isinstance(step, int | float) else -math.inf

@@ -6,7 +6,9 @@ folder is touched. What was logged after the checkpoint is forgotten, so that th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ..checkpoints import Checkpoint, latest_checkpoint, read_checkpoint, resolv
 from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..core.records import Record
+from ..tracking.jsonl import step_of
 from ..tracking.layout import STARTED_FROM
 from ..tracking.run_folder import RunFolder, read_metrics
 from .changes import changes
@@ -21,6 +24,8 @@ from .identity import inexact
 from .run import Run, Say
 from .saving import load_run_state, load_weights
 from .trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 def last_state(folder: RunFolder, run: Run, say: Say, data: Sequence[Record] | None = None) -> Checkpoint | None:
@@ -37,11 +42,14 @@ def last_state(folder: RunFolder, run: Run, say: Say, data: Sequence[Record] | N
 
     Raises:
         ConfigError: settings that decide what is learned have changed; every one with both values.
+        CheckpointError: checkpoints or metrics were lost.
     """
     path, passed_over = latest_checkpoint(folder.checkpoints_dir)
     for reason in passed_over:
         say(f"passed over: {reason}")
     if path is None:
+        if not passed_over:
+            _require_none_saved(folder)
         return None
     checkpoint = read_checkpoint(path, verify=False)
     config = run.config
@@ -66,15 +74,27 @@ def _anew(folder: RunFolder) -> str:
     )
 
 
+def _require_none_saved(folder: RunFolder) -> None:
+    """Refuse to begin again a run whose checkpoints are gone: that would cost its logs as well."""
+    if any(row.get("save_seconds") for row in read_metrics(folder.path)):
+        raise CheckpointError(
+            f"metrics.jsonl says that the run saved checkpoints, but {folder.checkpoints_dir} holds none: they were "
+            "moved or deleted, or lie on a disk that is not there.\n  put them back, or begin again in another folder "
+            "with --output-dir (in Python: output_dir)"
+        )
+
+
 def _require_metrics(folder: RunFolder, record: Mapping[str, Any]) -> None:
     """Every step before the checkpoint is logged: the logs reach the disk before it does."""
     expected = int(record["step"]) - (record["pending"] is not None)
-    logged = [int(row["step"]) for row in read_metrics(folder.path) if row["step"] <= expected]
+    kept = takewhile(lambda row: step_of(row) <= expected, read_metrics(folder.path))
+    logged = [row.get("step") for row in kept]
     if logged != list(range(1, expected + 1)):
-        missing = next(step for step in range(1, expected + 1) if step not in logged)
+        missing = [step for step in range(1, expected + 1) if step not in logged]
+        what = f"does not hold step {missing[0]}" if missing else "holds more than its steps"
         raise CheckpointError(
-            f"the newest checkpoint of {folder.path} was written after step {record['step']}, but metrics.jsonl does "
-            f"not hold step {missing}: it was changed, or part of it was lost.\n  put it back, or {_anew(folder)}"
+            f"the newest checkpoint of {folder.path} was written after step {record['step']}, but metrics.jsonl "
+            f"{what}: it was changed, or part of it was lost.\n  put it back, or {_anew(folder)}"
         )
 
 
@@ -146,8 +166,12 @@ def find_start(path: Path) -> Checkpoint:
         CheckpointError: there is none.
     """
     path = path.expanduser()
-    newest, _ = latest_checkpoint(path / CHECKPOINTS)
-    return read_checkpoint(newest or resolve_checkpoint(path), verify=False)
+    newest, passed_over = latest_checkpoint(path / CHECKPOINTS)
+    if newest is None:
+        return read_checkpoint(resolve_checkpoint(path), verify=False)
+    for reason in passed_over:
+        log.warning("passed over: %s", reason)
+    return read_checkpoint(newest, verify=False)
 
 
 def has_state(checkpoint: Checkpoint, *, adapters: bool) -> bool:
