@@ -502,6 +502,27 @@ async def test_a_save_path_that_cannot_be_used_is_refused_before_training(tmp_pa
     assert not agent.initialized
 
 
+async def test_a_run_that_is_resumed_after_its_end_replaces_what_it_saved_and_nothing_else(tmp_path):
+    """It may be killed between the last file and its exit code, and whoever resumes it asks for the same."""
+
+    async def run(**more):
+        agent = tiny()
+        places = {"save_path": tmp_path / "mine", "output_dir": tmp_path / "run"}
+        return await train(
+            agent, environment(), 4, reward_fn=vowels, config_overrides=SMALL, quiet=True, **places, **more
+        )
+
+    trained = await run()
+    again = await run(resume=True)
+    saved = await load_agent_from_checkpoint(tmp_path / "mine")
+    await saved.initialize()
+    for agent in (again, saved):
+        assert not moved(weights(trained), agent)
+    (tmp_path / "mine" / "manifest.json").unlink()  # somebody else's by now
+    with pytest.raises(ConfigError, match="exists already; it is never overwritten"):
+        await run(resume=True)
+
+
 async def test_the_same_agent_may_be_trained_again_and_evaluations_see_the_new_weights():
     agent = tiny()
     await train(agent, environment(), num_episodes=4, reward_fn=vowels, config_overrides=SMALL, quiet=True)

@@ -18,7 +18,7 @@ from .locate import (
     step_folder,
 )
 from .manifest import FileEntry, Manifest
-from .reader import Checkpoint, read_checkpoint
+from .reader import Checkpoint, holds_the_same, read_checkpoint
 from .writer import write_checkpoint
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "clean_stale_temporaries",
+    "holds_the_same",
     "latest_checkpoint",
     "list_checkpoints",
     "prune_checkpoints",

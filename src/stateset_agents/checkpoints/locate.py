@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core.errors import CheckpointError
 from .disk import explained, sync_folder
 from .manifest import Manifest
-from .paths import MANIFEST, OLD, TEMPORARY, TRASH, old_beside, process_is_alive
+from .paths import MANIFEST, OLD, TEMPORARY, TRASH, old_beside
 from .reader import Checkpoint, read_checkpoint
 
 CHECKPOINTS = "checkpoints"
@@ -27,7 +27,7 @@ PROGRESS = "progress"
 _LISTED = 8
 """Checkpoints that a message names at most."""
 _STEP = re.compile(r"step-(\d+)")
-_UNFINISHED = re.compile(r"(?:\.tmp|\.trash)-.+-(\d+)")
+_UNFINISHED = re.compile(r"(?:\.tmp|\.trash)-.+-\d+")
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,8 @@ def prune_checkpoints(checkpoints_dir: str | Path, keep: int, *, protect: Iterab
 def clean_stale_temporaries(folder: str | Path) -> list[Path]:
     """Remove what killed processes left half written or half deleted in `folder`, and finish half-done replacements.
 
-    Call it where nothing of this process is being written. Leftovers of processes that still run are kept.
+    Call it where nobody writes, such as with the run folder's lock: the process id in a name tells nothing, as another
+    process may have it by now.
 
     Returns:
         What was removed, or given its name back.
@@ -165,8 +166,7 @@ def clean_stale_temporaries(folder: str | Path) -> list[Path]:
         for path in sorted(folder.iterdir()):
             if path.is_symlink() or not path.is_dir():
                 continue
-            match = _UNFINISHED.fullmatch(path.name)
-            if match and not process_is_alive(int(match[1])):
+            if _UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path)
                 cleaned.append(path)
             elif path.name.startswith(OLD):

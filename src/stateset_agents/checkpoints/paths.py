@@ -57,8 +57,14 @@ def process_is_alive(pid: int) -> bool:
 
 
 def temporary_beside(target: Path) -> Path:
-    """Where a checkpoint is put together; the process id lets a later start tell what is stale."""
+    """Where a checkpoint is put together; the process id keeps two writers apart."""
     return target.with_name(f"{TEMPORARY}{target.name}-{os.getpid()}")
+
+
+def temporaries_beside(target: Path) -> list[Path]:
+    """Where a checkpoint was put together by whoever was killed over it."""
+    start = f"{TEMPORARY}{target.name}-"
+    return [path for path in target.parent.glob(f"{start}*") if path.name.removeprefix(start).isdecimal()]
 
 
 def old_beside(target: Path) -> Path:

@@ -99,5 +99,13 @@ def read_checkpoint(folder: str | Path, *, verify: bool = True) -> Checkpoint:
     return Checkpoint(path, manifest)
 
 
+def holds_the_same(one: Path, other: Path) -> bool:
+    """Whether both are checkpoints with the same files, as their manifests say."""
+    try:
+        return Manifest.read(one).files == Manifest.read(other).files
+    except CheckpointError:
+        return False
+
+
 def _list(names: tuple[str, ...]) -> str:
     return ", ".join(names) or "none"

@@ -2,7 +2,7 @@
 
 Invariant: everything is put together in a temporary folder beside the target, brought to the disk, and appears under
 its name by one rename. A good checkpoint is never written into. What holds NaN or infinity is refused before the
-first byte is written.
+first byte is written. What an earlier save of the same target left half written goes: a target has one writer.
 
 Order: check, temporary folder, files, manifest, fsync of all, rename, fsync of the parent.
 """
@@ -19,7 +19,7 @@ from ..core.errors import CheckpointError
 from ..models.tensors import first_non_finite
 from .disk import explained, make_folder, require_space, sync_file, sync_folder, sync_folders
 from .manifest import FileEntry, Manifest, files_below, hash_file
-from .paths import MANIFEST, checked_name, old_beside, temporary_beside
+from .paths import MANIFEST, checked_name, old_beside, temporaries_beside, temporary_beside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,8 @@ def write_checkpoint(
         needed = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
         require_space(target.parent, needed + sum(map(len, texts.values())))
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in temporaries_beside(target):
+                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir()
             _write_parts(temporary, parts)
             _check_part_weights(temporary)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..checkpoints import holds_the_same
 from ..tracking.report import RunSummary, training_report
 from .adjusting import told
 from .saving import Subject, save_final
@@ -15,6 +16,9 @@ from .trainer import Trainer
 
 def finish(trainer: Trainer, save_path: str | Path | None) -> str | Path | None:
     """Give the agent its final weights and save it in the run folder and at `save_path`.
+
+    What lies at `save_path` is replaced where it is what the run saved there when it ended before: a run may be killed
+    after that, or be continued with more episodes.
 
     Returns:
         Where the agent is, in the caller's words; None if nothing was saved.
@@ -27,12 +31,12 @@ def finish(trainer: Trainer, save_path: str | Path | None) -> str | Path | None:
     if trainer.learner is not None:
         trainer.learner.close()
         trainer.publish()
+    own = False
     if folder is not None:
+        own = save_path is not None and holds_the_same(Path(save_path), folder.final_model_dir)
         save_final(folder.final_model_dir, subject, trainer.steps, replace=True)
     if save_path is not None:
-        save_final(Path(save_path), subject, trainer.steps)
-    if folder is not None:
-        folder.set_status("finished", trainer.stop_reason or "")
+        save_final(Path(save_path), subject, trainer.steps, replace=own)
     return save_path if folder is None or save_path is not None else folder.final_model_dir
 
 

@@ -134,6 +134,10 @@ async def _execute(run: Run) -> RunReport:
                 await trainer.run()
                 more = "" if run.after is None else await run.after(trainer, say)
                 saved = finish(trainer, run.save_path)
+                text = closing_report(trainer, saved) + (more and f"\n{more}")
+                if folder is not None:
+                    folder.write_text(REPORT, text)
+                    folder.set_status("finished", trainer.stop_reason or "")  # last: everything is there by now
             except (StopRequested, asyncio.CancelledError) as error:
                 message = interrupted(run, trainer)
                 if alerts is not None:
@@ -152,9 +156,6 @@ async def _execute(run: Run) -> RunReport:
         if alerts is not None:
             alerts.end()
         progress.close()
-        text = closing_report(trainer, saved) + (more and f"\n{more}")
-        if folder is not None:
-            folder.write_text(REPORT, text)
         return RunReport(text, run.folder, trainer.rows)
 
 

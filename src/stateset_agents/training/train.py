@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..agents.multi_turn import MultiTurnAgent, require_begun
+from ..checkpoints import FINAL_MODEL, holds_the_same
 from ..config.alerts import AlertSettings
 from ..config.training import TrainingConfig
 from ..core.environment import Environment
@@ -61,7 +62,7 @@ async def train(
             `{"algorithm": "sft", "data_file": "answers.jsonl"}` the agent learns from recorded conversations, and the
             environment is where it is evaluated. What has an argument of its own here is given once.
         callbacks: a list of watchers such as `DiagnosticsMonitor()`.
-        save_path: folder for the trained agent; an existing one is never overwritten.
+        save_path: folder for the trained agent; an existing one is never overwritten, but by the run that wrote it.
         output_dir: run folder with metrics, conversations and checkpoints; without it nothing but `save_path` is
             written.
         eval_environment: scenarios that evaluations use and training never sees.
@@ -101,7 +102,9 @@ async def train(
     overrides = _settings(config_overrides, {name: value for name, value in arguments.items() if value is not None})
     config = TrainingConfig.from_profile(overrides.pop("profile", "balanced"), **overrides)
     reward = default_reward() if reward_fn is None else as_reward(reward_fn)
-    if save_path is not None:
+    if save_path is not None and not (
+        resume and output_dir is not None and holds_the_same(Path(save_path), Path(output_dir) / FINAL_MODEL)
+    ):
         _require_free(Path(save_path))
     if config.eval_scenarios_file is not None:
         if eval_environment is not None:

@@ -168,8 +168,7 @@ class Trainer:
             await self._complete(self._pending)
         while self.steps < plan.total_steps and not self.stop_reason:
             await self._one_step(self.steps)
-        if parts.folder is not None and self.learner is not None and self.saved_step != self.steps:
-            self.save()
+        self.save()  # also where the last step is saved: a kill may have left older checkpoints to remove
         for callback in parts.callbacks:
             callback.on_run_end(list(self.rows))
 
