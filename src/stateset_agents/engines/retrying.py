@@ -68,14 +68,16 @@ async def persistently(
         except Transient as error:
             tried += 1
             wait = max(tries.wait(tried, chance), error.retry_after or 0.0)
-            if tried > tries.retries or wait >= end - time.monotonic():
-                spent = f"tried {tried} times" if tried > 1 else "tried once"
-                if tried <= tries.retries:
-                    spent += f", and to wait {wait:.3g} s is more than is left of {tries.total_seconds:g} s"
-                told = f"{error} ({spent})"
-                raise Transient(told, retry_after=error.retry_after, fault=error.fault, busy=error.busy) from None
-            tell(error, wait)
-            await asyncio.sleep(wait)
+            spent = f"tried {tried} times" if tried > 1 else "tried once"
+            if tried <= tries.retries:
+                if wait < end - time.monotonic():
+                    tell(error, wait)
+                    await asyncio.sleep(wait)
+                    if time.monotonic() < end:  # a busy process may have slept for longer
+                        continue
+                spent += f", and to wait {wait:.3g} s is more than is left of {tries.total_seconds:g} s"
+            told = f"{error} ({spent})"
+            raise Transient(told, retry_after=error.retry_after, fault=error.fault, busy=error.busy) from None
 
 
 async def _within(seconds: float, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -103,9 +103,9 @@ class Clock:
         return self.now
 
 
-def told(path, clock, *, resumes=False, cool_down=60.0):
+def told(path, clock, *, run="shop", resumes=False, shared=False, cool_down=60.0):
     sent = []
-    record = Told(path, "shop", resumes=resumes, cool_down=cool_down, send=sent.append, clock=clock)
+    record = Told(path, run, resumes=resumes, shared=shared, cool_down=cool_down, send=sent.append, clock=clock)
     return record, sent
 
 
@@ -139,6 +139,19 @@ def test_steps_that_are_made_again_after_a_kill_tell_nothing_twice(tmp_path):
         again.rule("low", "warning", step, "", fires=firing)
     again.close()
     assert [(alert.state, alert.step) for alert in sent] == [("firing", 7)]
+
+
+@pytest.mark.parametrize(("shared", "steps"), [(True, [3]), (False, [])], ids=["with other runs", "in the run folder"])
+def test_a_resumed_run_is_not_silent_because_of_what_another_run_told_in_the_same_file(tmp_path, shared, steps):
+    """In the run folder every line is the run's, whatever the folder was called then. Mutation: every line counts."""
+    path, clock = tmp_path / "alerts.jsonl", Clock()
+    other, _ = told(path, clock, run="bakery")
+    other.rule("low", "warning", 500, "", fires=True)
+    other.close()
+    record, sent = told(path, clock, resumes=True, shared=shared)
+    record.rule("low", "warning", 3, "", fires=True)
+    record.close()
+    assert [alert.step for alert in sent] == steps
 
 
 def test_what_is_told_of_when_a_run_goes_on_stays_open_and_is_resolved(tmp_path):

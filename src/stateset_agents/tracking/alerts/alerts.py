@@ -93,9 +93,13 @@ class Alerts:
         Args:
             resumes: whether the folder holds an earlier part of this run, with what was told of it.
         """
-        cool_down, name = self._section.cool_down * 60, self._folder.resolve().name
+        folder = self._folder.resolve()
+        shared = not self.file.resolve().is_relative_to(folder)
+        cool_down = self._section.cool_down * 60
         try:
-            self._told = Told(self.file, name, resumes=resumes, cool_down=cool_down, send=self._send)
+            self._told = Told(
+                self.file, folder.name, resumes=resumes, shared=shared, cool_down=cool_down, send=self._send
+            )
         except OSError as error:
             log.warning("alerts cannot be written to %s, and none is told: %s", self.file, error)
 

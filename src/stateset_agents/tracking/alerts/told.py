@@ -58,7 +58,8 @@ class Told:
     Args:
         path: of the record.
         run: the run folder's name.
-        resumes: whether what stands there is this run's; else it is an earlier one's, and only added to.
+        resumes: whether an earlier part of this run is told of there; else what stands there is only added to.
+        shared: whether other runs write there too, so that this one's lines are those with its name.
         cool_down: seconds after the beginning of an alert in which its rule is silent.
         send: gets each alert once it is written.
         clock: seconds, from any start.
@@ -73,6 +74,7 @@ class Told:
         run: str,
         *,
         resumes: bool,
+        shared: bool,
         cool_down: float,
         send: Callable[[Alert], None],
         clock: Callable[[], float] = time.monotonic,
@@ -82,7 +84,8 @@ class Told:
         self._redactor = Redactor.from_environment()
         if resumes:
             for row in read_jsonl(path):
-                self._remember(row)
+                if not shared or row.get("run") == run:
+                    self._remember(row)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._log = JsonlLog(path)
 
