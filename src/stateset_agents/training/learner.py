@@ -336,10 +336,9 @@ class Learner:
             damping=self.config.cg_damping,
             backtracks=self.config.line_search_steps,
             ranks=self._ranks,
+            fitting=self.micro_batch.fitting,
         )
-        # Its ranks wait for each other throughout, so only one that is alone can stop in the middle and begin again.
-        with self.micro_batch.fitting() if self._ranks.size == 1 else nullcontext():
-            taken = update(gradient)
+        taken = update(gradient)
         metrics.grad_norm = norm.item()
         metrics.step_kl, metrics.step_share = taken.kl, taken.share
 

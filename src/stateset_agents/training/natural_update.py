@@ -11,6 +11,7 @@ exist for a whole micro-batch: it is a method for small models or adapters.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,8 @@ class NaturalUpdate:
         temperature: of the policy.
         max_kl, iterations, damping, backtracks: see `TrainingConfig`.
         ranks: the processes that share the work; products, gain and KL are those of the whole step on all of them.
+        fitting: around what this rank computes by itself, between two places where it waits for the others; what it
+            raises there it must raise on all of them.
     """
 
     def __init__(
@@ -56,13 +59,14 @@ class NaturalUpdate:
         damping: float,
         backtracks: int,
         ranks: Alone | None = None,
+        fitting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._packed = packed
         self._parameters = list(parameters)
         self._batches = list(batches)
         self._temperature = temperature
         self._max_kl, self._iterations, self._damping, self._backtracks = max_kl, iterations, damping, backtracks
-        self._ranks = ranks or Alone()
+        self._ranks, self._fitting = ranks or Alone(), fitting
         self._tokens = sum(n for (n,) in self._ranks.gather(sum(len(batch.targets) for batch in batches)))
 
     def __call__(self, gradient: Tensor) -> LineSearch:
@@ -74,7 +78,8 @@ class NaturalUpdate:
         step = natural_step(gradient, self.fisher_product, max_kl=self._max_kl, iterations=self._iterations)
         origin = [parameter.detach().clone() for parameter in self._parameters]
         head = self._packed.head.weight.detach().clone()
-        before = [self._states(batch) for batch in self._batches]
+        with self._fitting():
+            before = [self._states(batch) for batch in self._batches]
 
         def measure(share: float) -> tuple[float, float]:
             self._move(origin, step, share)
@@ -90,7 +95,7 @@ class NaturalUpdate:
         """(n,) -> F vector + damping x vector."""
         product = self._damping * vector if self._ranks.rank == 0 else torch.zeros_like(vector)
         parts = self._split(vector)
-        with sdpa_kernel(SDPBackend.MATH):
+        with self._fitting(), sdpa_kernel(SDPBackend.MATH):
             for batch in self._batches:
                 logs = self._log_softmax(batch)
                 fixed = logs.detach()
@@ -116,14 +121,15 @@ class NaturalUpdate:
     def _gain_and_kl(self, before: Sequence[_Before], old_head: Tensor) -> tuple[float, float]:
         """How much the objective grew, and the mean KL(before || now) over the vocabulary."""
         gain = divergence = 0.0
-        for batch, old in zip(self._batches, before, strict=True):
-            hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))[batch.predictors]
-            for at in self._chunks(len(hidden)):
-                now = self._rows(hidden, at)
-                was = self._with_head(old_head, lambda at=at, old=old: self._rows(old.hidden, at))  # type: ignore[misc]
-                divergence += float((was.exp() * (was - now)).sum())
-                ratio = (now.gather(1, batch.targets[at, None])[:, 0] - old.chosen[at]).exp()
-                gain += float((batch.weights[at] * batch.advantages[at] * (ratio - 1.0)).sum())
+        with self._fitting():
+            for batch, old in zip(self._batches, before, strict=True):
+                hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))[batch.predictors]
+                for at in self._chunks(len(hidden)):
+                    now = self._rows(hidden, at)
+                    was = self._with_head(old_head, lambda at=at, old=old: self._rows(old.hidden, at))  # type: ignore[misc]
+                    divergence += float((was.exp() * (was - now)).sum())
+                    ratio = (now.gather(1, batch.targets[at, None])[:, 0] - old.chosen[at]).exp()
+                    gain += float((batch.weights[at] * batch.advantages[at] * (ratio - 1.0)).sum())
         gains, divergences = zip(*self._ranks.gather(gain, divergence), strict=True)
         return sum(gains), sum(divergences) / self._tokens
 

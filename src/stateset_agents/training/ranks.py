@@ -15,9 +15,9 @@ Equal bytes need processors of one kind and as many threads on each rank: norms 
 for itself, from the same numbers. Ranks that have drifted apart are refused at the next step, as are those that were
 given other conversations.
 
-All ranks call the same methods in the same order, one without work as well. A rank that fails for a reason of its own
-(memory, say) leaves the others waiting until their connection breaks or the group's timeout is over; torchrun ends
-them.
+All ranks call the same methods in the same order, one without work as well. Where memory runs out on one of them, all
+begin again in smaller pieces (`micro_batches`). A rank that fails for another reason of its own leaves the others
+waiting until their connection breaks or the group's timeout is over; torchrun ends them.
 """
 
 from __future__ import annotations

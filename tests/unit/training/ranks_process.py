@@ -1,9 +1,10 @@
-"""One rank of three: makes the steps that `test_ranks.py` looks at, and writes what came of them as JSON.
+"""One rank of several: makes the steps that `test_ranks.py` looks at, and writes what came of them as JSON.
 
-Usage: ranks_process.py RANK FOLDER
+Usage: ranks_process.py RANK FOLDER SIZE
 
-The three make some steps together, the first two of them more in a group of their own. Rank 0 also makes each step
-alone, from the same weights and optimizer state, and compares; that all ranks end alike is seen from digests.
+Two make steps in which memory runs out on one of them. Three make some steps together, the first two of them more in a
+group of their own. Rank 0 also makes each step alone, from the same weights and optimizer state, and compares; that all
+ranks end alike is seen from digests.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from test_out_of_memory import Shortage
 from torch import Tensor
 
 from conftest import Kit
@@ -180,6 +182,21 @@ def gradients(ranks: Ranks) -> list[list[float] | None]:
     return [None if p.grad is None else p.grad.tolist() for p in parameters]
 
 
+def short(ranks: Ranks, skip: int, **settings: Any) -> dict[str, Any]:
+    """A step in which memory runs out on rank 1 alone, after so many passes; and one that began with the half."""
+    pairs = settings["algorithm"] == "dpo"
+    groups = [group for _ in range(2 if pairs else 1) for group in Kit.two_groups()]
+    whole, half = (learner(ranks, **settings, batch_size=size) for size in (4, 2))
+    shortage = Shortage(whole, 50, skip=skip) if ranks.rank == 1 else None  # four conversations there have 63 tokens
+    rows = [Kit.step(one, groups).to_dict() for one in (whole, half)]
+    return {
+        "met": 0 if shortage is None else shortage.met,
+        "size": whole.micro_batch.size,
+        "rows": rows,
+        "digests": [digest(one.trained()) + digest(one.state()[1]) for one in (whole, half)],
+    }
+
+
 def of_three(ranks: Ranks) -> dict[str, Any]:
     """A group of two conversations, which leaves at least one rank without work."""
     groups = [Kit.group(Kit.ids(12, 1), [1.0, 0.0], [2, 9], 1)]
@@ -200,13 +217,23 @@ def of_two(ranks: Ranks) -> dict[str, Any]:
     }
 
 
+def shortages(ranks: Ranks) -> dict[str, Any]:
+    """See `short`; for a natural step at one pass of each kind."""
+    plain = [(name, 0) for name in ("grpo", "ppo", "sft", "aot", "entropy")]
+    natural = [("trpo", skip) for skip in (0, 1, 4, 5, 6)]
+    return {f"{name} {skip}": short(ranks, skip, **cases()[name]) for name, skip in (*plain, *natural)}
+
+
 def main() -> None:
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    rank, folder, size = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     wait = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3, timeout=wait)
-    pair = dist.new_group([0, 1], timeout=wait)
-    result = {"three": of_three(Ranks()), "two": of_two(Ranks(pair)) if rank < 2 else {}}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=wait)
+    if size == 2:
+        result = shortages(Ranks())
+    else:
+        pair = dist.new_group([0, 1], timeout=wait)
+        result = {"three": of_three(Ranks()), "two": of_two(Ranks(pair)) if rank < 2 else {}}
     (folder / f"rank-{rank}.json").write_text(json.dumps(result))
     dist.destroy_process_group()
 

@@ -23,16 +23,17 @@ COMPARED = ("entropy", "aot", "aot_unpaired", "off_policy")
 PROGRAM = Path(__file__).with_name("ranks_process.py")
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    """What each of three processes wrote."""
-    folder = tmp_path_factory.mktemp("ranks")
+def results(folder, size):
+    """What each of so many processes wrote."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, str(PROGRAM), str(rank), str(folder), str(size)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for rank in range(3)
+        for rank in range(size)
     ]
     try:
         errors = [process.communicate(timeout=110)[1] for process in ranks]
@@ -40,8 +41,14 @@ def together(tmp_path_factory):
         for process in ranks:
             process.kill()
             process.wait()
-    assert [process.returncode for process in ranks] == [0] * 3, "\n".join(errors)
-    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(3)]
+    assert [process.returncode for process in ranks] == [0] * size, "\n".join(errors)
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Of three."""
+    return results(tmp_path_factory.mktemp("ranks"), 3)
 
 
 @pytest.fixture
@@ -117,6 +124,20 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_refused_by_all(two):
     found = [rank["refused"]["not finite"] for rank in two]
     assert [one["own_loss"] == "nan" for one in found] == [True, False]
     assert all("the loss is not finite" in one["message"] and one["unmoved"] for one in found)
+
+
+def test_a_step_in_which_one_rank_runs_out_of_memory_is_halved_by_both_and_ends_as_one_that_began_so(tmp_path):
+    """The passes of TRPO: the gradient's, four of Fisher products, one before its step, those of the line search.
+
+    Mutation: any of these, or what measures values or observes for comparisons, outside of `fitting`.
+    """
+    one, other = results(tmp_path, 2)
+    assert len(one) == 10
+    for name, found in one.items():
+        assert (found["met"], other[name]["met"]) == (0, 1), name
+        assert (found["size"], other[name]["size"]) == (2, 2), name
+        assert len({*found["digests"], *other[name]["digests"]}) == 1, name
+        assert found["rows"][0] == found["rows"][1] == other[name]["rows"][0], name
 
 
 @pytest.mark.parametrize("what", ["conversations", "weights"])
