@@ -3,9 +3,19 @@
 import json
 import signal
 
+import pytest
+
 from integration.test_resume import STOP_AT
 
 CANARY = "canary-77aa41bb"
+MOVE = """
+from stateset_agents.training.adjusting import adjuster
+def after(self, rows):
+    if rows[-1]["step"] == 1:
+        self._make(adjuster.Move(1, "test", "temperature", 1.0, 0.9, "this test wants it"))
+        return self.moves[-1]
+adjuster.Adjuster.after = after
+"""
 
 
 def records(text):
@@ -46,6 +56,29 @@ def test_with_a_log_file_it_has_every_record_once_and_stderr_the_warnings_and_no
     assert rows[-1]["level"] == "ERROR"
     assert "ValueError: ***" in rows[-1]["message"]
     assert "Traceback" in rows[-1]["error"]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("log_file", [None, "run.log"])
+def test_what_a_run_finds_out_is_told_once_to_each_place(work, form, log_file):
+    """The self-test is told for each update that it watches, on the terminal for the first one alone.
+
+    Mutations: what progress logs is logged again; a move of the settings that is said and logged; the end of a run that
+    is logged beside what the command says of it.
+    """
+    work.write(
+        logging={"format": form, **({} if log_file is None else {"log_file": log_file})}, training__auto_adjust=True
+    )
+    stopped = work.train(before=MOVE + STOP_AT.format(step=3, number=int(signal.SIGTERM)))
+    assert stopped.code == 75, stopped.err
+    # With a log file, JSON on stderr is for warnings and errors.
+    seen = [("because this test wants it", int(form == "text" or log_file is None)), ("stopped and saved at step 3", 1)]
+    assert [stopped.err.count(text) for text, _ in seen] == [count for _, count in seen]
+    assert stopped.err.count("self-test: ") == seen[0][1]
+    if log_file is not None:
+        written = (work.path / "outputs" / log_file).read_text()
+        assert [written.count(text) for text, _ in seen] == [1, 1]
+        assert written.count("self-test: ") == 2
 
 
 def test_a_format_that_does_not_exist_is_refused(work):

@@ -9,6 +9,7 @@ import contextlib
 import logging
 
 from ..core.errors import RunFolderError, ServiceDown, TrainingStopped
+from ..tracking.logging_setup import speaks_json
 from ..tracking.status import State
 from .run import Run
 from .trainer import Trainer
@@ -39,7 +40,7 @@ def _save(run: Run, trainer: Trainer) -> str:
     message = _how_to_resume(run, trainer)
     if folder is not None:
         folder.set_status("interrupted", message)
-    if run.log_file:
+    if run.log_file and not speaks_json():
         log.info("%s", message)
     _end(trainer, HASTY_SECONDS)
     return message
@@ -54,7 +55,7 @@ def failed(run: Run, trainer: Trainer, error: BaseException) -> None:
         with contextlib.suppress(RunFolderError):  # the first error is the one to tell
             folder.set_status(state, f"{type(error).__name__}: {error}".removesuffix(": "))
         error.add_note(_how_to_mend(run, trainer, error))
-    if run.log_file:  # the command tells the terminal
+    if run.log_file and not speaks_json():  # the command tells the terminal; as a record, the file too
         log.info("failed: %s", error)
     _end(trainer, None if isinstance(error, Exception) else HASTY_SECONDS)
 

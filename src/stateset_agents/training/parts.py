@@ -6,6 +6,7 @@ is silent.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 from ..core.environment import Environment
 from ..core.errors import ConfigError
 from ..core.records import Record
-from ..tracking.progress import Progress
+from ..tracking.logging_setup import FILE_ONLY
+from ..tracking.progress import LoggedProgress, Progress
 from ..tracking.run_folder import RunFolder
 from ..tracking.sinks import Sinks
 from .callbacks import Callback
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -61,6 +65,12 @@ class RunParts:
         """Tell the user something."""
         if self.progress is not None:
             self.progress.say(text)
+
+    def tell(self, text: str) -> None:
+        """Tell the user something, and the log file."""
+        self.say(text)
+        if not isinstance(self.progress, LoggedProgress):  # what that says is a record already
+            log.info("%s", text, extra=FILE_ONLY)
 
     def phase(self, name: str, done: int | None = None, total: int | None = None) -> None:
         """Show what the run is busy with."""

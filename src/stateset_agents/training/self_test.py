@@ -220,9 +220,10 @@ class SelfTest:
             return
         self._left -= 1
         line = f"self-test: {', '.join(check.found.values())}"
-        log.info("%s", line, extra=FILE_ONLY)
-        if not self._told:
-            self._parts.say(line)
+        if self._told:
+            log.info("%s", line, extra=FILE_ONLY)
+        else:
+            self._parts.tell(line)
         self._told = True
 
     def _show(self, groups: Sequence[TrajectoryGroup], tokenizer: Any) -> None:

@@ -9,7 +9,6 @@ whose evaluation was given up is saved with its row pending: the next part of th
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -40,8 +39,6 @@ from .self_test import SelfTest, StepCheck
 from .sources import Draw, RecordedConversations, Rollouts, Source
 from .stop_request import StopRequest, StopRequested
 from .stopping import Judge, require_a_mean_to_watch, require_something_to_learn
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -347,8 +344,7 @@ class Trainer:
         move = None if self._adjuster is None else self._adjuster.after([*self.rows, row])
         if move is not None:
             row[ADJUSTMENTS] = [move.to_dict()]
-            log.info("%s", move)
-            self.parts.say(str(move))
+            self.parts.tell(str(move))
             self._judge.renew()
             self._adopt()
 
