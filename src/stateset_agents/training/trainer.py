@@ -95,7 +95,7 @@ class Trainer:
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
         self.save_seconds = 0.0
-        """That saving took since the last row; a row is in the checkpoint of its step, so that the next one tells it."""
+        """Of saves since the last row: the row of a step is in its checkpoint, so that the next one tells it."""
         self._pending: dict[str, Any] | None = None
         self._engine: LocalEngine | None = None
         self._stop = StopRequest()

@@ -11,7 +11,7 @@ from stateset_agents.engines.retrying import Tries, persistently
 
 
 async def test_a_process_that_slept_past_the_end_tells_what_the_server_said_and_asks_no_more(monkeypatch):
-    """Mutation: it is asked again with less than no seconds left, and what is told is that it did not answer in these."""
+    """Mutation: it is asked again with less than no seconds left, and is said not to have answered in these."""
     asked, sleep = [], asyncio.sleep
 
     async def asks():
@@ -20,7 +20,7 @@ async def test_a_process_that_slept_past_the_end_tells_what_the_server_said_and_
 
     async def oversleeps(seconds):
         await sleep(0)
-        time.sleep(seconds + 0.5)
+        time.sleep(seconds + 0.5)  # noqa: ASYNC251 - the whole process sleeps
 
     monkeypatch.setattr(asyncio, "sleep", oversleeps)
     with pytest.raises(Transient, match=r"^the server answered 503 \(tried once, and to wait .* of 0\.4 s\)$"):
