@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from stateset_agents.tracking.run_folder import REPORT
+from stateset_agents.tracking.layout import REPORT
 
 KILLED = """
 import os, shutil, signal
