@@ -30,7 +30,7 @@ NOT_SAVED = {
     "RowMemory._kept": "a cache, void after each update",
     "RowMemory._prompts": "a cache, void after each update",
     "KeyValueCache._pools": "a cache, void after each update",
-    "Trainer.save_seconds": "a clock",
+    "Trainer._save_seconds": "a clock",
     "Trainer.saved_step": "that of the checkpoint itself, which is written a moment later",
     "RunFolder._last_beat": "a clock",
     "SeededOrder._round": "the round that is being drawn from, a function of seed and position",

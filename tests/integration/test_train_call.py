@@ -6,7 +6,6 @@ import math
 import random
 import re
 import signal
-import time
 import traceback
 import uuid
 
@@ -30,7 +29,6 @@ from stateset_agents.core.reward import (
 from stateset_agents.core.trajectory import ConversationTurn
 from stateset_agents.rewards import MultiObjectiveReward
 from stateset_agents.tracking.performance import CLOCKED
-from stateset_agents.training import closing
 from stateset_agents.training.callbacks import Callback
 from stateset_agents.training.diagnostics import DiagnosticsMonitor
 from stateset_agents.training.train import train as train_of_its_module
@@ -263,23 +261,6 @@ async def test_the_closing_report_has_the_documented_shape(tmp_path, capsys):
         rf"Agent saved to: {re.escape(str(path))}\n",
         out,
     ), out
-
-
-@pytest.mark.parametrize("saved", [["save_path"], ["output_dir"], ["save_path", "output_dir"], []])
-async def test_the_report_has_the_seconds_of_what_is_saved_after_the_last_step(tmp_path, capsys, monkeypatch, saved):
-    """Mutation: only one of the two places is timed, or the checkpoint alone."""
-    save = closing.save_final
-
-    def slow(*arguments, **more):
-        time.sleep(0.2)
-        return save(*arguments, **more)
-
-    monkeypatch.setattr(closing, "save_final", slow)
-    places = {name: tmp_path / name for name in saved}
-    await train(tiny(), environment(), 4, reward_fn=vowels, config_overrides=SMALL, **places)
-    found = re.findall(r"^Time of saving after the last step: (\d+\.\d\d) s\.$", capsys.readouterr().out, re.MULTILINE)
-    assert len(found) == (1 if saved else 0)
-    assert all(float(seconds) >= 0.2 * len(saved) for seconds in found)
 
 
 class Watcher(Callback):

@@ -35,21 +35,14 @@ _PARTS = {
 _WAITED_FOR = {"generate_seconds": "the model", "environment_seconds": "the environment", "reward_seconds": "rewards"}
 
 
-def performance_lines(rows: Sequence[Mapping[str, Any]], last_save_seconds: float = 0.0) -> list[str]:
-    """Up to four lines; none for rows without times.
-
-    Args:
-        rows: of the run.
-        last_save_seconds: what saving took after the last of them, which no row tells.
-    """
+def performance_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Up to three lines; none for rows without times."""
     whole = {key: _sum(rows, key) for key in (*_PARTS, *_WAITED_FOR)}
     total = sum(whole[key] for key in _PARTS)
     lines = []
     if rows and total > 0:
         parts = ", ".join(f"{name} {whole[key] / total:.0%}" for key, name in _PARTS.items() if whole[key] > 0)
         lines.append(f"Time of a step: {total / len(rows):.2f} s in the mean: {parts}.")
-    if last_save_seconds > 0:
-        lines.append(f"Time of saving after the last step: {last_save_seconds:.2f} s.")
     rollout = whole["rollout_seconds"]
     if rollout > 0 and any(whole[key] for key in _WAITED_FOR):
         waited = ", ".join(f"{name} {whole[key] / rollout:.0%}" for key, name in _WAITED_FOR.items())

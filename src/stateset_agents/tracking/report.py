@@ -83,7 +83,6 @@ class RunSummary:
         saved_to: Path | str | None,
         notes: Sequence[str] = (),
         read: bool = False,
-        last_save_seconds: float = 0.0,
     ) -> RunSummary:
         """Sum up the rows of `metrics.jsonl`. The final numbers are over the last tenth of the steps.
 
@@ -91,7 +90,6 @@ class RunSummary:
             rows: of the run.
             success_criterion, attainable, saved_to, notes: see the attributes.
             read: whether its conversations were read from a file.
-            last_save_seconds: that saving took after the last row; 0 if nothing was saved.
         """
         final = end_window(rows)
         losses = _mean(rows[: len(final)], "loss"), _mean(final, "loss")
@@ -118,7 +116,7 @@ class RunSummary:
             losses=(losses[0], losses[1]) if read and losses[0] is not None and losses[1] is not None else None,
             preference_accuracy=_mean(final, "preference_accuracy"),
             evaluated=(evaluated[0], evaluated[-1]) if read and evaluated else None,
-            performance=tuple(performance_lines(rows, last_save_seconds)),
+            performance=tuple(performance_lines(rows)),
         )
 
 

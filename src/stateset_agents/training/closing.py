@@ -5,7 +5,6 @@ Invariant: an agent that cannot be saved is a trained one all the same: it gets 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from ..checkpoints import holds_the_same
@@ -32,14 +31,12 @@ def finish(trainer: Trainer, save_path: str | Path | None) -> str | Path | None:
     if trainer.learner is not None:
         trainer.learner.close()
         trainer.publish()
-    begin, own = time.perf_counter(), False
+    own = False
     if folder is not None:
         own = save_path is not None and holds_the_same(Path(save_path), folder.final_model_dir)
         save_final(folder.final_model_dir, subject, trainer.steps, replace=True)
     if save_path is not None:
         save_final(Path(save_path), subject, trainer.steps, replace=own)
-    if folder is not None or save_path is not None:
-        trainer.save_seconds += time.perf_counter() - begin
     return save_path if folder is None or save_path is not None else folder.final_model_dir
 
 
@@ -58,6 +55,5 @@ def closing_report(trainer: Trainer, saved: str | Path | None) -> str:
         saved_to=saved,
         notes=notes,
         read=trainer.data is not None,
-        last_save_seconds=trainer.save_seconds,
     )
     return training_report(summary)

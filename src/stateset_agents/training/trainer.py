@@ -94,7 +94,7 @@ class Trainer:
             self._stateful["adjuster"] = self._adjuster
         self.saved_step = 0
         """The step whose state was last saved; 0 before the first time."""
-        self.save_seconds = 0.0
+        self._save_seconds = 0.0
         """Of saves since the last row: the row of a step is in its checkpoint, so that the next one tells it."""
         self._pending: dict[str, Any] | None = None
         self._engine: LocalEngine | None = None
@@ -194,7 +194,7 @@ class Trainer:
         self.saved_step = self.steps
         keep_best(folder.checkpoints_dir, self.config.keep_checkpoints, self._judge.early.best_step)
         self.parts.phase("")
-        self.save_seconds += time.perf_counter() - begin
+        self._save_seconds += time.perf_counter() - begin
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and watchers, as JSON; weights and optimizer are the learner's."""
@@ -325,7 +325,7 @@ class Trainer:
         row["seconds"] = before + time.perf_counter() - begin
         parts = (row["rollout_seconds"], row["train_seconds"], row.get("eval_seconds") or 0.0)
         row["other_seconds"] = max(0.0, row["seconds"] - sum(parts))
-        row["save_seconds"], self.save_seconds = self.save_seconds, 0.0
+        row["save_seconds"], self._save_seconds = self._save_seconds, 0.0
         row |= peak_memory(None if self.learner is None else self.learner.device)
         self._after_row(row)
         self._record(row)

@@ -16,12 +16,5 @@ def test_the_parts_of_a_step_add_up_and_what_overlaps_is_told_apart():
     ]
 
 
-def test_what_was_saved_after_the_last_row_has_a_line_of_its_own():
-    assert performance_lines([ROW], 2.345)[:2] == [
-        "Time of a step: 10.00 s in the mean: conversations 60%, learning 30%, saving 5%, the rest 5%.",
-        "Time of saving after the last step: 2.35 s.",
-    ]
-
-
 def test_rows_that_nobody_timed_have_no_lines():
     assert performance_lines([]) == performance_lines([{"step": 1, "reward_mean": 0.5}]) == []
