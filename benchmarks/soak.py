@@ -264,7 +264,7 @@ def run_short_of_memory(trainer: Any, chance: Chance) -> None:
         engine._most_active = None
         await one_step(number)
 
-    learner._packed._backbone.register_forward_hook(fail)
+    trainer.agent.runtime.model.model.base_model.register_forward_hook(fail)
     learner.step, engine._advance, trainer._one_step = learn, sample, whole
 
 
@@ -353,7 +353,7 @@ def problems(result: Mapping[str, Any]) -> list[str]:
     if rise > max(5.0, 0.01 * memory["middle"]):
         found.append(f"memory rises by {memory['slope']:.1f} MB an hour (standard error {memory['error']:.1f})")
     found += [
-        f"{QUANTITIES[name]}: {taken[name][place]:g} ({place}), {taken[name]['warm']:g} at first"
+        f"{QUANTITIES[name]}: {taken[name][place]:.1f} ({place}), {taken[name]['warm']:.1f} at first"
         for name in ("descriptors", "threads", "tasks")
         for place in ("end", "resumed")
         if taken[name][place] > taken[name]["warm"] + 2

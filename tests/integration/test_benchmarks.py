@@ -145,3 +145,72 @@ def test_every_promise_to_an_interrupted_run_is_looked_at(interruptions):
     for broken in ({"seconds": 11.0}, {"code": 0}, {"saved": 2}, {"equal": False}):
         assert len(interruptions.broken(kept | broken)) == 1
     assert interruptions.broken(kept | {"phase": "final save", "code": 0}) == []
+
+
+@pytest.fixture
+def soak(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("soak")
+    del sys.modules["soak"]
+
+
+def looks(minutes, **rising):
+    """A look each ten seconds at a process that is flat, but for what rises by so much an hour."""
+    flat = {"memory": 500.0, "descriptors": 20, "threads": 10, "tasks": 2, "rows": 1.0}
+    return [
+        {"minute": second / 60, **{name: value + rising.get(name, 0) * second / 3600 for name, value in flat.items()}}
+        for second in range(0, 60 * minutes + 1, 10)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rising", "told"),
+    [
+        ({}, []),
+        ({"memory": 4.9}, []),
+        ({"memory": 5.1}, ["memory rises by 5.1 MB an hour (standard error 0.0)"]),
+        ({"memory": 8.0, "rows": 4.0}, []),
+        ({"descriptors": 2.0, "threads": 2.0}, []),
+        ({"threads": 5.0}, ["threads: 14.3 (end), 10.6 at first", "threads: 14.9 (resumed), 10.6 at first"]),
+        ({"tasks": 2.6}, ["asyncio tasks: 4.6 (resumed), 2.3 at first"]),
+    ],
+    ids=str,
+)
+def test_what_is_not_flat_in_an_hour_is_told(soak, rising, told):
+    """Medians: from minute 5 to 10, from 49 to 54, and from 58 to 60, so after 7.5, 51.5 and 59 minutes.
+
+    Mutation: what the rows take is not counted off; the end, or what was resumed, is not looked at.
+    """
+    found = soak.problems({"summary": soak.summary(looks(60, **rising), 60), "injected": {}})
+    assert found == told
+
+
+def test_noise_is_no_rise_and_a_kind_of_failure_that_hardly_comes_is_told(soak):
+    """Mutation: the standard error is left out, which is above 20 MB an hour here."""
+    rows = looks(60, memory=20.0)
+    for place, row in enumerate(rows):
+        row["memory"] += 8.0 * (-1) ** (place // 16)
+    taken = soak.summary(rows, 60)
+    injected = {"rare": [1000, 49], "often": [1000, 151], "right": [1000, 100], "too few to say": [99, 0]}
+    assert soak.problems({"summary": taken, "injected": injected}) == [
+        "rare: 49 of 1000 calls",
+        "often: 151 of 1000 calls",
+    ]
+    chance = soak.Chance(0)
+    struck = [chance.strikes("one") for _ in range(2000)]
+    again = soak.Chance(0)
+    assert [(again.strikes("other"), again.strikes("one"))[1] for _ in range(2000)] == struck  # each kind has its own
+    assert chance.counts() == {"one": [2000, sum(struck)]}
+    assert 160 <= sum(struck) <= 240
+
+
+@pytest.mark.slow
+def test_a_short_soak_meets_every_kind_of_failure_and_its_files_tell_of_them(soak, tmp_path):
+    """Mutation: an injection that is not made, or not counted."""
+    result = soak.measure(tmp_path, 1.0, 0)
+    injected, seen = result["injected"], result["seen"]
+    assert len(injected) == 20
+    assert result["steps"] >= 1
+    for kind in ("environment raises", "environment hangs", "the reward raises", "a tool raises"):
+        assert 0 < seen[kind] <= injected[kind][1]
