@@ -64,7 +64,7 @@ def make_run(path: Path, steps: int = 20, *, config: str = "training:\n  seed: 1
 MEASURED = (
     "loss entropy grad_norm clip_fraction ratio_mean mismatch_mean mismatch_size mismatch_max learning_rate reward_std "
     "reward_min reward_max reward_diversity zero_variance_share success_rate length_mean reward/helpfulness "
-    "reward/correctness tokens_per_second rollout_seconds train_seconds seconds"
+    "reward/correctness temperature tokens_per_second rollout_seconds train_seconds seconds"
 ).split()
 COUNTED = (
     "episodes trained_tokens forwarded_tokens unique_tokens step_episodes failed failed_agent failed_user "

@@ -177,7 +177,7 @@ class Learner:
             TrainingStopped: the loss or the gradient is not finite; the weights are those before that update. Or what
                 `check` raises.
         """
-        metrics = StepMetrics(learning_rate=self.learning_rate(self.steps))
+        metrics = StepMetrics(learning_rate=self.learning_rate(self.steps), temperature=self.policy.temperature)
         self._loaded.model.eval()
         with recomputed_layers(self._loaded.model) if self.config.gradient_checkpointing else nullcontext():
             talks = conversations_of(groups, self.config, max_new_tokens)

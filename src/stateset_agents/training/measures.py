@@ -37,6 +37,7 @@ class StepMetrics:
         forwarded_tokens: tokens that one pass puts through the model.
         unique_tokens: the fewest that it could: each prompt of a group once.
         learning_rate: of the step.
+        temperature: of the log-probs, the sampler's and the learner's.
         updated: whether there was a difference in reward to learn from.
     """
 
@@ -58,6 +59,7 @@ class StepMetrics:
     forwarded_tokens: int = 0
     unique_tokens: int = 0
     learning_rate: float = 0.0
+    temperature: float | None = None
     updated: bool = False
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def run(count=12, **changes):
         "kl": 0.01,
         "clip_fraction": 0.05,
         "mismatch_size": 1e-6,
+        "temperature": 0.7,
         "failed": 0,
         "unscored": 0,
         "truncated": 0,
@@ -125,6 +126,21 @@ def test_each_sign_alone_says_what_is_wrong_and_what_helps(name, changes, status
 
 def test_every_sign_is_tried_above_or_below():
     assert {name for name, *_ in SICK} | {"Evaluation"} == {one.name for one in SIGNALS}
+
+
+@pytest.mark.parametrize(
+    ("temperature", "size", "status"),
+    [
+        (0.003, 0.132, HealthStatus.HEALTHY),  # measured in bfloat16 with nothing wrong
+        (0.001, 0.403, HealthStatus.HEALTHY),  # the same
+        (0.001, 11.0, CRITICAL),
+        (0.1, 0.11, CRITICAL),
+        (None, 0.11, CRITICAL),
+    ],
+)
+def test_rounding_explains_more_at_a_temperature_near_0(temperature, size, status):
+    (sign,) = [one for one in assess(run(mismatch_size=size, temperature=temperature)).signals if "Sampler" in one.name]
+    assert (sign.value, sign.status) == (pytest.approx(size), status)
 
 
 @pytest.mark.parametrize("key", [key for one in SIGNALS for key in one.keys if len(one.keys) == 1])

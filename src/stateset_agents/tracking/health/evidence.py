@@ -42,6 +42,11 @@ class Evidence:
             self._columns[key] = _numbers(self.rows, key)
         return self._columns[key]
 
+    def pairs(self, key: str, other: str, *, without: float) -> list[tuple[float, float]]:
+        """What was measured with what another key says of the same step, or `without` it."""
+        found = [(_number(row.get(key)), _number(row.get(other))) for row in self.rows]
+        return [(value, without if said is None else said) for value, said in found if value is not None]
+
     def mean(self, key: str) -> float | None:
         """Over all steps that measured it."""
         return _mean(self.numbers(key))
