@@ -125,6 +125,43 @@ def test_a_signal_while_the_judge_is_waited_for_is_answered_in_time(work, endpoi
     assert work.status()["state"] == "interrupted"
 
 
+def test_a_limit_that_is_over_before_the_judge_is_known_to_be_down_is_refused_with_both_keys(work, endpoint_server):
+    """Two judges of a reward are asked one after the other. Mutations: the longer of the two; a skipped one counted."""
+    server = endpoint_server(lambda number, body: score(body))
+    judge = {key: value for key, value in entry(server, retries=1, total_seconds=20).items() if key != "first_wait"}
+    skipped = {**judge, "when_down": "skip", "rubric": "Is it short?"}
+    for rewards, limit in (
+        ([judge], 20),
+        ([judge, {**judge, "rubric": "Is it polite?", "total_seconds": 5}, skipped], 25),
+        ([{**judge, "retries": 0, "seconds": 3}], 3),
+    ):
+        work.write(rewards=rewards, training__reward_timeout=limit)
+        for flags in ((), ("--dry-run",)):
+            ended = work.train(*flags)
+            assert ended.code == 2, ended.err
+            assert re.search(rf"run.json, line \d+: reward_timeout is {limit}, but the judge", ended.err), ended.err
+            assert f"up to {limit} seconds (total_seconds)" in ended.err
+            assert f"set reward_timeout above {limit}, or lower total_seconds" in ended.err
+        assert not (work.path / "outputs").exists()
+        work.write(rewards=rewards, training__reward_timeout=limit + 0.1)
+        assert work.train("--dry-run").code == 0
+    for more in ({"rewards": [skipped], "training__reward_timeout": 1}, {"rewards": [judge]}):
+        work.write(**more)
+        assert work.train("--dry-run").code == 0
+    assert server.count == 0
+
+
+def test_a_limit_that_is_over_before_the_user_is_known_to_be_down_is_refused(work):
+    user = {"type": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model_name": "user", "when_down": "wait"}
+    for section in (user, {"type": "mixture", "users": [{"type": "scripted", "share": 1}, {**user, "share": 1}]}):
+        work.write(environment__user=section, training__environment_timeout=180)
+        ended = work.train()
+        assert ended.code == 2
+        assert "environment_timeout is 180, but a user behind a server is tried for up to 180 seconds" in ended.err
+        work.write(environment__user=section, training__environment_timeout=181)
+        assert work.train("--dry-run").code == 0
+
+
 def test_a_policy_that_does_not_exist_is_refused_with_its_line(work, endpoint_server):
     work.write(rewards=[{"type": "llm_judge", "base_url": "http://127.0.0.1:9/v1", "model": "m", "when_down": "wiat"}])
     ended = work.train()

@@ -185,6 +185,11 @@ class Endpoint:
         key = {} if self.api_key_env is None else {"api_key_env": self.api_key_env}
         return {"base_url": self.base_url, "model": self.model, **key, **changed}
 
+    @property
+    def longest_call(self) -> float:
+        """Seconds after which it is known that a call has failed. Where it is tried again, a server names the waits."""
+        return self.total_seconds if self.retries else min(self.seconds, self.total_seconds)
+
     def check(self) -> None:
         """Check before a run what can be checked without asking the server.
 

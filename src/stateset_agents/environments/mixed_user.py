@@ -46,6 +46,11 @@ class MixedUser:
         self._members = [(share / whole, user) for share, user in members]
         self._seed = seed
 
+    @property
+    def users(self) -> list[User]:
+        """All of them."""
+        return [user for _, user in self._members]
+
     def chosen(self, scenario: Scenario) -> User:
         """Who plays a scenario."""
         return self._choose(scenario)[1]

@@ -83,7 +83,7 @@ class ModelUser:
             problems.append(f"done_marker is {done_marker!r}; it must be a text that nobody says by chance")
         if problems:
             raise ConfigError(*(f"ModelUser: {problem}" for problem in problems))
-        self._model = model
+        self.model = model
         self._temperature, self._max_tokens, self._seed = float(temperature), max_tokens, seed
         self._max_turns, self._marker, self._prompt = max_turns, done_marker, prompt
         self._openings: dict[str, str] = {}
@@ -141,7 +141,7 @@ class ModelUser:
         """What results say of it: the model, and how it is asked."""
         about: dict[str, Any] = {
             "type": "model",
-            **self._model.describe(),
+            **self.model.describe(),
             "temperature": self._temperature,
             "max_tokens": self._max_tokens,
             "seed": self._seed,
@@ -171,7 +171,7 @@ class ModelUser:
         self, scenario: Scenario, turns: Sequence[ConversationTurn], persona: str | None
     ) -> str | None:
         messages = self.asked(scenario, turns, persona)
-        said = await self._model.complete(
+        said = await self.model.complete(
             messages,
             key=self._key(scenario, messages[2:]),
             temperature=self._temperature,
@@ -191,7 +191,7 @@ class ModelUser:
 
     def _bad(self, what: str, said: str) -> BadLine:
         say_unheard(said)
-        model = self._model.describe().get("model", type(self._model).__name__)
+        model = self.model.describe().get("model", type(self.model).__name__)
         shown = said if len(said) <= _SHOWN else said[:_SHOWN] + "..."
         return BadLine(f"the user ({model} at temperature {self._temperature:g}) {what}: {shown!r}")
 

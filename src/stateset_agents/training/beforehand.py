@@ -28,6 +28,7 @@ from .resume import find_start, has_state
 from .run import Run
 from .step_size import StepSize
 from .stopping import require_a_mean_to_watch
+from .waiting import require_time_to_wait
 
 
 def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | None:
@@ -62,6 +63,7 @@ def require_possible(run: Run, data: Sequence[Record] | None) -> Checkpoint | No
         raise ConfigError(run.located("training.early_stopping", str(error))) from None
     _require_a_log_file_of_its_own(run)
     _require_sinks(run)
+    require_time_to_wait(run)
     require_alerts(run)
     if run.folder is not None:
         RunFolder.require_ready(run.folder, resume=run.resume)

@@ -63,8 +63,8 @@ def test_a_model_user_has_every_setting_and_is_by_default_a_frozen_copy_of_the_a
 def test_the_users_of_training_and_evaluation_share_one_model(build):
     config = build({"user": PLAYED}, eval_scenarios_file="silent.json")
     users = [build_environment(config).user, build_eval_environment(config).user]
-    assert len({id(user._model._runtime) for user in users}) == 1
-    assert all(isinstance(user._model, LocalChat) for user in users)
+    assert len({id(user.model._runtime) for user in users}) == 1
+    assert all(isinstance(user.model, LocalChat) for user in users)
 
 
 def test_a_mixture_checks_the_scenarios_of_its_scripted_member(build):
