@@ -305,11 +305,11 @@ class Sampler:
 
 
 def slope(rows: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float]) -> tuple[float, float]:
-    """By least squares, an hour, and its standard error; of the means of ten spans, as looks are not independent."""
+    """By least squares, an hour, and its standard error; of the medians of ten spans, as looks are not independent."""
     size = max(1, len(rows) // 10)
     spans = [rows[at : at + size] for at in range(0, len(rows) - size + 1, size)]
     hours = [statistics.fmean(row["minute"] for row in span) / 60 for span in spans]
-    values = [statistics.fmean(map(value, span)) for span in spans]
+    values = [statistics.median(map(value, span)) for span in spans]
     if len(spans) < 3:
         return 0.0, float("inf")
     line = statistics.linear_regression(hours, values)
@@ -379,7 +379,9 @@ def seen(run: Path, addresses: Mapping[str, str]) -> dict[str, int]:
                 if turn["role"] == "tool":
                     counts["tool calls"] += 1
                     counts["a tool raises"] += "injected: the tool" in turn["content"]
-                    counts["a tool hangs or blocks"] += '"error": "timeout"' in turn["content"]
+                    late = '"error": "timeout"' in turn["content"]
+                    counts["a tool blocks its thread"] += late and turn["tool_result"]["name"] == "price"
+                    counts["a tool hangs"] += late and turn["tool_result"]["name"] == "buy"
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         counts.update({name: row[name] for name in ("failed_user", "failed_environment", "failed_reward")})
     log = (run / "run.log").read_text()
@@ -388,7 +390,7 @@ def seen(run: Path, addresses: Mapping[str, str]) -> dict[str, int]:
             counts[f"{who} answers {code}"] = len(re.findall(f'{re.escape(address)}/[^"]*"HTTP/1.1 {code}', log))
     counts["memory runs out in an update"] = log.count("conversations in the model at once (")
     counts["memory runs out while sampling"] = log.count("replies under way (")
-    counts["TensorBoard fails"] = log.count("injected: no space left on device")
+    counts["TensorBoard fails"] = sum(map(int, re.findall(r"tensorboard failed (\d+) times", log)))
     counts["alerts"] = len((run / "alerts.jsonl").read_text().splitlines())
     return dict(counts)
 
@@ -497,11 +499,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", type=Path, default=Path("runs/soak"))
+    parser.add_argument("--read", type=Path, help="tell again of an earlier soak.json")
     options = parser.parse_args(arguments)
     place = options.output_dir.resolve()
-    place.mkdir(parents=True)
-    result = measure(place, options.minutes, options.seed)
-    (place / "soak.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    place.mkdir(parents=True, exist_ok=options.read is not None)
+    if options.read:
+        result = json.loads(options.read.read_text(encoding="utf-8"))
+        result["summary"] = summary(result["looks"], result["minutes"])
+    else:
+        result = measure(place, options.minutes, options.seed)
+        (place / "soak.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
     print(f"\n{result['steps']} steps; seen: {result['seen']}; bytes on disk: {result['disk']}")
     if importlib.util.find_spec("matplotlib") is None:
