@@ -492,6 +492,32 @@ def test_a_run_that_is_not_there_or_has_no_config_is_not_gone_on_with(work):
     assert "Missing argument 'CONFIG_FILE'." in ended.err
 
 
+def test_a_run_whose_own_config_is_damaged_says_so_and_goes_on_with_the_one_that_it_began_with(work):
+    work.write()
+    typed = ["--seed", "7"]
+    assert work.train(*typed, before=stop_at(2, signal.SIGTERM)).code == 75
+    (work.path / "outputs/config.yaml").write_text("agent: [")
+    refused = work.start("--resume").wait()
+    assert refused.code == 2
+    assert "config error in config.yaml, line 1: not valid YAML" in refused.err
+    assert f"that is {Path('outputs/config.yaml')}, which the run wrote: give the config file as well" in refused.err
+    refused = work.train("--resume")
+    assert "training.seed is 0, but the run in outputs has 7." in refused.err
+    ended = work.train(*typed, "--resume")
+    assert ended.code == 0, ended.err
+    assert "seed: 7" in (work.path / "outputs/config.yaml").read_text()
+
+
+def test_the_command_says_that_a_run_of_a_program_goes_on_in_python(work):
+    work.write()
+    assert work.train().code == 0
+    file = work.path / "outputs/config.yaml"
+    file.write_text(re.sub(r"rewards:\n(- .*\n(  .*\n)*)+", "rewards: {type: helpfulness}\n", file.read_text()))
+    refused = work.start("--resume").wait()
+    assert refused.code == 2
+    assert "a run that was started in Python goes on there: train(..., resume=True)" in refused.err
+
+
 def test_a_secret_that_the_runs_own_config_lacks_is_asked_for(work):
     work.write(environment_variables__JUDGE_API_KEY="hunter2hunter2")
     assert work.train(before=stop_at(2, signal.SIGKILL)).code == -signal.SIGKILL

@@ -13,17 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import Override, RunConfig
+from ..config import Override, RunConfig, load_config
 from ..config.document import read_document
 from ..config.run_config import left_out
-from ..core.errors import RunFolderError
+from ..core.errors import ConfigError, RunFolderError
 
 
-def config_of(folder: Path) -> Path:
+def own_config(folder: Path, overrides: Sequence[Override], output_dir: str | None) -> RunConfig:
     """The config that a run wrote into its folder.
+
+    Args:
+        folder: of the run.
+        overrides: see `load_config`.
+        output_dir: the folder, if it was typed.
 
     Raises:
         RunFolderError: there is no run, or it was killed before it wrote one.
+        ConfigError: what it wrote is none: it is damaged, or was written by a program that made its parts itself.
     """
     from ..tracking.layout import CONFIG
     from ..tracking.run_folder import RunFolder
@@ -34,7 +40,16 @@ def config_of(folder: Path) -> Path:
             f"{folder} was stopped while it began, before its {CONFIG} was written: nothing of it is lost.\n"
             "  give the config file as well, as at its start"
         )
-    return file
+    try:
+        return as_told(load_config(file, overrides=overrides, output_dir=output_dir))
+    except ConfigError as error:
+        if not any(text.startswith(f"config error in {CONFIG}") for text in error.problems):
+            raise
+        raise ConfigError(
+            *error.problems,
+            f"  that is {file}, which the run wrote: give the config file as well, and the options, as at its start.\n"
+            "  a run that was started in Python goes on there: train(..., resume=True)",
+        ) from None
 
 
 def as_told(config: RunConfig) -> RunConfig:
@@ -54,17 +69,16 @@ def _notes(file: Path) -> list[str]:
 
 
 def typed_before(folder: Path) -> list[Override]:
-    """The values that options gave to the run in a folder; none where it does not say.
-
-    Raises:
-        ConfigError: its `config.yaml` is damaged.
-    """
+    """The values that options gave to the run in a folder; none where it does not say, or no longer does."""
     from ..tracking.layout import CONFIG
 
     options = {key: origin for key, origin in _origins(folder).items() if origin.startswith("--") and "." in key}
     if not options or not (folder / CONFIG).is_file():
         return []
-    data = read_document(folder / CONFIG).data
+    try:
+        data = read_document(folder / CONFIG).data
+    except ConfigError:  # it is damaged: what is told then is compared with the checkpoint
+        return []
     found = ((key, _value(data, key), origin) for key, origin in options.items())
     return [Override(key, value, origin) for key, value, origin in found if value is not None]
 

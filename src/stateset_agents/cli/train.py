@@ -21,7 +21,7 @@ from ..core.errors import ConfigError
 from ..core.shipped import shipped_root
 from ..core.signals import interrupt
 from ..tracking.logging_setup import setup_logging
-from .again import as_told, as_typed, config_of, typed_before
+from .again import as_typed, own_config, typed_before
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
 
 logger = logging.getLogger("stateset_agents.train")
@@ -184,11 +184,12 @@ def train(
             given = {override.key for override in overrides}
             before = [override for override in typed_before(folder) if override.key not in given]
             overrides += before
-        file = config_of(folder) if config_file is None else find_config(config_file)
-        config = load_config(file, overrides=overrides, output_dir=output_dir)
-        if config_file is None:
-            config = as_told(config)
-        elif file != config_file:
+        file = None if config_file is None else find_config(config_file)
+        if file is None:
+            config = own_config(folder, overrides, output_dir)
+        else:
+            config = load_config(file, overrides=overrides, output_dir=output_dir)
+        if file != config_file:
             note = f"{config_file} is not here: using the one that comes with the package."
             config = replace(config, notes=(note, *config.notes))
         if before:
