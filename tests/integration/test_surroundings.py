@@ -35,6 +35,26 @@ def stopping(self, row):
 trainer.Trainer._record = stopping
 """
 
+NOBODY_READS = """
+import os
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 1)
+os.dup2(write, 2)
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_run_that_nobody_reads_any_longer_goes_on_to_its_end(work, form):
+    """Mutation: the first line that a closed pipe refuses ends the run, with its last steps unsaved."""
+    work.write(logging__format=form)
+    assert work.train("--output-dir", "whole").code == 0
+    assert work.train(before=NOBODY_READS + STOPS_AFTER_STEP_2).code == 75
+    assert work.status()["state"] == "interrupted"
+    assert work.train("--resume", before=NOBODY_READS).code == 0
+    assert work.status()["state"] == "finished"
+    assert work.result() == work.result("whole")
+
 
 def test_a_clock_that_jumps_back_changes_nothing(work):
     """Mutation: the newest checkpoint found by its time. Intervals are measured on a clock that never goes back."""

@@ -23,6 +23,7 @@ from ..core.signals import interrupt
 from ..tracking.logging_setup import setup_logging
 from .again import as_typed, own_config, typed_before
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
+from .readers import outlive_readers
 
 logger = logging.getLogger("stateset_agents.train")
 
@@ -234,6 +235,7 @@ def _switch(name: str, value: bool | None) -> str:
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, interrupt)  # before there is a run, too, it is answered as Ctrl-C is
+    outlive_readers()
     app(prog_name="grpo-train")
 
 
