@@ -132,6 +132,28 @@ def test_a_signal_that_is_delivered_twice_is_one(work, block):
     assert run.wait().code == 75
 
 
+def test_a_terminal_that_is_closed_stops_a_run_in_order_however_often_it_says_so(work):
+    run = work.start("run.json", before=BLOCK + IN_SAVING)
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGHUP)
+    work.until(lambda: "Once more leaves at once" in run.err.read_text())
+    time.sleep(0.2)  # longer than what is taken for the same signal
+    run.send(signal.SIGHUP)
+    (work.path / "go").touch()
+    assert run.wait().code == 75
+    assert work.status()["state"] == "interrupted"
+
+
+def test_a_run_under_nohup_is_not_stopped_by_a_terminal_that_is_closed(work):
+    run = work.start(
+        "run.json", before="import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + BLOCK + IN_SAVING
+    )
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGHUP)
+    (work.path / "go").touch()
+    assert run.wait().code == 0
+
+
 def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_still_be_resumed(work):
     assert work.train("--output-dir", "whole").code == 0
     run = work.start("run.json", before=BLOCK + IN_SAVING)
@@ -150,7 +172,7 @@ def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_still_be_resumed(work)
     assert not list((work.path / "outputs" / "checkpoints").glob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_after_a_signal_before_there_is_a_run_the_same_command_begins_it(work, number):
     block = """
 from stateset_agents.training import beforehand

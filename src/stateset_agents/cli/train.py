@@ -19,7 +19,7 @@ from ..config import Override, RunConfig, load_config
 from ..config.resolve import DEFAULT_OUTPUT_DIR
 from ..core.errors import ConfigError
 from ..core.shipped import shipped_root
-from ..core.signals import interrupt
+from ..core.signals import asking_to_stop, interrupt
 from ..tracking.logging_setup import setup_logging
 from .again import as_typed, own_config, typed_before
 from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
@@ -234,7 +234,8 @@ def _switch(name: str, value: bool | None) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, interrupt)  # before there is a run, too, it is answered as Ctrl-C is
+    for number in asking_to_stop():  # before there is a run, too, they are answered as Ctrl-C is
+        signal.signal(number, interrupt)
     outlive_readers()
     app(prog_name="grpo-train")
 

@@ -12,8 +12,16 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any, NoReturn
 
+HANG_UP = {signal.SIGHUP} if hasattr(signal, "SIGHUP") else set()
+"""What a terminal sends that is closed; not every system has it."""
+
 SAME_SIGNAL = 0.1
 """Seconds within which another signal is the same one; too short for a hand."""
+
+
+def asking_to_stop() -> list[int]:
+    """SIGTERM, and SIGHUP unless it is ignored, as under `nohup`."""
+    return [signal.SIGTERM, *(number for number in HANG_UP if signal.getsignal(number) != signal.SIG_IGN)]
 
 
 def pass_over_repeats(numbers: Iterable[int], then: Any = signal.SIG_DFL) -> None:

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: the first one asks, the second one ends.
+"""Ctrl-C, SIGTERM and SIGHUP: the first one asks, the second one ends.
 
 Invariant: the first signal is answered at once, also in the middle of a long computation, and loses nothing. From then
-on the system's own handlers are back, so that the second one ends the process whatever it is doing.
+on the system's own handlers are back, so that the second one ends the process whatever it is doing; but for SIGHUP, of
+which a terminal that is closed sends several, and a hand none.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-from ..core.signals import pass_over_repeats
+from ..core.signals import HANG_UP, asking_to_stop, pass_over_repeats
 
 ANSWER = "stopping: what is done will be saved. Once more leaves at once, without saving"
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class StopSignals:
-    """While it is entered, the first Ctrl-C or SIGTERM calls `request_stop` in the running event loop.
+    """While it is entered, the first Ctrl-C, SIGTERM or SIGHUP calls `request_stop` in the running event loop.
 
     Outside the main thread, where Python handles no signals, it does nothing.
 
@@ -53,7 +52,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         with contextlib.suppress(ValueError):  # not the main thread
-            for number in _SIGNALS:
+            for number in (signal.SIGINT, *asking_to_stop()):
                 self._before[number] = signal.signal(number, self._first)
         return self
 
@@ -68,6 +67,8 @@ class StopSignals:
             raise error
         self._caught = True
         pass_over_repeats(self._before)
+        for number in self._before.keys() & HANG_UP:
+            signal.signal(number, signal.SIG_IGN)
         self._loop.call_soon_threadsafe(self._request_stop)
         try:
             self._answer(ANSWER)
