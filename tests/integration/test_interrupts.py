@@ -42,10 +42,10 @@ learner.Learner.step = waiting
 IN_SAVING = """
 from stateset_agents.training import saving
 save = saving.save_run_state
-def waiting(folder, *arguments):
+def waiting(folder, *arguments, **more):
     if folder.name == "step-2":
         wait()
-    return save(folder, *arguments)
+    return save(folder, *arguments, **more)
 saving.save_run_state = waiting
 """
 WHILE_LOADING = """
@@ -90,6 +90,19 @@ def test_ctrl_c_in_any_phase_saves_and_resumes_to_the_same_bytes(work, phase):
     assert work.metrics() == work.metrics("whole")
     for part in ("final_model/model.safetensors", "checkpoints/step-4/optimizer.safetensors"):
         assert (work.path / "outputs" / part).read_bytes() == (work.path / "whole" / part).read_bytes()
+
+
+def test_a_checkpoint_that_waited_for_an_evaluation_is_the_undisturbed_one_once_that_is_made(work):
+    """Mutation: a checkpoint that is there is never written again, and each resumption evaluates again."""
+    work.write(training__eval_every=16, training__eval_samples=1)  # after the last step
+    assert work.train("--output-dir", "whole").code == 0
+    run = work.start("run.json", before=BLOCK + IN_EVALUATION)
+    work.until((work.path / "under-way").exists)
+    run.send(signal.SIGINT)
+    ended = run.wait()
+    assert "stopped and saved at step 4 in outputs" in ended.err
+    assert work.train("--resume").code == 0
+    assert work.result() == work.result("whole")
 
 
 def test_ctrl_c_while_the_model_is_loaded_loses_nothing_and_says_how_to_begin_again(work):

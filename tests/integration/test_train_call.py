@@ -701,7 +701,7 @@ async def test_a_save_that_fails_while_a_call_is_cancelled_leaves_a_usable_agent
 ):
     from stateset_agents.training import saving
 
-    def full(*_):
+    def full(*_, **__):
         raise RunFolderError("the disk is full")
 
     monkeypatch.setattr(saving, "save_run_state", full)

@@ -73,7 +73,9 @@ class Subject:
         }
 
 
-def save_run_state(folder: Path, subject: Subject, learner: Learner, trainer: Mapping[str, Any]) -> Path:
+def save_run_state(
+    folder: Path, subject: Subject, learner: Learner, trainer: Mapping[str, Any], *, replace: bool = False
+) -> Path:
     """Write a checkpoint that a run can go on from."""
     weights, slots, counters = learner.state()
     loaded = subject.agent.runtime.model
@@ -88,14 +90,17 @@ def save_run_state(folder: Path, subject: Subject, learner: Learner, trainer: Ma
         tensors=tensors,
         records=records,
         parts={".": lambda path: save_model_folder(loaded, path, state_dict=full)},
+        replace=replace,
     )
 
 
-def save_step(checkpoints: Path, subject: Subject, learner: Learner, trainer: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a run's state, unless there is one of its step."""
+def save_step(
+    checkpoints: Path, subject: Subject, learner: Learner, trainer: Mapping[str, Any], *, again: bool
+) -> None:
+    """Write the checkpoint of a run's state; where there is one of its step, only if it is to be written `again`."""
     target = step_folder(checkpoints, int(trainer["step"]))
-    if not target.exists():
-        save_run_state(target, subject, learner, trainer)
+    if again or not target.exists():
+        save_run_state(target, subject, learner, trainer, replace=again)
 
 
 def keep_best(checkpoints: Path, count: int, best: int) -> None:

@@ -97,6 +97,9 @@ class Trainer:
         self._save_seconds = 0.0
         """Of saves since the last row: the row of a step is in its checkpoint, so that the next one tells it."""
         self._pending: dict[str, Any] | None = None
+        """The row of a step whose evaluation is still to be made."""
+        self._saved_pending = False
+        """Whether the state of `saved_step` has such a row."""
         self._engine: LocalEngine | None = None
         self._stop = StopRequest()
         self._self_test = SelfTest(self.parts)
@@ -190,8 +193,8 @@ class Trainer:
         self.parts.phase("saving")
         folder.sync()
         subject = Subject(self.agent, self.environment, self.reward, self.parts.records)
-        save_step(folder.checkpoints_dir, subject, learner, self.state_dict())
-        self.saved_step = self.steps
+        save_step(folder.checkpoints_dir, subject, learner, self.state_dict(), again=self._saved_pending)
+        self.saved_step, self._saved_pending = self.steps, self._pending is not None
         keep_best(folder.checkpoints_dir, self.config.keep_checkpoints, self._judge.early.best_step)
         self.parts.phase("")
         self._save_seconds += time.perf_counter() - begin
@@ -233,7 +236,7 @@ class Trainer:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
         self._adopt()
-        self.saved_step = self.steps
+        self.saved_step, self._saved_pending = self.steps, self._pending is not None
         self.publish()
 
     def publish(self) -> None:
