@@ -36,4 +36,5 @@ class OutageWatch:
                     folder.set_status("running", "" if outage.over else text)
         if self._alerts is not None:
             after = f"{outage.service} answers again after {duration(outage.seconds)}"
-            self._alerts.service(after if outage.over else f"{outage.service}: {outage.reason}", down=not outage.over)
+            text = after if outage.over else f"{outage.service}: {outage.reason}"
+            self._alerts.service(outage.service, text, down=not outage.over)

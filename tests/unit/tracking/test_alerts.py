@@ -285,6 +285,56 @@ def written(folder):
     return [json.loads(line) for line in (folder / "alerts.jsonl").read_text().splitlines()]
 
 
+def part_of_a_run(folder, steps, *, down=(), problem="", resumes=True):
+    """Steps, services that are down (True) and up again (False), an end; and what was told of it."""
+    before = len(written(folder)) if (folder / "alerts.jsonl").exists() else 0
+    alerts = Alerts([], AlertsSection(), folder)
+    alerts.open(resumes=resumes)
+    alerts.start([])
+    for step in steps:
+        alerts.after({"step": step})
+    for name, is_down in down:
+        alerts.service(name, f"{name} {'is down' if is_down else 'answers again'}", down=is_down)
+    alerts.end(problem, failed=bool(problem))
+    return [(row["alert"], row["state"], row["text"]) for row in written(folder)[before:]]
+
+
+def test_a_service_is_down_until_all_that_were_down_answer(tmp_path):
+    down = [("judge", True), ("user", True), ("judge", False), ("user", False)]
+    assert part_of_a_run(tmp_path, [1], down=down, resumes=False) == [
+        ("service down", "firing", "judge is down"),
+        ("service down", "resolved", "user answers again"),
+    ]
+
+
+def test_a_service_that_was_down_when_a_run_ended_is_told_of_again_when_it_is_down_in_the_next_part(tmp_path):
+    """Mutation: the alert of the first part stays open, as no service comes back that is not down."""
+    assert [row[:2] for row in part_of_a_run(tmp_path, [1], down=[("judge", True)], problem="no judge")] == [
+        ("service down", "firing"),
+        ("run", "firing"),
+    ]
+    assert part_of_a_run(tmp_path, [2]) == [
+        ("run", "resolved", "the run goes on"),
+        ("service down", "resolved", "no service is down"),
+    ]
+
+
+def test_a_run_that_fails_again_is_told_of_again_however_soon_and_is_over_when_it_is_finished(tmp_path):
+    """Mutation: the cool-down holds a second failure back, and the last that was told is that the run goes on."""
+    told_of = [
+        part_of_a_run(tmp_path, [1], problem="no space"),
+        part_of_a_run(tmp_path, [], problem="no space"),  # no step was made: the same failure still
+        part_of_a_run(tmp_path, [2], problem="no memory"),
+        part_of_a_run(tmp_path, []),
+    ]
+    assert told_of == [
+        [("run", "firing", "failed: no space")],
+        [],
+        [("run", "resolved", "the run goes on"), ("run", "firing", "failed: no memory")],
+        [("run", "resolved", "the run is finished")],
+    ]
+
+
 def test_a_disk_that_refuses_alerts_ends_the_alerts_and_not_the_run(tmp_path, caplog):
     (tmp_path / "taken").write_text("")
     alerts = Alerts([AlertRule(metric="kl", above=0)], AlertsSection(file="taken/alerts.jsonl"), tmp_path)
@@ -324,6 +374,6 @@ def test_what_a_run_tells_of_itself_can_be_left_out(tmp_path):
     alerts = Alerts([], AlertsSection(built_in=False), tmp_path)
     alerts.open(resumes=False)
     alerts.start([])
-    alerts.service("judge is down", down=True)
+    alerts.service("judge", "judge is down", down=True)
     alerts.end("TrainingStopped: it failed", failed=True)
     assert written(tmp_path) == []

@@ -20,7 +20,7 @@ from ...config.alerts import AlertRule, AlertsSection
 from ...core.errors import ConfigError
 from ..disk import require_makeable
 from .rules import Level, Row, built_in_rules, rule_of
-from .told import Alert, Told
+from .told import RUN, Alert, Told
 from .webhook import Webhook
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Alerts:
         )
         self._told: Told | None = None
         self._lock = threading.Lock()
+        self._down: set[str] = set()
         self._step = 0
         self._heard = time.monotonic()
         self._over = threading.Event()
@@ -121,16 +122,19 @@ class Alerts:
         self._look_for_typos(row)
         for name, _ in self._silences:
             self._tell(name, "critical", "steps are made again", fires=False)
-        self._tell("run", "warning", "the run goes on", fires=False)
+        self._tell(RUN, "warning", "the run goes on", fires=False)
+        if not self._down:  # an earlier part of the run may have ended while one was
+            self._tell("service down", "critical", "no service is down", fires=False)
         self._tell("blocked", "critical", "steps are made again", fires=False)
         for rule in self._rules:
             fires = rule.look(row)  # which is what makes its text
             self._tell(rule.name, rule.level, rule.text, fires=fires, of_step=True)
 
-    def service(self, text: str, *, down: bool) -> None:
-        """A service that rewards or users need is down, or answers again."""
+    def service(self, name: str, text: str, *, down: bool) -> None:
+        """A service that rewards or users need is down, or answers again. The alert is over when all of them answer."""
+        (self._down.add if down else self._down.discard)(name)
         if self._section.built_in:
-            self._tell("service down", "critical", text, fires=down)
+            self._tell("service down", "critical", text, fires=bool(self._down))
 
     def blocked(self, text: str) -> None:
         """A reward or an environment blocks everybody else."""
@@ -148,7 +152,9 @@ class Alerts:
         if problem and self._section.built_in:
             level: Level = "critical" if failed else "warning"
             text = f"{'failed' if failed else 'stopped'}: {problem.splitlines()[0]}"
-            self._tell("run", level, text, fires=True)
+            self._tell(RUN, level, text, fires=True)
+        elif not problem:  # a run that is resumed at its end makes no step that could say so
+            self._tell(RUN, "warning", "the run is finished", fires=False)
         if self._webhook is not None:
             self._webhook.close(HASTY_SECONDS if problem and not failed else CLOSE_SECONDS)
         with self._lock:

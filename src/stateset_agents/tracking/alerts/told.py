@@ -19,6 +19,9 @@ from ..jsonl import JsonlLog, read_jsonl
 from ..status import timestamp
 from .rules import Level
 
+RUN = "run"
+"""The alert of a run that ended before its end."""
+
 
 @dataclass(frozen=True)
 class Alert:
@@ -104,9 +107,10 @@ class Told:
             self.event(name, level, step, text, fires=fires)
 
     def event(self, name: str, level: Level, step: int, text: str, *, fires: bool) -> None:
-        """The same for what no step decides: a service that is down, a run that ends."""
+        """The same for what no step decides: a service that is down, a run that ends, which nobody can tell later."""
         known = self._standing.setdefault(name, _Standing())
-        if fires is known.open or (fires and self._clock() - known.fired < self._cool_down):
+        cooling = name != RUN and self._clock() - known.fired < self._cool_down
+        if fires is known.open or (fires and cooling):
             return
         known.open, known.step = fires, step
         if fires:
