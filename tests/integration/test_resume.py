@@ -46,6 +46,12 @@ from stateset_agents.training import trainer
 trainer.Trainer.prepare = lambda self, *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 """
 
+KILLED_AT_ITS_FIRST_WORD = """
+import os, signal
+from stateset_agents.training import execution
+execution.announce = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 SCENARIOS_WITHOUT_REFUND = [
     {"id": "price", "user_responses": ["What does it cost?", "Thanks."]},
     {"id": "order", "user_responses": ["Where is my order?", "And when does it come?"]},
@@ -540,12 +546,14 @@ def test_a_run_that_started_from_another_one_is_resumed_without_it(work):
     assert_same(work, "next")
 
 
-def test_a_run_killed_before_it_took_its_start_takes_it_on_resume(work):
+@pytest.mark.parametrize("killed", [KILLED_AT_ITS_FIRST_WORD, KILLED_WHILE_LOADING], ids=["first word", "loading"])
+def test_a_run_killed_before_it_took_its_start_takes_it_on_resume(work, killed):
+    """Mutation: the start is written after `config.yaml`; a run killed in between began with the model, in silence."""
     undisturbed(work)
     more = ["--resume-from", "whole", "--output-dir", "next"]
     assert work.train(*more).code == 0
     (work.path / "next").rename(work.path / "expected")
-    assert work.train(*more, before=KILLED_WHILE_LOADING).code == -signal.SIGKILL
+    assert work.train(*more, before=killed).code == -signal.SIGKILL
     assert not list((work.path / "next" / "checkpoints").iterdir())
     ended = work.train("--output-dir", "next", "--resume")
     assert ended.code == 0, ended.err

@@ -99,12 +99,16 @@ class RunFolder:
             cls.require_free(path)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], *, config_yaml: str, go_on: str = GO_ON) -> RunFolder:
+    def create(
+        cls, path: str | os.PathLike[str], *, config_yaml: str, started_from: str = "", go_on: str = GO_ON
+    ) -> RunFolder:
         """Begin a run in a folder that holds none, or one that made no step. Other files in it are left alone.
 
         Args:
             path: made with mode 0700 if it does not exist.
             config_yaml: the resolved configuration, without secrets.
+            started_from: where it takes its first weights from, for the case that it is killed before it has saved
+                them; "" for a run that begins with the model.
             go_on: what to do where there is a run already.
 
         Raises:
@@ -123,7 +127,7 @@ class RunFolder:
                 refuse_used(folder.path, go_on)
                 if made_no_step(folder.path):
                     folder._clear()
-                folder._begin(config_yaml)
+                folder._begin(config_yaml, started_from)
                 folder._begun = "with its folder" if made else "in a folder"
             except BaseException:
                 folder.close()
@@ -322,14 +326,16 @@ class RunFolder:
                 )
         self.close()
 
-    def _begin(self, config_yaml: str) -> None:
+    def _begin(self, config_yaml: str, started_from: str) -> None:
         """Write the first files. The status comes first, and last says that it runs.
 
         What is killed in between is known for a run that made no step: the same command begins it again, and with
-        `--resume` as well.
+        `--resume` as well, which does not say again where the run starts from.
         """
         try:
             self._write_status("interrupted", "killed while it began")
+            if started_from:
+                replace_text(self.path / STARTED_FROM, f"{started_from}\n")
             replace_text(self.path / CONFIG, config_yaml)
             self.checkpoints_dir.mkdir(mode=0o700)
             self._open_logs()

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 
-from ..checkpoints import clean_stale_temporaries
+from ..checkpoints import Checkpoint, clean_stale_temporaries
 from ..core.errors import ConfigError, Interrupted, TrainingStopped, is_out_of_memory
 from ..core.outcome import Outcome
 from ..core.standstill import here
@@ -39,7 +39,7 @@ from .exclusive import only_run_of, out_of_memory
 from .from_config import build_records
 from .outages import OutageWatch
 from .parts import RunParts
-from .resume import begin_from, computed_in, last_state, remember_start, remembered_start, take_up
+from .resume import begin_from, computed_in, last_state, remembered_start, take_up
 from .run import Run, RunReport, Say
 from .signals import StopSignals
 from .stop_request import StopRequested
@@ -72,7 +72,7 @@ async def _execute(run: Run) -> RunReport:
     data = build_records(run.config)
     start = require_possible(run, data)
     require_memory(run, data)
-    with _folder(run) as folder, _progress(run) as progress:
+    with _folder(run, start) as folder, _progress(run) as progress:
         say = _journal(run, folder, progress)
         announce(run.agent, run.config, run.environment, run.evaluation, run.reward, say, data)
         last = None
@@ -82,8 +82,6 @@ async def _execute(run: Run) -> RunReport:
                 last = last_state(folder, run, say, data)
                 start = remembered_start(folder) if last is None else None
                 folder.write_text(CONFIG, _as_yaml(run))
-            elif start is not None:
-                remember_start(folder, start)
         alerts = alerts_of(run)
         watchers = [
             *run.callbacks,
@@ -166,8 +164,8 @@ def _progress(run: Run) -> Progress:
 
 
 @contextmanager
-def _folder(run: Run) -> Iterator[RunFolder | None]:
-    """The run folder, locked for this process; None for a run in memory."""
+def _folder(run: Run, start: Checkpoint | None) -> Iterator[RunFolder | None]:
+    """The run folder, locked for this process; None for a run in memory. A new run may begin from a checkpoint."""
     if run.folder is None:
         yield None
         return
@@ -175,7 +173,8 @@ def _folder(run: Run) -> Iterator[RunFolder | None]:
         folder = RunFolder.open(run.folder)
         folder.lock()
     else:
-        folder = RunFolder.create(run.folder, config_yaml=_as_yaml(run))
+        started_from = "" if start is None else str(start.path.absolute())
+        folder = RunFolder.create(run.folder, config_yaml=_as_yaml(run), started_from=started_from)
     with folder:
         yield folder
 

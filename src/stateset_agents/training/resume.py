@@ -104,11 +104,6 @@ def computed_in(checkpoint: Checkpoint) -> str | None:
     return precision
 
 
-def remember_start(folder: RunFolder, checkpoint: Checkpoint) -> None:
-    """Note where a new run begins, for the case that it is killed before it has a checkpoint of its own."""
-    folder.write_text(STARTED_FROM, f"{checkpoint.path.absolute()}\n")
-
-
 def remembered_start(folder: RunFolder) -> Checkpoint | None:
     """Where a run without checkpoints began; None if it began from the model.
 
