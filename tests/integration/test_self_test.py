@@ -16,6 +16,7 @@ from stateset_agents.core.reward import RewardFunction, RewardResult
 from stateset_agents.engines.local import LocalEngine
 from stateset_agents.models import load_model
 from stateset_agents.tracking.run_folder import RunFolder
+from stateset_agents.training import step_bound
 from stateset_agents.training.learner import Learner
 from stateset_agents.training.parts import RunParts
 from stateset_agents.training.policy_model import PolicyModel
@@ -319,6 +320,17 @@ def test_a_weight_whose_step_float32_cannot_show_need_not_move():
     assert around(1e-8) == "0 of them moved"
     with pytest.raises(TrainingStopped, match="1 of 1 trainable weights have a gradient and did not move"):
         around(1e-6)
+
+
+async def test_an_update_that_is_shortened_may_leave_weights_where_they_are(monkeypatch, caplog):
+    """Norms are 1 at first, where float32 shows a step of 1e-6, and not the 64th part of it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(step_bound, "most_change", lambda entropy: 0.0)
+    trainer = await started(steps=1, learning_rate=1e-6, auto_adjust=True)
+    await trainer.run()
+    assert trainer.rows[0]["step_share"] == 2.0**-6
+    (line,) = told(caplog)
+    assert "gradient in 20 of 20 weights, 15 of them moved" in line
 
 
 async def test_it_costs_no_forward_pass(monkeypatch):

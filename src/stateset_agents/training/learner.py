@@ -37,7 +37,7 @@ from .recompute import recomputed_layers
 from .samples import Measured, likelihood_samples, policy_samples, preference_samples
 from .schedule import learning_rate
 from .shares import unique_tokens
-from .step_bound import StepBound
+from .step_bound import LEAST_LEFT, StepBound
 
 if TYPE_CHECKING:
     from ..config.training import TrainingConfig
@@ -239,7 +239,7 @@ class Learner:
         measured = self._gradient(pieces.batches, pieces.old, counted_tokens(self.config, samples))
         if check is not None:
             plain = self.config.recipe.kind != "natural" and not self.optimizer.state
-            rate = metrics.learning_rate if plain else None
+            rate = metrics.learning_rate * (LEAST_LEFT if self._bounded else 1.0) if plain else None
             check.first_pass(measured, _trained_tokens(samples), self.weights.state(), self.policy.untrained(), rate)
         if self.config.recipe.kind == "natural":
             self._natural_update(pieces.batches, metrics)

@@ -22,6 +22,8 @@ from .ranks import Alone
 ENTROPY_SHARE = 0.5
 CLIP = 0.2
 HALVINGS = 6
+LEAST_LEFT = 0.5**HALVINGS
+"""Share of an update that is left at least."""
 
 Measure = Callable[[], tuple[Tensor, Tensor]]
 """Log-probs of some tokens and the entropies there, both (N,)."""

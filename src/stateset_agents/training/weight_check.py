@@ -46,7 +46,7 @@ class WeightCheck:
         Args:
             trained: with their gradients, by name.
             frozen: by name.
-            rate: learning rate of an AdamW that has no past; None where the size of a step cannot be told.
+            rate: the least learning rate of an AdamW that has no past; None where the size of a step cannot be told.
 
         Returns:
             What is right.
