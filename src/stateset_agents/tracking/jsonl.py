@@ -155,7 +155,7 @@ def _end_of_whole_lines(path: Path) -> int:
     end = start = 0
     with path.open("rb") as file:
         for line in file:
-            torn = not line.endswith(b"\n") or (_parse(line) is None and not file.peek(1))
+            torn = not line.endswith(b"\n") or (not file.peek(1) and _parse(line) is None)
             start += len(line)
             end = end if torn else start
     return end
