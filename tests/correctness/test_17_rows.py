@@ -36,6 +36,6 @@ def test_the_rows_of_a_conversation_stay_in_one_micro_batch_and_count_once(kit):
     Mutation: micro-batches of rows in training/learner.py: fails with a row left over.
     """
     learner = kit.learner(batch_size=2)
-    parts = learner._micro_batches(samples_of(kit.two_groups(), learner.config, 20))
+    parts = learner.micro_batch.cut(samples_of(kit.two_groups(), learner.config, 20))
     sizes = [(len(part), len({sample.conversation for sample in part})) for part in parts]
     assert sizes == [(2, 2), (2, 2), (2, 2), (3, 2)]

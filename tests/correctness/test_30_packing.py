@@ -38,7 +38,7 @@ def test_packed_rows_have_the_log_probs_of_rows_one_by_one(kit, size):
     learner = kit.learner(batch_size=size)
     packs = [
         PackedBatch.of(part, torch.device("cpu"))
-        for part in learner._micro_batches(samples_of(groups, learner.config, 20))
+        for part in learner.micro_batch.cut(samples_of(groups, learner.config, 20))
     ]
     with torch.no_grad():
         packed = torch.cat([learner.policy.logprobs(pack)[0] for pack in packs])

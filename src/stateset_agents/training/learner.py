@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -212,7 +212,7 @@ class Learner:
         table = torch.zeros(2, ends[-1] if ends else 0, device=self.policy.device)
         reference = self.policy.has_reference and self.config.kl_in == "reward"
         with self.micro_batch.fitting():
-            for part in self._micro_batches(self._ranks.share(plain)):
+            for part in self.micro_batch.cut(self._ranks.share(plain)):
                 batch = PackedBatch.of(part, self.policy.device)
                 forward = self.policy.forward(batch, None, reference=reference)
                 for owner, sample in enumerate(part):
@@ -276,10 +276,6 @@ class Learner:
         bound = StepBound(self.weights, lambda: self.policy.plain(pieces.batches), self._ranks)
         metrics.grad_norm = self._update(metrics.learning_rate)
         metrics.step_share = min(bound.shorten(), metrics.step_share or 1.0)
-
-    def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-        """See `MicroBatchSize.cut`."""
-        return self.micro_batch.cut(samples)
 
     def _gradient(self, batches: Sequence[PackedBatch], old: list[Tensor | None], tokens: int) -> Pass:
         """Gradient of the whole step, on every rank, and what all of them measured."""

@@ -153,7 +153,7 @@ def test_pairs_are_the_best_and_the_worst_of_each_group_and_stay_together(kit):
         (1, 6, 1.0),
         (1, 4, -1.0),
     ]
-    assert [[s.bundle for s in part] for part in learner._micro_batches(samples)] == [[0, 0], [1, 1]]
+    assert [[s.bundle for s in part] for part in learner.micro_batch.cut(samples)] == [[0, 0], [1, 1]]
 
 
 def test_a_policy_comes_to_agree_with_its_pairs(kit):
