@@ -103,6 +103,12 @@ class Head:
         bias: Tensor | None = self._layer.bias
         return bias
 
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What of it an update changes."""
+        layer: nn.Module = self._layer
+        return [parameter for parameter in layer.parameters() if parameter.requires_grad]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits of (n, hidden_size) states: (n, vocabulary), a tensor of their own."""
         logits: Tensor = self._layer(hidden).to(torch.float32, copy=True)

@@ -25,6 +25,7 @@ from .comparison import Comparison, compares, observed, settled
 from .compute import compute_dtype
 from .conversations import Conversation, conversations_of
 from .credit import Credit
+from .divergence import PolicyBefore
 from .measures import Pass, StepMetrics
 from .micro_batches import MicroBatchSize, Pieces
 from .natural_update import NaturalUpdate, flat
@@ -273,7 +274,10 @@ class Learner:
         if not self._bounded:
             metrics.grad_norm = self._update(metrics.learning_rate)
             return
-        bound = StepBound(self.weights, lambda: self.policy.plain(pieces.batches), self._ranks)
+        part = pieces.batches[:1]  # none where the other ranks have them all
+        before = PolicyBefore(self.policy.packed, part, temperature=1.0)
+        tokens = sum(len(batch.targets) for batch in part)
+        bound = StepBound(self.weights, lambda: (sum(one.kl for one in before.compared()), tokens), self._ranks)
         metrics.grad_norm = self._update(metrics.learning_rate)
         metrics.step_share = min(bound.shorten(), metrics.step_share or 1.0)
 

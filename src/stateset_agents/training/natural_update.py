@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,17 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..algorithms import LineSearch, line_search, natural_step
 from ..engines.packed import PackedModel
-from .logprobs import ROWS
+from .divergence import PolicyBefore
 from .packing import PackedBatch, SharedPrefixPlan
 from .ranks import Alone
-
-
-@dataclass(frozen=True)
-class _Before:
-    """A batch under the policy before the step."""
-
-    hidden: Tensor
-    chosen: Tensor
 
 
 class NaturalUpdate:
@@ -77,13 +68,12 @@ class NaturalUpdate:
         """
         step = natural_step(gradient, self.fisher_product, max_kl=self._max_kl, iterations=self._iterations)
         origin = [parameter.detach().clone() for parameter in self._parameters]
-        head = self._packed.head.weight.detach().clone()
         with self._fitting():
-            before = [self._states(batch) for batch in self._batches]
+            before = PolicyBefore(self._packed, self._batches, self._temperature)
 
         def measure(share: float) -> tuple[float, float]:
             self._move(origin, step, share)
-            return self._gain_and_kl(before, head) if share else (0.0, 0.0)
+            return self._gain_and_kl(before) if share else (0.0, 0.0)
 
         try:
             return line_search(measure, max_kl=self._max_kl, backtracks=self._backtracks)
@@ -111,44 +101,17 @@ class NaturalUpdate:
         hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
         return (self._packed.head.logits(hidden[batch.predictors]) / self._temperature).log_softmax(-1)
 
-    @torch.no_grad()
-    def _states(self, batch: PackedBatch) -> _Before:
-        hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))[batch.predictors]
-        rows = [self._rows(hidden, at).gather(1, batch.targets[at, None])[:, 0] for at in self._chunks(len(hidden))]
-        return _Before(hidden, torch.cat(rows))
-
-    @torch.no_grad()
-    def _gain_and_kl(self, before: Sequence[_Before], old_head: Tensor) -> tuple[float, float]:
+    def _gain_and_kl(self, before: PolicyBefore) -> tuple[float, float]:
         """How much the objective grew, and the mean KL(before || now) over the vocabulary."""
         gain = divergence = 0.0
         with self._fitting():
-            for batch, old in zip(self._batches, before, strict=True):
-                hidden = self._packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))[batch.predictors]
-                for at in self._chunks(len(hidden)):
-                    now = self._rows(hidden, at)
-                    was = self._with_head(old_head, lambda at=at, old=old: self._rows(old.hidden, at))  # type: ignore[misc]
-                    divergence += float((was.exp() * (was - now)).sum())
-                    ratio = (now.gather(1, batch.targets[at, None])[:, 0] - old.chosen[at]).exp()
-                    gain += float((batch.weights[at] * batch.advantages[at] * (ratio - 1.0)).sum())
+            for part in before.compared():
+                divergence += part.kl
+                batch, at = part.batch, part.at
+                ratio = (part.after - part.before).gather(1, batch.targets[at, None])[:, 0].exp()
+                gain += float((batch.weights[at] * batch.advantages[at] * (ratio - 1.0)).sum())
         gains, divergences = zip(*self._ranks.gather(gain, divergence), strict=True)
         return sum(gains), sum(divergences) / self._tokens
-
-    def _rows(self, hidden: Tensor, at: slice) -> Tensor:
-        return (self._packed.head.logits(hidden[at]) / self._temperature).log_softmax(-1)
-
-    def _with_head(self, weight: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """Run with the output layer as it was before the step."""
-        layer = self._packed.head.weight
-        now = layer.data
-        layer.data = weight
-        try:
-            return compute()
-        finally:
-            layer.data = now
-
-    @staticmethod
-    def _chunks(rows: int) -> list[slice]:
-        return [slice(begin, min(begin + ROWS, rows)) for begin in range(0, rows, ROWS)]
 
     def _split(self, vector: Tensor) -> list[Tensor]:
         sizes = [parameter.numel() for parameter in self._parameters]

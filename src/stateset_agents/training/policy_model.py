@@ -6,7 +6,6 @@ Invariant: nothing here changes a weight. Log-probs are those of the sampler's t
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -79,13 +78,6 @@ class PolicyModel:
         with base_policy(self._loaded) if self.reference is None else nullcontext():
             hidden = packed.hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
             return chosen_logprobs(packed, hidden[batch.predictors], batch.targets, self.temperature)[0]
-
-    @torch.no_grad()
-    def plain(self, batches: Sequence[PackedBatch]) -> tuple[Tensor, Tensor]:
-        """Like `logprobs`, of the first batch and at temperature 1."""
-        if not batches:  # the other ranks have them all
-            return (nothing := torch.zeros(0)), nothing
-        return chosen_logprobs(self.packed, self._states(batches[0]), batches[0].targets, 1.0)
 
     def untrained(self) -> dict[str, Tensor]:
         """Weights that no update may move: the frozen ones, and the reference's."""

@@ -4,9 +4,9 @@ Invariant: what is left of it is the same update at a smaller learning rate, sin
 the weights lie on the line between where they were and where the update led. The optimizer's moments are those of the
 gradient, whatever was left.
 
-An update is too large if it changes the log-probs of the tokens that it learned from by more than half of the policy's
-entropy, on average: more than the policy leaves open. A change of 0.2, which a clip of 0.2 allows to every token, is
-too large for no policy. Both are measured at temperature 1, whatever the sampler's, on one micro-batch.
+An update is too large if the KL of the policy before from the policy after it is more than `MOST_KL` nats a token, on
+average over the tokens that it learned from. It is measured over the whole vocabulary, since a policy is ruined by what
+it no longer says as well, at temperature 1, whatever the sampler's, and on one micro-batch.
 """
 
 from __future__ import annotations
@@ -14,24 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from .precision import MasterWeights
 from .ranks import Alone
 
-ENTROPY_SHARE = 0.5
-CLIP = 0.2
-HALVINGS = 6
+MOST_KL = 0.1
+"""Nats a token: ten times the bound that TRPO keeps in each step, and twice the largest that PPO is usually stopped
+at."""
+HALVINGS = 10
 LEAST_LEFT = 0.5**HALVINGS
 """Share of an update that is left at least."""
 
-Measure = Callable[[], tuple[Tensor, Tensor]]
-"""Log-probs of some tokens and the entropies there, both (N,)."""
-
-
-def most_change(entropy: float) -> float:
-    """The largest mean size of a change of log-probs, for a policy of that entropy."""
-    return max(CLIP, ENTROPY_SHARE * entropy)
+Measure = Callable[[], tuple[float, int]]
+"""The KL of the policy before from what it is, summed over some tokens, and how many these are."""
 
 
 class StepBound:
@@ -39,15 +34,13 @@ class StepBound:
 
     Args:
         weights: the trained weights; a copy of them is kept.
-        measure: the policy as it is.
+        measure: the change of the policy.
         ranks: the processes that share the step, and decide together.
     """
 
     def __init__(self, weights: MasterWeights, measure: Measure, ranks: Alone) -> None:
         self._weights, self._measure, self._ranks = weights, measure, ranks
         self._origin = [master.detach().clone() for master in weights.masters]
-        self._logprobs, entropies = measure()
-        self._most = most_change(self._mean(entropies))
 
     @torch.no_grad()
     def shorten(self) -> float:
@@ -58,16 +51,11 @@ class StepBound:
         """
         share = 1.0
         for _ in range(HALVINGS):
-            change = self._mean((self._measure()[0] - self._logprobs).abs())
-            if change <= self._most:  # not so for NaN
+            sums, counts = zip(*self._ranks.gather(*self._measure()), strict=True)
+            if sum(sums) <= MOST_KL * sum(counts):  # not so for NaN
                 break
             share /= 2
             for master, origin in zip(self._weights.masters, self._origin, strict=True):
                 master.lerp_(origin, 0.5)
             self._weights.publish()
         return share
-
-    def _mean(self, values: Tensor) -> float:
-        """Over all ranks."""
-        sums, counts = zip(*self._ranks.gather(values.sum().item(), len(values)), strict=True)
-        return float(sum(sums) / sum(counts))

@@ -38,11 +38,19 @@ def test_a_level_run_without_symptoms_is_left_alone():
     assert adjuster.settings == settings()
 
 
-def test_a_shortened_update_lowers_the_rate_by_the_share_that_was_made_and_not_below_a_64th():
-    run = rows({"step_share": 1.0}, {"step_share": 0.125}, {"step_share": 0.5}, {"step_share": 1 / 64}, {}, {})
+def test_updates_shortened_three_times_in_a_row_lower_the_rate_by_the_largest_share_made_and_not_below_a_64th():
+    """0.064 x 0.125, then x 0.5, then no further than 0.001. Mutation: the last share; the smallest; one cut alone."""
+    shares = (0.5, 1.0, 0.125, 0.0625, 0.125, 0.5, 0.25, 0.25, *[1 / 64] * 3, 0.5, 0.5, 0.5)
+    run = rows(*[{"step_share": share} for share in shares])
     adjuster = Adjuster(settings(), 1.0)
-    assert play(adjuster, run) == ["2 learning_rate 0.008", "3 learning_rate 0.004", "4 learning_rate 0.001"]
-    assert adjuster.after([*run, *rows({"step": 7, "step_share": 0.5})]) is None
+    assert play(adjuster, run[:4]) == []
+    adjuster = Adjuster(settings(), 1.0)
+    assert play(adjuster, run) == ["5 learning_rate 0.008", "8 learning_rate 0.004", "11 learning_rate 0.001"]
+
+
+def test_a_step_without_an_update_is_no_cut_one():
+    run = rows({"step_share": 0.5}, {"step_share": None}, {"step_share": 0.5}, {"step_share": 0.5}, {})
+    assert play(Adjuster(settings(), 1.0), run) == []
 
 
 def test_equal_groups_are_met_with_the_models_own_temperature_then_with_larger_groups_each_three_steps_later():
@@ -134,12 +142,12 @@ def test_a_resumed_run_makes_the_same_moves():
 
 
 def test_moves_are_told_from_the_rows():
-    run = rows({"step_share": 0.5})
+    run = rows(*[{"step_share": 0.5}] * 3)
     move = Adjuster(settings(), 1.0).after(run)
-    run[0]["adjustments"] = [move.to_dict()]
+    run[2]["adjustments"] = [move.to_dict()]
     assert told(json.loads(json.dumps(run))) == [
-        "adjusted after step 1: learning_rate 0.064 -> 0.032, because its update would have changed the policy too "
-        "much at once, and 0.5 of it was made"
+        "adjusted after step 3: learning_rate 0.064 -> 0.032, because the updates of the last 3 steps would have "
+        "changed the policy too much at once, and at most 0.5 of one was made"
     ]
 
 

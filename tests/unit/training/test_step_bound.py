@@ -6,57 +6,80 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from stateset_agents.training.divergence import PolicyBefore
+from stateset_agents.training.packing import PackedBatch
 from stateset_agents.training.ranks import Alone
-from stateset_agents.training.step_bound import StepBound, most_change
+from stateset_agents.training.samples import samples_of
+from stateset_agents.training.step_bound import HALVINGS, StepBound
 
 
 class Policy:
-    """One weight, which is the log-prob of both its tokens; a given entropy."""
+    """One weight; at each of its two tokens the KL from the policy at -3 is the squared distance."""
 
-    def __init__(self, weight: float, entropy: float) -> None:
-        self.masters = [torch.tensor([weight])]
-        self.entropy = entropy
+    def __init__(self) -> None:
+        self.masters = [torch.tensor([-3.0])]
         self.published = 0
 
     def publish(self) -> None:
         self.published += 1
 
     def measure(self):
-        return self.masters[0].repeat(2), torch.full((2,), self.entropy)
-
-
-def test_half_of_the_entropy_is_the_most_and_never_less_than_a_clip():
-    assert [most_change(entropy) for entropy in (4.0, 0.5, 0.4, 0.1, 0.0)] == [2.0, 0.25, 0.2, 0.2, 0.2]
+        return 2 * (self.masters[0].item() + 3.0) ** 2, 2
 
 
 @pytest.mark.parametrize(
     ("update", "share", "left"),
-    [(0.5, 1.0, 0.5), (-1.0, 1.0, -1.0), (1.1, 0.5, 0.55), (-8.0, 0.125, -1.0), (1000.0, 1 / 64, 15.625)],
+    [(0.3, 1.0, 0.3), (0.4, 0.5, 0.2), (-1.2, 0.25, -0.3), (1000.0, 1 / 1024, 0.9765625)],
 )
-def test_an_update_is_halved_until_it_changes_no_more_than_it_may_and_at_most_six_times(update, share, left):
-    """Entropy 2: a log-prob may change by 1. Mutation: the weights left where the update led; one halving alone."""
-    policy = Policy(-3.0, 2.0)
+def test_an_update_is_halved_until_its_kl_is_no_more_than_a_tenth_of_a_nat_and_at_most_ten_times(update, share, left):
+    """Squares of 0.3 and 0.4 are 0.09 and 0.16. Mutation: the weights left where the update led; one halving alone."""
+    policy = Policy()
     bound = StepBound(policy, policy.measure, Alone())
     policy.masters[0] += update
     assert bound.shorten() == share
-    assert policy.masters[0].item() == pytest.approx(-3.0 + left)
+    assert policy.masters[0].item() == pytest.approx(-3.0 + left, abs=1e-4)
     assert policy.published == round(-math.log2(share))
 
 
 def test_an_update_to_nan_counts_as_too_large():
-    policy = Policy(-3.0, 2.0)
-    answers = iter([torch.zeros(1), torch.tensor([math.nan]), torch.zeros(1)])
-    bound = StepBound(policy, lambda: (next(answers), torch.full((1,), 2.0)), Alone())
+    policy = Policy()
+    answers = iter([(math.nan, 1), (0.0, 1)])
+    bound = StepBound(policy, lambda: next(answers), Alone())
     policy.masters[0] += 1.0
     assert bound.shorten() == 0.5
 
 
 def test_ranks_decide_by_the_mean_over_all_their_tokens():
-    """This rank's tokens do not change, the other one's by 3, and there are three times as many: 9 / 4 is too much."""
-    policy = Policy(-3.0, 2.0)
-    others = SimpleNamespace(gather=lambda total, count: [(total, count), (3.0 * 6 if total == 0.0 else 12.0, 6)])
+    """This rank's two tokens do not change, the other's six by 0.14 each: 0.84 / 8 is too much."""
+    policy = Policy()
+    others = SimpleNamespace(gather=lambda total, count: [(total, count), (0.84, 6)])
     bound = StepBound(policy, policy.measure, others)
-    assert bound.shorten() == 1 / 64
+    assert bound.shorten() == 1 / 2**HALVINGS
+
+
+@torch.no_grad()
+def test_a_policy_that_goes_on_saying_what_was_said_may_have_changed_all_the_same(kit):
+    """The KL is over the whole vocabulary: the logit of a token that nobody sampled moves it.
+
+    Mutation: the output layer not put back for the policy before (KL 0); a mean over the sampled tokens' log-probs.
+    """
+    learner = kit.learner()
+    batch = PackedBatch.of(samples_of(kit.two_groups(), learner.config, 20), learner.device)
+    before = PolicyBefore(learner._packed, [batch], temperature=1.0)
+    assert sum(part.kl for part in before.compared()) == 0.0
+    states = learner._states(batch)
+    old = learner._packed.head.logits(states).log_softmax(-1)
+    unsaid = next(token for token in range(old.shape[1]) if token not in batch.targets.tolist())
+    head = learner._packed.head.weight
+    kept = head.clone()
+    head[unsaid] *= 20.0
+    new = learner._packed.head.logits(learner._states(batch)).log_softmax(-1)
+    moved = head.clone()
+    parts = list(before.compared())
+    assert torch.equal(head, moved)
+    assert not torch.equal(head, kept)
+    assert sum(part.kl for part in parts) == pytest.approx(float((old.exp() * (old - new)).sum()), rel=1e-4)
+    assert sum(len(part.before) for part in parts) == len(batch.targets)
 
 
 def test_the_update_of_a_learner_at_a_rate_too_high_is_that_at_a_lower_rate(kit):

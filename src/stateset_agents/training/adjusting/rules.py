@@ -14,6 +14,8 @@ from .settings import ONE, Settings
 from .signals import Rows, Signal
 
 SMALLEST_RATE = 1 / 64
+CUT_STEPS = 3
+"""A single cut costs nothing, as the policy is kept; what is cut every time takes the rate down."""
 MOST_BETA = 16.0
 MOST_CLIP = 2.0
 MOST_TEMPERATURE = 2.0
@@ -48,7 +50,7 @@ class Rule:
 
 
 def _by_share(now: Settings, first: Settings, rows: Rows) -> float:
-    return _rate(now, first, rows[-1]["step_share"])
+    return _rate(now, first, signals.largest_share(rows[-CUT_STEPS:]) or 1.0)
 
 
 def _half(now: Settings, first: Settings, _: Rows) -> float:
@@ -90,8 +92,8 @@ def _rest(_: Settings, __: Settings, rows: Rows) -> float:
 
 RULES = (
     Rule(
-        "step_too_large", signals.shortened, 1, "learning_rate", _by_share,
-        "times the share of the update that was made", "1/64 of the configured one",
+        "step_too_large", signals.shortened, CUT_STEPS, "learning_rate", _by_share,
+        "times the largest share of them that was made", "1/64 of the configured one",
     ),
     Rule("ratio_off", signals.ratio_off, 3, "learning_rate", _half, "halved", "1/64 of the configured one"),
     Rule(

@@ -86,11 +86,18 @@ def numbers(rows: Rows, key: str) -> list[float]:
 
 
 def shortened(view: View) -> str | None:
-    """An update was cut, because it would have changed too much at once."""
-    share = view.recent[-1].get("step_share")
+    """Update after update was cut, because it would have changed too much at once."""
+    share = largest_share(view.recent)
     if share is None or share >= 1:
         return None
-    return f"its update would have changed the policy too much at once, and {share:.3g} of it was made"
+    steps = f"the updates of the last {view.window} steps"
+    return f"{steps} would have changed the policy too much at once, and at most {share:.3g} of one was made"
+
+
+def largest_share(rows: Rows) -> float | None:
+    """Of an update that was made in one of some steps; None where there was not one in each."""
+    shares = numbers(rows, "step_share")
+    return max(shares) if len(shares) == len(rows) else None
 
 
 def ratio_off(view: View) -> str | None:
