@@ -80,6 +80,7 @@ def test_a_run_whose_judge_was_down_ends_as_one_whose_judge_never_failed(work, e
         ("service down", "firing", 1),
         ("service down", "resolved", 1),
     ]
+    assert [row["text"].count("judge at http://") for row in rows] == [1, 1]
 
 
 def test_with_skip_the_conversations_of_an_outage_leave_their_groups_and_none_becomes_a_reward(work, endpoint_server):

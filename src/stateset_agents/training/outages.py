@@ -36,5 +36,6 @@ class OutageWatch:
                     folder.set_status("running", "" if outage.over else text)
         if self._alerts is not None:
             after = f"{outage.service} answers again after {duration(outage.seconds)}"
-            text = after if outage.over else f"{outage.service}: {outage.reason}"
-            self._alerts.service(outage.service, text, down=not outage.over)
+            named = outage.reason.startswith(outage.service)
+            why = outage.reason if named else f"{outage.service}: {outage.reason}"
+            self._alerts.service(outage.service, after if outage.over else why, down=not outage.over)

@@ -370,6 +370,30 @@ def test_an_alert_says_what_is_so_after_its_own_step(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("problem", "failed", "text"),
+    [
+        (
+            "TrainingStopped: none could be scored.\n  8 of 8: KeyError",
+            True,
+            "failed: TrainingStopped: none could be scored. 8 of 8: KeyError",
+        ),
+        (
+            "stopped and saved at step 7. To continue:\n  grpo-train --resume",
+            False,
+            "stopped and saved at step 7. To continue: grpo-train --resume",
+        ),
+        ("x" * 80 + " y" * 1000, True, "failed: " + "x" * 80 + " y" * 204 + " ..."),
+    ],
+)
+def test_the_end_of_a_run_is_told_in_one_line_with_the_reason_and_the_way_on(tmp_path, problem, failed, text):
+    alerts = Alerts([], AlertsSection(), tmp_path)
+    alerts.open(resumes=False)
+    alerts.start([])
+    alerts.end(problem, failed=failed)
+    assert [row["text"] for row in written(tmp_path)] == [text]
+
+
 def test_what_a_run_tells_of_itself_can_be_left_out(tmp_path):
     alerts = Alerts([], AlertsSection(built_in=False), tmp_path)
     alerts.open(resumes=False)

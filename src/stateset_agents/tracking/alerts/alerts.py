@@ -10,6 +10,7 @@ import difflib
 import errno
 import logging
 import os
+import textwrap
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ CLOSE_SECONDS = 10.0
 """That the end of a run waits for a webhook."""
 HASTY_SECONDS = 3.0
 """The same where somebody waits for the process to end."""
+MOST_CHARACTERS = 500
+"""That are told of why a run ended."""
 LOOK_SECONDS = 1.0
 """Between two looks for silence."""
 
@@ -145,13 +148,13 @@ class Alerts:
         """The run is over.
 
         Args:
-            problem: why it ended before its end; nothing to tell where it did not.
+            problem: why it ended before its end, and what to do; nothing to tell where it did not.
             failed: whether that is a failure; else somebody stopped it, and waits for the process.
         """
         self._over.set()
         if problem and self._section.built_in:
             level: Level = "critical" if failed else "warning"
-            text = f"{'failed' if failed else 'stopped'}: {problem.splitlines()[0]}"
+            text = textwrap.shorten(f"failed: {problem}" if failed else problem, MOST_CHARACTERS, placeholder=" ...")
             self._tell(RUN, level, text, fires=True)
         elif not problem:  # a run that is resumed at its end makes no step that could say so
             self._tell(RUN, "warning", "the run is finished", fires=False)
