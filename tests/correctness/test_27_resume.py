@@ -126,7 +126,7 @@ class Equal(RewardFunction):
 @pytest.mark.parametrize(
     ("reward", "settings", "moved"),
     [
-        ("Vowels", {"learning_rate": 0.05, "beta": 0.0}, {"learning_rate"}),
+        ("Vowels", {"learning_rate": 0.03, "beta": 0.0}, {"learning_rate"}),
         ("Equal", {"beta": 0.0, "num_generations": 2}, {"temperature", "num_generations"}),
     ],
     ids=["moves of the rate", "moves of the groups"],

@@ -323,12 +323,12 @@ def test_a_weight_whose_step_float32_cannot_show_need_not_move():
 
 
 async def test_an_update_that_is_shortened_may_leave_weights_where_they_are(monkeypatch, caplog):
-    """Norms are 1 at first, where float32 shows a step of 1e-6, and not the 64th part of it."""
+    """Norms are 1 at first, where float32 shows a step of 1.6e-5, and not the 1024th part of it."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(step_bound, "most_change", lambda entropy: 0.0)
-    trainer = await started(steps=1, learning_rate=1e-6, auto_adjust=True)
+    monkeypatch.setattr(step_bound, "MOST_KL", -1.0)
+    trainer = await started(steps=1, learning_rate=1.6e-5, auto_adjust=True)
     await trainer.run()
-    assert trainer.rows[0]["step_share"] == 2.0**-6
+    assert trainer.rows[0]["step_share"] == 2.0**-10
     (line,) = told(caplog)
     assert "gradient in 20 of 20 weights, 15 of them moved" in line
 

@@ -65,15 +65,15 @@ def test_a_policy_that_goes_on_saying_what_was_said_may_have_changed_all_the_sam
     """
     learner = kit.learner()
     batch = PackedBatch.of(samples_of(kit.two_groups(), learner.config, 20), learner.device)
-    before = PolicyBefore(learner._packed, [batch], temperature=1.0)
+    before = PolicyBefore(learner.policy.packed, [batch], temperature=1.0)
     assert sum(part.kl for part in before.compared()) == 0.0
-    states = learner._states(batch)
-    old = learner._packed.head.logits(states).log_softmax(-1)
+    states = learner.policy._states(batch)
+    old = learner.policy.packed.head.logits(states).log_softmax(-1)
     unsaid = next(token for token in range(old.shape[1]) if token not in batch.targets.tolist())
-    head = learner._packed.head.weight
+    head = learner.policy.packed.head.weight
     kept = head.clone()
     head[unsaid] *= 20.0
-    new = learner._packed.head.logits(learner._states(batch)).log_softmax(-1)
+    new = learner.policy.packed.head.logits(learner.policy._states(batch)).log_softmax(-1)
     moved = head.clone()
     parts = list(before.compared())
     assert torch.equal(head, moved)
