@@ -8,6 +8,7 @@ from stateset_agents import ConversationEnvironment, MultiTurnAgent
 from stateset_agents.core.errors import ConfigError, RunFolderError
 from stateset_agents.core.reward import GroupReward
 from stateset_agents.training.callbacks import Callback
+from stateset_agents.training.chosen import Chosen
 from stateset_agents.training.train import AutoTrainer
 
 
@@ -54,6 +55,22 @@ async def test_choices_are_told_at_the_beginning_in_the_report_and_kept(tmp_path
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert "auto_adjust: true" in config
     assert "early_stopping: true" in config
+
+
+async def test_what_the_run_would_refuse_is_refused_before_the_look(tmp_path, monkeypatch):
+    """Mutation: the folder, or what alerts need, is asked for once the task was looked at."""
+
+    async def looked(*_, **__):
+        raise AssertionError("it was looked at")
+
+    monkeypatch.setattr(Chosen, "by_looking", looked)
+    (tmp_path / "config.yaml").write_text("mine")
+    with pytest.raises(RunFolderError, match="which this run would overwrite"):
+        await AutoTrainer().train(agent(), environment(), 8, reward_fn=vowels, output_dir=tmp_path)
+    alerts = {"webhook_env": "NO_WEBHOOK"}
+    with pytest.raises(ConfigError, match="NO_WEBHOOK"):
+        await AutoTrainer().train(agent(), environment(), 8, reward_fn=vowels, output_dir=tmp_path / "a", alerts=alerts)
+    assert not (tmp_path / "a").exists()
 
 
 async def test_a_resumed_run_takes_its_choices_from_the_folder(tmp_path, monkeypatch):

@@ -347,6 +347,24 @@ def test_a_run_that_failed_before_its_first_step_begins_again(work, before, argu
     assert [json.loads(line)["step"] for line in played] == [step for step in (1, 2, 3, 4) for _ in range(4)]
 
 
+def test_a_run_whose_status_was_lost_goes_on(work):
+    assert work.train("--output-dir", "whole", "--num-episodes", "24").code == 0
+    assert work.train().code == 0
+    (work.path / "outputs" / "status.json").unlink()
+    ended = work.train("--resume", "--num-episodes", "24")
+    assert ended.code == 0, ended.err
+    assert work.metrics() == work.metrics("whole")
+    assert work.status()["state"] == "finished"
+
+
+def test_an_empty_place_to_start_from_is_no_place(work):
+    """A variable that is not set: the current folder is not meant."""
+    ended = work.train("--resume-from", "")
+    assert ended.code == 2
+    assert "--resume-from is empty" in ended.err
+    assert not (work.path / "outputs").exists()
+
+
 def test_a_folder_without_a_run_cannot_be_resumed(work):
     (work.path / "empty").mkdir()
     for folder, words in (("nowhere", "nowhere does not exist"), ("empty", "empty holds no run")):

@@ -134,7 +134,7 @@ def train(
         ),
     ] = False,
     resume_from: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Start from this checkpoint, in a run folder of its own.")
+        str | None, typer.Option(metavar="PATH", help="Start from this checkpoint, in a run folder of its own.")
     ] = None,
     dry_run: Annotated[
         bool,
@@ -177,6 +177,8 @@ def train(
                 "--resume continues the run in --output-dir, --resume-from starts a new run from a checkpoint: "
                 "give one of them"
             )
+        if resume_from is not None and not resume_from.strip():
+            raise ConfigError("--resume-from is empty (a variable that is not set?): name a checkpoint or a run folder")
         if output_dir is not None and not output_dir.strip():
             raise ConfigError("--output-dir is empty (a variable that is not set?): name a folder, or leave it out")
         folder = Path(output_dir or DEFAULT_OUTPUT_DIR)
@@ -195,14 +197,15 @@ def train(
             config = replace(config, notes=(note, *config.notes))
         if before:
             config = replace(config, notes=(f"as at its start: {as_typed(before)}", *config.notes))
+        start = None if resume_from is None else Path(resume_from)
         # Before torch is loaded: it reads CUDA_VISIBLE_DEVICES only once.
         config.apply_environment_variables()
         if dry_run:
             from .dry_run import print_dry_run
 
-            print_dry_run(config, resume=resume, resume_from=resume_from)
+            print_dry_run(config, resume=resume, resume_from=start)
         else:
-            print(str(run(config, resume=resume, resume_from=resume_from)).rstrip("\n"))
+            print(str(run(config, resume=resume, resume_from=start)).rstrip("\n"))
 
 
 def find_config(name: Path) -> Path:

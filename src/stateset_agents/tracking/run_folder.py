@@ -138,7 +138,8 @@ class RunFolder:
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Take up an existing run, to read it or to continue it.
 
-        One that was killed while it began may have no `config.yaml` yet.
+        One that was killed while it began may have no `config.yaml` yet, and one whose `status.json` was lost is known
+        by its config and its metrics.
 
         Raises:
             RunFolderError: `path` does not exist or holds no run.
@@ -147,11 +148,10 @@ class RunFolder:
         if not folder.path.is_dir():
             found = "is a file, not a folder" if folder.path.exists() else "does not exist"
             raise RunFolderError(f"{folder.path} {found}, so there is no run to read or resume there")
-        needed = (STATUS,) if made_no_step(folder.path) else (STATUS, CONFIG)
-        missing = [name for name in needed if not (folder.path / name).is_file()]
-        if missing:
+        missing = [name for name in (STATUS, CONFIG, METRICS) if not (folder.path / name).is_file()]
+        if not made_no_step(folder.path) and (CONFIG in missing or len(missing) > 1):
             raise RunFolderError(
-                f"{folder.path} holds no run: {' and '.join(missing)} missing.\n"
+                f"{folder.path} holds no run: {', '.join(missing)} missing.\n"
                 "  give the folder that a run wrote, or start one there without resuming"
             )
         status = folder.status

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,14 +63,30 @@ class EarlyStopping:
 
 
 class FlatSteps:
-    """Counts steps in a row in which no group had anything to learn from."""
+    """Counts steps in a row in which no group had anything to learn from.
+
+    Attributes:
+        count: of them.
+        rewards: mean reward of each that had one.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.rewards: list[float] = []
 
-    def update(self, updated: bool) -> None:
+    def update(self, updated: bool, reward: float | None = None) -> None:
         """Take note of a step."""
-        self.count = 0 if updated else self.count + 1
+        if updated:
+            self.renew()
+            return
+        self.count += 1
+        if reward is not None:
+            self.rewards.append(reward)
+
+    def renew(self) -> None:
+        """Count anew."""
+        self.count = 0
+        self.rewards.clear()
 
     @property
     def should_warn(self) -> bool:
@@ -115,30 +132,32 @@ class Judge:
                 )
         if "updated" not in row:
             return reason  # nothing is trained
-        self.flat.update(row["updated"])
+        self.flat.update(row["updated"], row.get("reward_mean"))
         if self.flat.should_warn:
             log.warning(
                 "%d steps in a row had no group with different rewards: nothing was learned from them", self.flat.count
             )
         if not self.flat.should_stop:
             return reason
-        reward = row.get("reward_mean")
+        reward = statistics.fmean(self.flat.rewards) if self.flat.rewards else None
         if reward is not None and self._solved is not None and reward >= self._solved:
             return "stopped early: every conversation gets (nearly) the attainable reward"
         raise TrainingStopped(_nothing_to_learn(self.flat.count, reward))
 
     def renew(self) -> None:
         """Count anew: something was changed so that the run may get better."""
-        self.flat.count = self.early.without_improvement = 0
+        self.flat.renew()
+        self.early.without_improvement = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Both counts."""
-        return {"early": self.early.state_dict(), "flat_steps": self.flat.count}
+        """All counts."""
+        return {"early": self.early.state_dict(), "flat_steps": self.flat.count, "flat_rewards": [*self.flat.rewards]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.early.load_state_dict(state["early"])
         self.flat.count = int(state["flat_steps"])
+        self.flat.rewards = [float(reward) for reward in state.get("flat_rewards", ())]
 
 
 def require_a_mean_to_watch(config: TrainingConfig, reward: RewardFunction) -> None:

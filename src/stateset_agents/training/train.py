@@ -22,9 +22,11 @@ from ..core.errors import ConfigError, RunFolderError
 from ..core.reward import DEFAULT_NOTICE, RewardFunction, as_reward, default_reward
 from ..tracking.progress import Progress
 from .announce import announce_arguments
+from .beforehand import require_possible
 from .callbacks import Callback
 from .chosen import Chosen
 from .execution import execute
+from .from_config import build_records
 from .run import Run
 
 AgentT = TypeVar("AgentT", bound=MultiTurnAgent)
@@ -228,12 +230,14 @@ class AutoTrainer:
                 resume, quiet: see `train`.
         """
         _require_parties(agent, environment)
-        if alerts is not None:
-            AlertSettings.of(alerts)
         given = _settings(config_overrides, self._own)
-        TrainingConfig.from_profile(**{"profile": "balanced", **given})
         reward = default_reward() if reward_fn is None else as_reward(reward_fn)
         folder = None if output_dir is None else Path(output_dir)
+        # What the run would refuse is refused before the look, which takes its time. Whether to stop early is chosen.
+        config = TrainingConfig.from_profile(**{"profile": "balanced", **given, "early_stopping": False})
+        asked = None if alerts is None else AlertSettings.of(alerts)
+        sought = Run(agent, environment, reward, config, evaluation=eval_environment, folder=folder, alerts=asked)
+        require_possible(replace(sought, resume=resume), build_records(config))
         chosen = Chosen.remembered(folder) if resume and folder is not None else None
         with Progress() as progress:
             say = (lambda _: None) if quiet else progress.say

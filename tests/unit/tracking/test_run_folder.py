@@ -90,7 +90,7 @@ def test_unrelated_files_and_the_mode_of_a_folder_that_was_there_are_left_alone(
 @pytest.mark.parametrize(("make", "words"), [
     (lambda path: None, "does not exist"),
     (lambda path: path.write_text("x"), "is a file, not a folder"),
-    (lambda path: path.mkdir(), "holds no run: status.json and config.yaml missing"),
+    (lambda path: path.mkdir(), "holds no run: status.json, config.yaml, metrics.jsonl missing"),
 ])  # fmt: skip
 def test_a_path_that_is_no_run_cannot_be_opened(tmp_path, make, words):
     make(tmp_path / "run")

@@ -82,6 +82,18 @@ def test_ten_flat_steps_on_a_high_reward_are_success(caplog):
     ]
 
 
+def test_flat_steps_of_which_only_the_last_went_well_are_no_success():
+    """0.5 nine times and 1 once are 0.55 in the mean, also of a run that was resumed after the fifth."""
+    first, second = Judge(None, solved=0.95), Judge(None, solved=0.95)
+    for step in range(1, 6):
+        first.after(flat_row(step, 0.5))
+    second.load_state_dict(first.state_dict())
+    for step in range(6, 10):
+        second.after(flat_row(step, 0.5))
+    with pytest.raises(TrainingStopped, match=r"same reward \(mean 0.550\)"):
+        second.after(flat_row(10, 1.0))
+
+
 @pytest.mark.parametrize(
     ("reward", "solved", "message"),
     [
