@@ -17,8 +17,8 @@ The servers are another process; a third one reads `/proc` every ten seconds.
 Flat is what this means: in the second half of the first run, memory (less what the rows of metrics take, which a run
 keeps for its report) rises by less than 1 % an hour, or 5 MB, beyond twice the standard error of its slope; and of
 descriptors and threads the median of the last minutes of all is no more than two above that of the first ones after
-the warm-up. It ends with an error if something is not flat, if a kind of failure did not come in 5 to 15 % of its
-calls, or if the process stopped for another reason. Linux only.
+the warm-up. It ends with an error if something is not flat, if the calls that failed in one way are more than four
+standard errors from a tenth, or if the process stopped for another reason. Linux only.
 """
 
 from __future__ import annotations
@@ -359,7 +359,7 @@ def problems(result: Mapping[str, Any]) -> list[str]:
         if taken[name][place] > taken[name]["warm"] + 2
     ]
     for kind, (calls, injected) in result["injected"].items():
-        if calls >= 100 and not 0.05 <= injected / calls <= 0.15:
+        if abs(injected - SHARE * calls) > 4 * (SHARE * (1 - SHARE) * calls) ** 0.5:
             found.append(f"{kind}: {injected} of {calls} calls")
     return found
 

@@ -187,15 +187,15 @@ def test_what_is_not_flat_in_an_hour_is_told(soak, rising, told):
 
 
 def test_noise_is_no_rise_and_a_kind_of_failure_that_hardly_comes_is_told(soak):
-    """Mutation: the standard error is left out, which is above 20 MB an hour here."""
+    """Mutation: the standard error is left out, above 20 MB an hour here. The standard error of 900 calls is 9."""
     rows = looks(60, memory=20.0)
     for place, row in enumerate(rows):
         row["memory"] += 8.0 * (-1) ** (place // 16)
     taken = soak.summary(rows, 60)
-    injected = {"rare": [1000, 49], "often": [1000, 151], "right": [1000, 100], "too few to say": [99, 0]}
+    injected = {"rare": [900, 53], "often": [900, 127], "just": [900, 55], "too few to say": [100, 0]}
     assert soak.problems({"summary": taken, "injected": injected}) == [
-        "rare: 49 of 1000 calls",
-        "often: 151 of 1000 calls",
+        "rare: 53 of 900 calls",
+        "often: 127 of 900 calls",
     ]
     chance = soak.Chance(0)
     struck = [chance.strikes("one") for _ in range(2000)]
