@@ -2,7 +2,8 @@
 
 Invariant: nothing is logged twice, and no secret of the environment reaches a log. With a log file, the file gets every
 record of `level` and above and the terminal only warnings; without one, the terminal gets this package's records of
-`level` and above, and warnings of other packages. Records go to stderr, so a piped stdout holds results alone.
+`level` and above, and warnings of other packages. Records go to stderr, so a piped stdout holds results alone. What
+`CHATTY` packages say at INFO is told at DEBUG alone.
 
 A record is a line of text, or with the format "json" one JSON object a line, whatever the message holds.
 """
@@ -29,6 +30,9 @@ Form = Literal["text", "json"]
 
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TERMINAL_FORMAT = "%(levelname)s %(message)s"
+
+CHATTY = ("httpx2",)
+"""Packages with a record at INFO for each request to a judge or a user, which would bury the run's own."""
 
 FILE_ONLY = {"file_only": True}
 """`extra` of a record that the terminal is told in another way, or not at all."""
@@ -73,6 +77,8 @@ def setup_logging(
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(number)
+    for chatty in CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING if number == logging.INFO else logging.NOTSET)
     logging.captureWarnings(capture=True)
     return redactor
 
@@ -107,6 +113,8 @@ def speaks_json() -> bool:
 def reset_logging() -> None:
     """Take away what `setup_logging` set up and close the log file."""
     _remove_own_handlers(logging.getLogger())
+    for chatty in CHATTY:
+        logging.getLogger(chatty).setLevel(logging.NOTSET)
     logging.captureWarnings(capture=False)
 
 

@@ -4,8 +4,11 @@ import json
 import logging
 import os
 import re
+import socket
+import threading
 import warnings
 
+import httpx2
 import pytest
 
 from stateset_agents.core.errors import ConfigError
@@ -161,3 +164,22 @@ def test_json_records_are_one_object_a_line_whatever_they_hold_and_no_secret_is_
     assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["it failed"]
     setup_logging("INFO")
     assert not speaks_json()
+
+
+@pytest.mark.parametrize(("level", "requests"), [("DEBUG", 1), ("INFO", 0)])
+def test_a_request_to_a_judge_is_no_line_of_the_log_unless_all_is_asked_for(tmp_path, level, requests):
+    """A real request. Mutation: another name in CHATTY."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with server.accept()[0] as connection:
+                connection.recv(10_000)
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        setup_logging(level, tmp_path / "train.log")
+        httpx2.get(f"http://127.0.0.1:{server.getsockname()[1]}/", trust_env=False)
+        thread.join()
+    told = (tmp_path / "train.log").read_text()
+    assert told.count("HTTP Request: GET") == requests
