@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 import time
 
 import pytest
@@ -133,3 +134,13 @@ async def test_in_somebody_elses_process_a_block_is_told_once_and_nothing_is_end
     ] * len(told)
     assert 1 <= len(told) <= 2
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == len(told)
+
+
+async def test_the_watch_is_over_when_it_is_left():
+    """Its thread must not be the last to let go of a model while the interpreter goes down: exit code 134.
+
+    Mutation: the thread is not waited for.
+    """
+    with BlockWatch({Outcome.REWARD: 60.0}):
+        assert "blocked" in [thread.name for thread in threading.enumerate()]
+    assert "blocked" not in [thread.name for thread in threading.enumerate()]

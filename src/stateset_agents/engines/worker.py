@@ -10,7 +10,6 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 
 import torch
 
@@ -21,7 +20,7 @@ Turn = Callable[[], bool]
 
 
 class Worker:
-    """Started at once.
+    """Started at once. It holds its engine weakly.
 
     Args:
         turn: a bound method of the engine: one round of work; False if the engine is closed.
@@ -31,50 +30,44 @@ class Worker:
     """
 
     def __init__(self, turn: Turn, idle: Turn, end: Callable[[], None], wake: threading.Condition) -> None:
-        self.thread = threading.Thread(
-            target=_work,
-            args=(weakref.WeakMethod(turn), weakref.WeakMethod(idle), wake),
-            name="local-engine",
-            daemon=True,
-        )
+        self._turn, self._idle, self._end = weakref.WeakMethod(turn), weakref.WeakMethod(idle), weakref.WeakMethod(end)
+        self._wake = wake
+        weakref.finalize(turn.__self__, self._look_again).atexit = False  # type: ignore[attr-defined]
+        self.thread = threading.Thread(target=self._work, name="local-engine", daemon=True)
         self.thread.start()
         # A thread inside torch when the interpreter goes down aborts the process and takes its exit code along.
-        at_exit = partial(_at_exit, weakref.WeakMethod(end))
-        atexit.register(at_exit)
-        engine = turn.__self__  # type: ignore[attr-defined]
-        self.released = weakref.finalize(engine, _release, wake, at_exit)
-        self.released.atexit = False
+        atexit.register(self._at_exit)
 
     def join(self) -> None:
         """Wait for the turn that is under way; the engine says that it is closed."""
         self.thread.join()
-        self.released()
+        atexit.unregister(self._at_exit)
 
+    def _work(self) -> None:
+        with torch.inference_mode():
+            while True:
+                with self._wake:
+                    idle = self._idle()
+                    waits = idle is not None and idle()
+                    del idle
+                    if waits:
+                        self._wake.wait(LOOK_SECONDS)  # not for ever: the last holder may be gone since the look
+                        continue
+                turn = self._turn()
+                if turn is None:
+                    break
+                if not turn():
+                    return  # whoever closed it waits in `join`
+                del turn
+        atexit.unregister(self._at_exit)
 
-def _work(turn_of: weakref.WeakMethod[Turn], idle_of: weakref.WeakMethod[Turn], wake: threading.Condition) -> None:
-    with torch.inference_mode():
-        while True:
-            with wake:
-                idle = idle_of()
-                waits = idle is not None and idle()
-                del idle
-                if waits:
-                    wake.wait(LOOK_SECONDS)  # not for ever: the last holder may be gone since the look
-                    continue
-            turn = turn_of()
-            if turn is None or not turn():
-                return
-            del turn
+    def _look_again(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
 
-
-def _release(wake: threading.Condition, at_exit: Callable[[], None]) -> None:
-    """What is left to do when an engine is closed or gone."""
-    atexit.unregister(at_exit)
-    with wake:
-        wake.notify_all()
-
-
-def _at_exit(end_of: weakref.WeakMethod[Callable[[], None]]) -> None:
-    end = end_of()
-    if end is not None:
-        end()
+    def _at_exit(self) -> None:
+        end = self._end()
+        if end is not None:
+            end()
+        else:
+            self.thread.join()

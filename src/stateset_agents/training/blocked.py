@@ -31,6 +31,8 @@ STOPPED_AFTER = 3
 ENDED_AFTER = 6
 """Limits after which the process is."""
 _LONGEST_LOOK = 1.0
+_JOINED_WITHIN = 5.0
+"""Seconds; the thread wakes at once, unless it is telling somebody of a block."""
 _CALLED = {
     Outcome.REWARD: ("the reward", "reward_timeout"),
     Outcome.ENVIRONMENT: ("the environment", "environment_timeout"),
@@ -60,17 +62,22 @@ class BlockWatch:
         self._loop = asyncio.get_running_loop()
         self._next: asyncio.TimerHandle | None = None
         self._watched = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, name="blocked", daemon=True)
 
     def __enter__(self) -> Self:
         if self._limits:
             self._beat()
-            threading.Thread(target=self._watch, name="blocked", daemon=True).start()
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         if self._next is not None:
             self._next.cancel()
+        # What is told here knows the run. A thread that is the last to let go of its tensors while the interpreter goes
+        # down aborts the process, and takes the exit code along.
+        if self._thread.is_alive():
+            self._thread.join(_JOINED_WITHIN)
 
     def _beat(self) -> None:
         self._beats += 1
