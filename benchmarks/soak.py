@@ -364,7 +364,7 @@ def problems(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def seen(run: Path, addresses: Mapping[str, str]) -> dict[str, int]:
+def seen(run: Path) -> dict[str, int]:
     """What the run's own files say of failures."""
     counts: Counter[str] = Counter()
     with (run / "trajectories.jsonl").open() as lines:
@@ -385,9 +385,6 @@ def seen(run: Path, addresses: Mapping[str, str]) -> dict[str, int]:
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         counts.update({name: row[name] for name in ("failed_user", "failed_environment", "failed_reward")})
     log = (run / "run.log").read_text()
-    for who, address in addresses.items():
-        for code in (500, 429):
-            counts[f"{who} answers {code}"] = len(re.findall(f'{re.escape(address)}/[^"]*"HTTP/1.1 {code}', log))
     counts["memory runs out in an update"] = log.count("conversations in the model at once (")
     counts["memory runs out while sampling"] = log.count("replies under way (")
     counts["TensorBoard fails"] = sum(map(int, re.findall(r"tensorboard failed (\d+) times", log)))
@@ -485,8 +482,7 @@ def measure(place: Path, minutes: float, seed: int) -> dict[str, Any]:
         "parts": parts[:-1],
         "steps": pulse["steps"],
         "injected": pulse["counts"] | json.loads((place / "served.json").read_text()),
-        "seen": seen(place / "run", {"the user": user, "the judge": judge})
-        | {"TensorBoard fails": pulse["sinks"].get("tensorboard")},
+        "seen": seen(place / "run"),
         "disk": disk,
         "summary": summary(sampler.rows, minutes),
         "looks": sampler.rows,
