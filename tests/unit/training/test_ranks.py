@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ from stateset_agents.training.shares import shares, unique_tokens
 COMPARED = ("entropy", "aot", "aot_unpaired", "off_policy")
 """Losses in which a token or pair is compared with those of other ranks."""
 PROGRAM = Path(__file__).with_name("ranks_process.py")
+LONGEST = 500
+"""Seconds for all processes: three on two cores that others use as well."""
+pytestmark = pytest.mark.timeout(LONGEST + 60)
 
 
 def results(folder, size):
@@ -35,8 +39,9 @@ def results(folder, size):
         )
         for rank in range(size)
     ]
+    end = time.monotonic() + LONGEST
     try:
-        errors = [process.communicate(timeout=110)[1] for process in ranks]
+        errors = [process.communicate(timeout=max(0.1, end - time.monotonic()))[1] for process in ranks]
     finally:
         for process in ranks:
             process.kill()
