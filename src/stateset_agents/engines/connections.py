@@ -1,7 +1,7 @@
 """Connections to a server, for whichever event loops ask it.
 
 Invariant: a connection lives as long as any call of its loop is under way. So calls at the same time share theirs, and
-none outlives its loop: a program may run one loop after another.
+none outlives its loop, also where the calls are cancelled: a program may run one loop after another.
 """
 
 from __future__ import annotations
@@ -54,4 +54,21 @@ class Lines:
             line.calls -= 1
             if not line.calls:
                 del self._lines[loop]
-                await line.client.aclose()
+                await _closed(line.client)
+
+
+async def _closed(client: httpx2.AsyncClient) -> None:
+    """Close all its connections, and only then be cancelled.
+
+    They are closed one by one, and a stop cancels twice: those that the second one found open would stay so.
+    """
+    closing = asyncio.ensure_future(client.aclose())
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.wait({closing})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    closing.result()
