@@ -1,9 +1,10 @@
 """A circuit breaker: a service that keeps failing is left alone for a while.
 
-Invariant: it opens only on a rate of failures among enough finished calls, and closes only when a single probe has
-succeeded. A call ends as a success, as a failure or as neither (it was cancelled, or the service answered that it is
-busy); neither moves nothing. A call that was admitted before the state last changed moves nothing either: how it ends
-says nothing about the service as it is.
+Invariant: it opens only on a rate of failures among enough finished calls, and closes only when a single probe was
+answered. A call ends as a success, as a failure, as answered with something else than what was asked for (that it is
+wrong, or comes too soon), or as none of these (it was cancelled). Answered moves nothing but the probe, none moves
+nothing. A call that was admitted before the state last changed moves nothing either: how it ends says nothing about the
+service as it is.
 
 For one event loop: there is no lock.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from functools import partial
 from types import TracebackType
 
@@ -29,6 +30,15 @@ class BreakerState(StrEnum):
     """One at a time: the probe."""
 
 
+class _End(Enum):
+    """How a call ended."""
+
+    SUCCEEDED = auto()
+    FAILED = auto()
+    ANSWERED = auto()
+    NONE = auto()
+
+
 class BreakerOpen(Exception):
     """The call was not let through.
 
@@ -37,7 +47,8 @@ class BreakerOpen(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"it keeps failing and is left alone, for {seconds:.1f} s more")
+        until = f"for {seconds:.1f} s more" if seconds else "but for the call that tries whether it is back"
+        super().__init__(f"it keeps failing and is left alone, {until}")
         self.seconds = seconds
 
 
@@ -95,17 +106,17 @@ class Breaker:
             self._probing = True
         return Admission(partial(self._finish, self._era))
 
-    def _finish(self, era: int, failed: bool | None) -> None:
+    def _finish(self, era: int, end: _End) -> None:
         if era != self._era:
             return
         if self._opened is not None:  # the probe
             self._probing = False
-            if failed is not None:
-                self._turn(self._clock() if failed else None)
-        elif failed is not None:
-            self._failures.append(failed)
+            if end is not _End.NONE:
+                self._turn(self._clock() if end is _End.FAILED else None)
+        elif end in (_End.SUCCEEDED, _End.FAILED):
+            self._failures.append(end is _End.FAILED)
             enough = len(self._failures) >= self._min_calls
-            if failed and enough and sum(self._failures) >= self._rate * len(self._failures):
+            if end is _End.FAILED and enough and sum(self._failures) >= self._rate * len(self._failures):
                 self._turn(self._clock())
 
     def _turn(self, opened: float | None) -> None:
@@ -116,22 +127,26 @@ class Breaker:
 
 
 class Admission:
-    """One call that was let through. It ends with the `with`: as neither, unless told otherwise."""
+    """One call that was let through. It ends with the `with`: as none, unless told otherwise."""
 
-    def __init__(self, finish: Callable[[bool | None], None]) -> None:
+    def __init__(self, finish: Callable[[_End], None]) -> None:
         self._finish = finish
-        self._failed: bool | None = None
+        self._end = _End.NONE
 
     def succeeded(self) -> None:
         """The service did what it was asked to."""
-        self._failed = False
+        self._end = _End.SUCCEEDED
 
     def failed(self) -> None:
         """The service did not."""
-        self._failed = True
+        self._end = _End.FAILED
+
+    def answered(self) -> None:
+        """The service is there, and did something else than it was asked to: through no fault of its own."""
+        self._end = _End.ANSWERED
 
     def __enter__(self) -> Admission:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._finish(self._failed)
+        self._finish(self._end)

@@ -207,9 +207,14 @@ class Endpoint:
             with admission:
                 try:
                     answer = await self._persistently(client, body)
+                except Refused:
+                    admission.answered()
+                    raise
                 except Transient as error:
                     if error.fault:
                         admission.failed()
+                    else:
+                        admission.answered()
                     raise
                 admission.succeeded()
                 self._answered += 1

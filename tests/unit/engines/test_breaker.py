@@ -24,10 +24,10 @@ def breaker(clock):
 
 
 def calls(breaker, results):
-    """One call a letter: g(ood), b(ad), n(either)."""
+    """One call a letter: g(ood), b(ad), a(nswered otherwise), n(one)."""
     for result in results:
         with breaker.admit() as call:
-            {"g": call.succeeded, "b": call.failed, "n": lambda: None}[result]()
+            {"g": call.succeeded, "b": call.failed, "a": call.answered, "n": lambda: None}[result]()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,9 @@ def calls(breaker, results):
         ("ggbb", "open"),  # 2 of 4
         ("bgggb", "closed"),  # the first is out of the window: 1 of the last 4
         ("bgggbb", "open"),  # g g b b
-        ("bbnnnnn", "closed"),  # neither is no finished call
+        ("bbnnnnn", "closed"),  # none is no finished call
+        ("bbaaaaa", "closed"),  # nor is an answer that is no failure
+        ("bbaaaab", "open"),  # and it makes no failure less of one
         ("bbg", "closed"),  # 2 of 3, but the last word was good: a success never opens it
     ],
 )
@@ -65,11 +67,18 @@ def test_half_open_it_lets_a_single_probe_through_and_closes_if_that_succeeds(br
     calls(breaker, "bbb")
     clock.now += 10.0
     with breaker.admit() as probe:
-        with pytest.raises(BreakerOpen):
+        with pytest.raises(BreakerOpen, match="but for the call that tries whether it is back"):
             breaker.admit()
         probe.succeeded()
     assert breaker.state is BreakerState.CLOSED
     calls(breaker, "bb")  # what was before is forgotten: two calls are no rate again
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_a_probe_that_is_answered_with_something_else_shows_that_the_service_is_there(breaker, clock):
+    calls(breaker, "bbb")
+    clock.now += 10.0
+    calls(breaker, "a")
     assert breaker.state is BreakerState.CLOSED
 
 

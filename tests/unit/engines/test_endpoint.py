@@ -254,10 +254,18 @@ async def test_a_patient_call_waits_for_the_probe_and_no_longer_than_it_may(endp
 
 @pytest.mark.parametrize("reply", [BUSY, Reply(400), says("")], ids=["busy", "refused", "empty"])
 async def test_a_service_that_answers_is_not_left_alone(endpoint_server, reply):
-    model = endpoint(endpoint_server(script(reply)), retries=0, breaker=breaker())
+    now = 0.0
+    server = endpoint_server(script(*[reply] * 5, BROKEN, BROKEN, reply))
+    model = endpoint(server, retries=0, breaker=breaker(lambda: now))
     for _ in range(5):
         await failure(model)
     assert model.breaker.state is BreakerState.CLOSED
+    for _ in range(2):
+        await failure(model)
+    assert model.breaker.state is BreakerState.OPEN
+    now = 60.0
+    assert "left alone" not in await failure(model)
+    assert model.breaker.state is BreakerState.CLOSED  # whatever it says, it is back
 
 
 async def test_calls_that_are_cancelled_do_not_open_the_breaker(endpoint_server):
