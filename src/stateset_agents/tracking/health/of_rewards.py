@@ -1,11 +1,14 @@
 """Signs in the rewards: whether they differ, where they go, and whether an evaluation agrees.
 
-Invariant: that a reward rose or fell is said by the one comparison of `tracking/learning.py`, never by two numbers.
+Invariant: that a reward rose or fell is said by the one comparison of `tracking/learning.py`, never by two numbers. Of
+evaluations more is asked, as each is a look of its own at the same question: of runs that stay as they are and are
+judged after each of 20 evaluations, fewer than one in a hundred is said to fall.
 """
 
 from __future__ import annotations
 
-from ..learning import judge
+from collections.abc import Sequence
+
 from .evidence import NEAR_MAXIMUM, Evidence
 from .signal import HealthStatus, Look, Signal
 
@@ -13,6 +16,15 @@ GOOD_DIVERSITY = 0.05
 """Share of the attainable reward by which the samples of a group should differ (standard deviation)."""
 SAME_REWARD_SHARE = 0.5
 """Share of groups that may have equal rewards: with more, most of what is sampled is thrown away."""
+
+FEWEST_IN_PAIRS = 4
+"""Evaluations from which on two in a row are judged together, as the best of many single ones is partly luck."""
+APART = 1.3
+"""Of fewer evaluations: how many times the half intervals of two together one must be below the other."""
+PAIRS_APART = 1.7
+"""The same of pairs."""
+TREND_APART = 2.5
+"""Half intervals that the difference of the last third and the first of all evaluations must be from 0."""
 
 
 def diversity(evidence: Evidence) -> Look | None:
@@ -58,11 +70,12 @@ def evaluation(evidence: Evidence) -> Look | None:
     evaluated = evidence.evaluations
     if len(evaluated) < 2:
         return None
-    step, best, low, _ = max(evaluated, key=lambda one: one[1])
-    last, last_high = evaluated[-1][1], evaluated[-1][3]
+    step, best, _, _ = max(evaluated, key=lambda one: one[1])
+    last = evaluated[-1][1]
     shown = f"{evaluated[0][1]:.3f} to {last:.3f}"
-    fell = last_high < low or judge([mean for _, mean, _, _ in evaluated]).verdict == "getting worse"
-    if not fell:
+    change = evidence.trend([mean for _, mean, _, _ in evaluated])
+    down = change is not None and change.change + TREND_APART * (change.high - change.change) < 0
+    if not (last < best and (down or _below_the_best(evaluated))):
         return Look(last, shown)
     words = f"evaluated reward fell from {best:.3f} after step {step} to {last:.3f}"
     if evidence.learning.verdict != "yes" or evidence.learning.measure != "reward":
@@ -75,6 +88,20 @@ def evaluation(evidence: Evidence) -> Look | None:
         f"read the conversations with the highest rewards and mend the reward, or raise beta; the checkpoint of step "
         f"{step} is the better agent",
     )
+
+
+def _below_the_best(evaluated: Sequence[tuple[int, float, float, float]]) -> bool:
+    """Whether the last ones are further below the best of those before them than chance would put them."""
+    size, apart = (2, PAIRS_APART) if len(evaluated) >= FEWEST_IN_PAIRS else (1, APART)
+
+    def together(first: int) -> tuple[float, float, float]:
+        _, means, lows, highs = zip(*evaluated[first : first + size], strict=True)
+        mean = sum(means) / size
+        return mean, *((mean - sum(ends) / size) / size**0.5 for ends in (lows, highs))
+
+    best, to_low, _ = max(map(together, range(len(evaluated) - 2 * size + 1)))
+    last, _, to_high = together(len(evaluated) - size)
+    return best - last > apart * (to_low - to_high)
 
 
 SIGNALS = (
@@ -109,8 +136,10 @@ SIGNALS = (
     Signal(
         "Evaluation",
         ("eval_reward_mean", "eval_reward_low", "eval_reward_high"),
-        "the interval of the last evaluation lies below that of the best, or the last third of at least 12 below the "
-        "first; CRITICAL where the reward that is trained for rose meanwhile",
+        f"the last two evaluations are below the best two in a row by more than {PAIRS_APART} of their half intervals "
+        f"together (of fewer than {FEWEST_IN_PAIRS} the last one below the best, by {APART}), or the last third of at "
+        f"least 12 below the first by {TREND_APART} half intervals; CRITICAL where the reward that is trained for rose "
+        "meanwhile",
         "What the agent earns where it is not trained; a reward that rises while this falls is being exploited.",
         "stop at the best evaluation (early_stopping), lower the learning rate, or give it more scenarios",
         HealthStatus.WARNING,
