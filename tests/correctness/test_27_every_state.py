@@ -145,7 +145,7 @@ async def lost(kit, path, make_callback):
         folder.lock()
         resumed = await prepared(kit, folder, make_callback())
         newest, _ = latest_checkpoint(folder.checkpoints_dir)
-        take_up(resumed, folder, read_checkpoint(newest), lambda _: None)
+        take_up(resumed, folder, read_checkpoint(newest), "", lambda _: None)
         now = attributes(resumed)
         await resumed.agent.aclose()
     assert NOT_SAVED.keys() <= after.keys()  # what is no more has no place on the list

@@ -57,7 +57,7 @@ async def play(kit, folder, *, stop_after=0, resume=False, reward=None, **settin
     stop.trainer = trainer
     if resume:
         newest, _ = latest_checkpoint(folder.checkpoints_dir)
-        take_up(trainer, folder, read_checkpoint(newest), lambda _: None)
+        take_up(trainer, folder, read_checkpoint(newest), "", lambda _: None)
     try:
         await trainer.run()
     except StopRequested:

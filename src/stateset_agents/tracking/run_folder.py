@@ -184,6 +184,11 @@ class RunFolder:
 
     # Writing
 
+    @property
+    def written(self) -> bool:
+        """Whether this process has said how the run stands; not yet where a resume may still be refused."""
+        return self._last_beat > float("-inf")
+
     def lock(self) -> None:
         """Become the one writer; every method that writes does it by itself.
 
@@ -315,7 +320,7 @@ class RunFolder:
 
         If it began here and recorded nothing, it is taken away: there is nothing to read in it or to go on with.
         """
-        status = self.status if error is not None and self._last_beat > float("-inf") else None
+        status = self.status if error is not None and self.written else None
         if status is not None and status.state == "running" and self._begun and not self._recorded:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 self._take_away()

@@ -47,13 +47,14 @@ def _save(run: Run, trainer: Trainer) -> str:
 
 
 def failed(run: Run, trainer: Trainer, error: BaseException) -> None:
-    """Mark the folder, and tell the error how to go on."""
+    """Mark the folder, if anything in it was written, and tell the error how to go on."""
     folder = trainer.parts.folder
     if folder is not None:
         goes_on = isinstance(error, ServiceDown) or not isinstance(error, Exception)
         state: State = "interrupted" if goes_on else "failed"
-        with contextlib.suppress(RunFolderError):  # the first error is the one to tell
-            folder.set_status(state, f"{type(error).__name__}: {error}".removesuffix(": "))
+        if folder.written:
+            with contextlib.suppress(RunFolderError):  # the first error is the one to tell
+                folder.set_status(state, f"{type(error).__name__}: {error}".removesuffix(": "))
         error.add_note(_how_to_mend(run, trainer, error))
     if run.log_file and not speaks_json():  # the command tells the terminal; as a record, the file too
         log.info("failed: %s", error)

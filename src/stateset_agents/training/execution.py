@@ -22,7 +22,7 @@ from ..checkpoints import Checkpoint, clean_stale_temporaries
 from ..core.errors import ConfigError, Interrupted, TrainingStopped, is_out_of_memory
 from ..core.outcome import Outcome
 from ..core.standstill import here
-from ..tracking.layout import CONFIG, ORIGINS, REPORT
+from ..tracking.layout import ORIGINS, REPORT
 from ..tracking.logging_setup import setup_logging
 from ..tracking.progress import LoggedProgress, Progress, describe
 from ..tracking.run_folder import RunFolder
@@ -81,7 +81,6 @@ async def _execute(run: Run) -> RunReport:
             if run.resume:
                 last = last_state(folder, run, say, data)
                 start = remembered_start(folder) if last is None else None
-                folder.write_text(CONFIG, _as_yaml(run))
         alerts = alerts_of(run)
         watchers = [
             *run.callbacks,
@@ -121,10 +120,12 @@ async def _execute(run: Run) -> RunReport:
                 await trainer.prepare(None if last is None else computed_in(last), resumes=run.resume)
                 if run.before is not None:
                     await run.before(trainer, say)
-                if run.resume and folder is not None:
-                    take_up(trainer, folder, last, say)
                 if start is not None:
                     begin_from(trainer, start, say)
+                if run.resume and folder is not None:
+                    take_up(trainer, folder, last, _as_yaml(run), say)
+                if start is not None:  # at once: the new run can be resumed when the old one is gone
+                    trainer.save()
                 if folder is not None:
                     if run.source is not None:  # not sooner: a run that is refused touches nothing
                         folder.write_text(ORIGINS, json.dumps(dict(run.source.origins), indent=1) + "\n")

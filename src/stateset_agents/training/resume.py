@@ -1,7 +1,8 @@
 """Taking up a run: in its own folder, or from a checkpoint that lies elsewhere.
 
-Invariant: a continuation that would be another run is refused before a model is loaded and before anything in the
-folder is touched. What was logged after the checkpoint is forgotten, so that the continued run logs it once.
+Invariant: a continuation that would be another run is refused before a model is loaded, and whatever refuses one leaves
+the files of the run as they were: `take_up` writes when nothing is left that could refuse. What was logged after the
+checkpoint is forgotten, so that the continued run logs it once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..core.records import Record
 from ..tracking.jsonl import step_of
-from ..tracking.layout import STARTED_FROM
+from ..tracking.layout import CONFIG, STARTED_FROM
 from ..tracking.run_folder import RunFolder, read_metrics
 from .changes import changes
 from .identity import inexact
@@ -114,16 +115,23 @@ def remembered_start(folder: RunFolder) -> Checkpoint | None:
     return find_start(Path(note.read_text(encoding="utf-8").strip())) if note.is_file() else None
 
 
-def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, say: Say) -> None:
-    """Bring a prepared trainer and the folder's logs to the state of a checkpoint, or of a run that did no step.
+def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, config_yaml: str, say: Say) -> None:
+    """Bring a prepared trainer and the folder to the state of a checkpoint, or of a run that did no step.
+
+    Args:
+        trainer: prepared; where there is no checkpoint, with the weights that the run begins with.
+        folder: of the run.
+        checkpoint: to go on from; None begins again.
+        config_yaml: what the run is told now.
+        say: tells what was done.
 
     Raises:
-        CheckpointError: the checkpoint does not fit the model.
-        RunFolderError: the logs cannot be cut.
+        CheckpointError: the checkpoint does not fit the model; nothing was written.
+        RunFolderError: the folder cannot be written, or the logs cannot be cut.
     """
-    step = 0 if checkpoint is None else int(checkpoint.record("trainer")["step"])
-    damaged = _move_damaged(folder, after=step)
     if checkpoint is None or trainer.learner is None:
+        folder.write_text(CONFIG, config_yaml)
+        damaged = _move_damaged(folder, after=0)
         folder.truncate(0)
         reason = "none of its checkpoints is whole" if damaged else "it had no checkpoint yet"
         if trainer.learner is None:
@@ -131,6 +139,9 @@ def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, 
         say(f"resumed {folder.path} at step 0: {reason}, so it begins again")
         return
     record = load_run_state(checkpoint, trainer.learner, adapters=trainer.config.lora is not None)
+    step = int(record["step"])
+    folder.write_text(CONFIG, config_yaml)
+    _move_damaged(folder, after=step)
     folder.truncate(step, evaluated=record["pending"] is None)
     trainer.load_state_dict(record, read_metrics(folder.path))
     then = record["config"]["num_episodes"]
@@ -188,8 +199,6 @@ def has_state(checkpoint: Checkpoint, *, adapters: bool) -> bool:
 def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     """Give a new run the weights of a checkpoint, and its optimizer state where it has one.
 
-    The new run's first checkpoint is written at once, so that it can be resumed when the old one is gone.
-
     Raises:
         CheckpointError: the checkpoint is one of another model.
         ConfigError: it holds merged weights, and adapters are to be trained.
@@ -206,4 +215,3 @@ def begin_from(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
         load_weights(checkpoint, trainer.learner)
         say(f"started from {checkpoint.path}: its weights, with a fresh optimizer, at step 0")
     trainer.publish()
-    trainer.save()

@@ -1,0 +1,75 @@
+"""A resume that is refused says why, and leaves the run as it was."""
+
+import json
+
+import pytest
+
+FAILS_WHILE_LOADING = """
+from stateset_agents.training import trainer
+async def broken(self, *_, **__):
+    raise MemoryError("no memory left")
+trainer.Trainer.prepare = broken
+"""
+
+IS_ANOTHER_MODEL = """
+from stateset_agents.models import tiny
+made = tiny.tiny_config
+def wider():
+    config = made()
+    config.intermediate_size = 96
+    return config
+tiny.tiny_config = wider
+"""
+
+HAS_NO_ROOM = """
+from stateset_agents.core.errors import DataError
+from stateset_agents.training import trainer
+def refused(*_):
+    raise DataError("a scenario leaves no room for a reply")
+trainer.require_room = refused
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (FAILS_WHILE_LOADING, "out of memory"),
+        (IS_ANOTHER_MODEL, "is a checkpoint of another model"),
+        (HAS_NO_ROOM, "a scenario leaves no room"),
+    ],
+    ids=["memory", "another model", "no room"],
+)
+def test_what_is_refused_when_the_model_is_loaded_leaves_every_file_as_it_was(work, before, told):
+    """What may change is asked for with it, and the newest checkpoint is damaged: neither is written down."""
+    work.write(training__save_every=4)
+    assert work.train().code == 0
+    (work.path / "outputs" / "checkpoints" / "step-4" / "model.safetensors").write_bytes(b"cut")
+    files = work.snapshot()
+    ended = work.train("--resume", "--num-episodes", "24", before=before)
+    assert ended.code == 3, ended.err
+    assert told in ended.err
+    assert work.snapshot() == files
+    ended = work.train("--resume", "--num-episodes", "24")
+    assert ended.code == 0, ended.err
+    assert "num_episodes: 24" in (work.path / "outputs" / "config.yaml").read_text()
+    assert len(work.metrics()) == 6
+
+
+def test_a_new_run_that_cannot_take_up_the_weights_it_was_killed_before_saving_is_left_as_it_was(work):
+    """It has logged nothing that a checkpoint holds, and begins at the checkpoint of another run."""
+    work.write(training__save_every=16)
+    assert work.train("--output-dir", "first").code == 0
+    killed = """
+import os, signal
+from stateset_agents.training import trainer
+trainer.Trainer.save = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert work.train("--output-dir", "next", "--resume-from", "first", before=killed).code == -9
+    files = work.snapshot("next")
+    ended = work.train("--output-dir", "next", "--resume", before=IS_ANOTHER_MODEL)
+    assert ended.code == 3, ended.err
+    assert "is a checkpoint of another model" in ended.err
+    assert work.snapshot("next") == files
+    ended = work.train("--output-dir", "next", "--resume")
+    assert ended.code == 0, ended.err
+    assert json.loads((work.path / "next" / "status.json").read_text())["state"] == "finished"
