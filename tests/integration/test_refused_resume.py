@@ -73,3 +73,16 @@ trainer.Trainer.save = lambda self: os.kill(os.getpid(), signal.SIGKILL)
     ended = work.train("--output-dir", "next", "--resume")
     assert ended.code == 0, ended.err
     assert json.loads((work.path / "next" / "status.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "trajectories.jsonl", "status.json", "report.txt"])
+def test_a_folder_in_place_of_a_file_of_the_run_is_named(work, name):
+    assert work.train("--num-episodes", "8").code == 0
+    (work.path / "outputs" / name).unlink()
+    (work.path / "outputs" / name).mkdir()
+    files = work.snapshot()
+    for more in ((), ("--dry-run",)):
+        ended = work.train("--resume", *more)
+        assert ended.code == 3, ended.err
+        assert f"run folder error: {name} in outputs is a folder, where the run has a file." in ended.err
+    assert work.snapshot() == files

@@ -59,6 +59,18 @@ def made_no_step(path: Path) -> bool:
     return not (kept or logged or (checkpoints.is_dir() and any(checkpoints.iterdir())))
 
 
+def refuse_folders(path: Path) -> None:
+    """Refuse a run in which a folder lies where it has a file.
+
+    Raises:
+        RunFolderError: it names each of them.
+    """
+    wrong = [name for name in (*OWN_NAMES, LOCK) if name not in (CHECKPOINTS, FINAL_MODEL) and (path / name).is_dir()]
+    if wrong:
+        said = "are folders, where the run has files" if len(wrong) > 1 else "is a folder, where the run has a file"
+        raise RunFolderError(f"{', '.join(wrong)} in {path} {said}.\n  move what is there, and put back what was")
+
+
 def refuse_used(path: Path, go_on: str) -> None:
     """Refuse a folder in which a new run would overwrite something.
 

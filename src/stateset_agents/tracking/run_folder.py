@@ -46,6 +46,7 @@ from .layout import (
     TRACKERS,
     TRAJECTORIES,
     made_no_step,
+    refuse_folders,
     refuse_used,
 )
 from .lock import FolderLock, require_unlocked
@@ -142,12 +143,13 @@ class RunFolder:
         by its config and its metrics.
 
         Raises:
-            RunFolderError: `path` does not exist or holds no run.
+            RunFolderError: `path` does not exist or holds no run, or a folder in place of one of its files.
         """
         folder = cls(Path(path))
         if not folder.path.is_dir():
             found = "is a file, not a folder" if folder.path.exists() else "does not exist"
             raise RunFolderError(f"{folder.path} {found}, so there is no run to read or resume there")
+        refuse_folders(folder.path)
         missing = [name for name in (STATUS, CONFIG, METRICS) if not (folder.path / name).is_file()]
         if not made_no_step(folder.path) and (CONFIG in missing or len(missing) > 1):
             raise RunFolderError(
