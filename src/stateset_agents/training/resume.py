@@ -8,6 +8,7 @@ checkpoint is forgotten, so that the continued run logs it once.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -18,8 +19,8 @@ from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..core.records import Record
 from ..tracking.jsonl import step_of
-from ..tracking.layout import CONFIG, STARTED_FROM
-from ..tracking.run_folder import RunFolder, read_metrics
+from ..tracking.layout import CONFIG, STARTED_FROM, TRAJECTORIES
+from ..tracking.run_folder import RunFolder, read_metrics, read_trajectories
 from .changes import changes
 from .identity import inexact
 from .run import Run, Say
@@ -65,6 +66,8 @@ def last_state(folder: RunFolder, run: Run, say: Say, data: Sequence[Record] | N
         problems[-1] += f"\n  a resumed run keeps its settings: change them back, or {_anew(folder)}"
         raise ConfigError(*problems)
     _require_metrics(folder, record)
+    if data is None:
+        _tell_lost_conversations(folder, record)
     return checkpoint
 
 
@@ -96,6 +99,30 @@ def _require_metrics(folder: RunFolder, record: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"the newest checkpoint of {folder.path} was written after step {record['step']}, but metrics.jsonl "
             f"{what}: it was changed, or part of it was lost.\n  put it back, or {_anew(folder)}"
+        )
+
+
+def _tell_lost_conversations(folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """Warn of conversations before the checkpoint that are gone. No step needs them, so that the run may go on."""
+    rows = [row for row in read_metrics(folder.path) if step_of(row) <= record["step"]]
+    if record["pending"] is not None:
+        rows = [*(row for row in rows if row["step"] != record["step"]), record["pending"]]
+    kept = Counter((row.get("step"), row.get("phase")) for row in read_trajectories(folder.path))
+    counts = {(row["step"], "train"): int(row.get("step_episodes") or 0) for row in rows}
+    counts |= {(row["step"], "eval"): int(row.get("eval_episodes") or 0) for row in rows}
+    lost = {place: count - kept[place] for place, count in counts.items() if kept[place] < count}
+    if lost:
+        steps = sorted({step for step, _ in lost})
+        where = f"step {steps[0]}" if len(steps) == 1 else f"{len(steps)} steps from {steps[0]} to {steps[-1]}"
+        log.warning(
+            "%s has lost %d of %d conversations up to step %d (%s): it was changed, or part of it was lost. The run "
+            "goes on, as no step needs them, but whatever reads the file will not find them. If there is a copy, stop "
+            "the run, put it back and resume again",
+            folder.path / TRAJECTORIES,
+            sum(lost.values()),
+            sum(counts.values()),
+            record["step"],
+            where,
         )
 
 
