@@ -34,6 +34,8 @@ class ModelFacts:
         model_type: transformers' name of the architecture.
         vocabulary: number of logits; 0 if the config does not say.
         context: longest sequence that the config names, in tokens; 0 if it names none.
+        inner: width of what one token is given between the matrices of a layer's MLP, all its experts together.
+        queries: width of all query heads of a layer.
     """
 
     parameters: int
@@ -44,6 +46,8 @@ class ModelFacts:
     model_type: str = ""
     vocabulary: int = 0
     context: int = 0
+    inner: int = 0
+    queries: int = 0
 
     @classmethod
     def of(cls, config: Mapping[str, Any], parameters: int, dtype: str) -> ModelFacts:
@@ -57,12 +61,16 @@ class ModelFacts:
         model_type = str(config.get("model_type") or "")
         kv_elements = 2 * layers * kv_heads * head_dim
         vocabulary, context = _number(text, "vocab_size"), _number(text, *LENGTH_KEYS)
-        return cls(parameters, dtype, hidden, layers, kv_elements, model_type, vocabulary, context)
+        inner = _number(text, "moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
+        inner *= _number(text, "num_experts_per_tok") or 1
+        return cls(
+            parameters, dtype, hidden, layers, kv_elements, model_type, vocabulary, context, inner, heads * head_dim
+        )
 
 
 KNOWN: Mapping[str, ModelFacts] = {
-    TINY: ModelFacts(106_816, "float32", 64, 2, 2 * 2 * 2 * 16, "llama", 512, 4096),
-    EMBEDDED: ModelFacts(134_515_008, "float32", 576, 30, 2 * 30 * 3 * 64, "llama", 49_152, 8192),
+    TINY: ModelFacts(106_816, "float32", 64, 2, 2 * 2 * 2 * 16, "llama", 512, 4096, 128, 64),
+    EMBEDDED: ModelFacts(134_515_008, "float32", 576, 30, 2 * 30 * 3 * 64, "llama", 49_152, 8192, 1536, 576),
     # Published sizes of models that the documents name, so that the check needs no network.
     "openai/gpt-oss-120b": ModelFacts(116_829_156_672, "bfloat16", 2880, 36, 2 * 36 * 8 * 64, "gpt_oss"),
     "openai/gpt-oss-20b": ModelFacts(20_914_757_184, "bfloat16", 2880, 24, 2 * 24 * 8 * 64, "gpt_oss"),

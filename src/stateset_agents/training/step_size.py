@@ -2,10 +2,11 @@
 
 Invariant: an estimate from below, so that a run which would do is not refused. It assumes that replies are half as long
 as `max_new_tokens` lets them be and that no tool is called, that conversations without a script take half their turns
-and their users say nothing, that four bytes of text are a token, that attention keeps no scores, and that bfloat16 is
-computed in wherever it is asked for. Within that it follows the engine and the learner: slots of the engine's own
-capacities, doubled until every conversation in flight has one; a pass that reads the opening of a group once; logits in
-the learner's own blocks; and the second copies of the weights that a run keeps beside those it trains.
+and their users say nothing, that four bytes of text are a token, that attention keeps no scores, that the keys of an
+opening are copied for one conversation, and that bfloat16 is computed in wherever it is asked for. Within that it
+follows the engine and the learner: slots of the engine's own capacities, doubled until every conversation in flight has
+one; a pass that reads the opening of a group once; what autograd keeps of a layer, tensor by tensor; logits in the
+learner's own blocks; and the second copies of the weights that a run keeps beside those it trains.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from .logprobs import BLOCK, ROWS
 _TAKEN = 0.5
 """Share of what a reply and a conversation without a script may become that they are taken to be."""
 _BYTES_PER_TOKEN = 4
-_KEPT_PER_LAYER = 20
-"""Numbers that a decoder layer keeps of a token for the gradient, in hidden sizes: measured 18 to 21 (Llama blocks)."""
+_FRAME = 5
+"""Tokens that a chat template puts around a message: two marks, the role and two line ends in ChatML and its kin."""
 _TRAJECTORY_BYTES = 200
 """A token of a conversation: id, mask and log-prob as Python has them, in its turn and its row, and its columns in the
 packed batch."""
@@ -120,12 +121,14 @@ class StepSize:
             rest = min(rest, facts.context - opening)
         slots = Pool.slots_for(self.in_flight) * KeyValueCache.capacity_for(opening + rest)
         read = opening * math.ceil(self.per_pass / self.group) + rest * self.per_pass
-        kept = facts.layers + _KEPT_PER_LAYER if self.recomputes else facts.layers * _KEPT_PER_LAYER
+        kept = kept_by_layer(facts, width)
+        kept = facts.layers * facts.hidden * width + kept if self.recomputes else facts.layers * kept
         logits = facts.vocabulary * (min(BLOCK, read) * width + 3 * min(ROWS, read) * 4)
+        head = 0 if self.adapters else facts.vocabulary * facts.hidden * width  # its gradient comes first
         return StepMemory(
             copies=facts.parameters * self._copies(facts, on_gpu=memory.place != "RAM"),
             cache=slots * facts.kv_elements_per_token * width,
-            activations=read * kept * facts.hidden * width + logits,
+            activations=read * kept + logits + head,
             conversations=self.per_step * (opening + rest) * _TRAJECTORY_BYTES,
         )
 
@@ -139,6 +142,21 @@ class StepSize:
         if self.half and not on_gpu and facts.parameters < SMALL_MODEL and available():
             count += 2  # the engine's layout, which goes when the weights have changed
         return count
+
+
+def kept_by_layer(facts: ModelFacts, width: int) -> int:
+    """Bytes that a decoder layer (a Llama block) keeps of a token for the gradient.
+
+    Args:
+        facts: of the model.
+        width: bytes of a number as it is computed.
+    """
+    keys_and_values = facts.kv_elements_per_token // max(1, facts.layers)
+    norms = 2 * facts.hidden * (4 + width)  # each its input in float32, and what it makes of it
+    read_by_matrices = 2 * facts.hidden + facts.queries
+    attention = 2 * facts.queries + 2 * keys_and_values  # queries and output; keys and values alone and behind a prefix
+    mlp = 4 * facts.inner  # gate, activated gate, up and their product
+    return norms + (read_by_matrices + attention + mlp) * width
 
 
 def longest(environment: Environment) -> int:
@@ -158,10 +176,14 @@ def played(agent: AgentConfig, environment: Environment) -> tuple[int, int]:
     """Tokens of the opening and of the rest of a conversation, on average over the environment's scenarios."""
     scripts = [script[: environment.max_turns] for script in _scripts(environment)]
     turns = _mean([len(script) for script in scripts]) if scripts else environment.max_turns * _TAKEN
-    told = _tokens(agent.system_prompt or "")
-    first = _mean([_tokens("".join(script[:1])) for script in scripts])
+    told = [
+        _message((agent.system_prompt or "") + (scenario.agent_context or ""))
+        for scenario in environment.episode_scenarios()
+    ]
+    first = _FRAME + _mean([_tokens("".join(script[:1])) for script in scripts])
     later = _mean([_tokens("".join(script[1:])) for script in scripts])
-    return int(told + first), int(later + turns * agent.max_new_tokens * _TAKEN)
+    framed = max(0.0, 2 * turns - 1) * _FRAME
+    return int(_mean(told) + first), int(later + framed + turns * agent.max_new_tokens * _TAKEN)
 
 
 def _read(records: Sequence[Record]) -> tuple[int, int]:
@@ -173,7 +195,12 @@ def _read(records: Sequence[Record]) -> tuple[int, int]:
 def _said(message: Message) -> float:
     """Tokens of a recorded message; its calls are written as JSON, whatever stands around them."""
     calls = message.get("tool_calls")
-    return _tokens(message["content"]) + (_tokens(json.dumps(calls, ensure_ascii=False)) if calls else 0.0)
+    return _FRAME + _tokens(message["content"]) + (_tokens(json.dumps(calls, ensure_ascii=False)) if calls else 0.0)
+
+
+def _message(text: str) -> float:
+    """Tokens of a message in its frame; one that says nothing is left out."""
+    return _FRAME + _tokens(text) if text else 0.0
 
 
 def _tokens(text: str) -> float:

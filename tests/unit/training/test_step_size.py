@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from stateset_agents import ConversationEnvironment, MultiTurnAgent, ToolAgent, train
 from stateset_agents.agents import ToolLimits
@@ -13,10 +15,13 @@ from stateset_agents.core.environment import Environment
 from stateset_agents.core.errors import ModelError
 from stateset_agents.core.records import Record
 from stateset_agents.core.tools import as_tools
+from stateset_agents.engines.packed import PackedModel
+from stateset_agents.models import load_model
 from stateset_agents.models.facts import ModelFacts
 from stateset_agents.models.memory import GIB, Memory
 from stateset_agents.training import step_size
-from stateset_agents.training.step_size import StepSize
+from stateset_agents.training.packing import PackedBatch, Sample, SharedPrefixPlan
+from stateset_agents.training.step_size import StepSize, kept_by_layer
 
 GPU = Memory("a GPU", 80 * GIB, 80 * GIB)
 RAM = Memory("RAM", 12 * GIB, 16 * GIB)
@@ -33,7 +38,18 @@ SIZE = StepSize(
     adapters=False,
     reference=False,
 )
-FACTS = ModelFacts(1000, "float32", hidden=10, layers=4, kv_elements_per_token=6, vocabulary=50, context=4096)
+FACTS = ModelFacts(
+    1000,
+    "float32",
+    hidden=10,
+    layers=4,
+    kv_elements_per_token=16,
+    vocabulary=50,
+    context=4096,
+    inner=30,
+    queries=8,
+)
+OF_A_LAYER = 2 * (10 * 4 + 10 * 2) + (10 + 8 + 10) * 2 + (8 + 8 + 4 + 4) * 2 + 4 * 30 * 2
 
 
 def agent(**more) -> AgentConfig:
@@ -42,9 +58,11 @@ def agent(**more) -> AgentConfig:
 
 def test_what_a_step_holds_follows_the_engine_and_the_learner():
     held = SIZE(FACTS, GPU)
-    assert held.cache == 32 * 512 * 6 * 2  # 20 slots become 32, 400 tokens 512, six bfloat16 numbers each
+    assert held.cache == 32 * 512 * 16 * 2  # 20 slots become 32, 400 tokens 512, sixteen bfloat16 numbers each
     read = 2 * 100 + 16 * 300  # two openings, and what follows them sixteen times
-    assert held.activations == read * 4 * 20 * 10 * 2 + 50 * (512 * 2 + 3 * 64 * 4)
+    logits, head = 50 * (512 * 2 + 3 * 64 * 4), 50 * 10 * 2
+    assert held.activations == read * 4 * OF_A_LAYER + logits + head
+    assert replace(SIZE, adapters=True)(FACTS, GPU).activations == held.activations - head  # the head is not trained
     assert held.conversations == 32 * 400 * 200
     assert held.copies == 0
     assert held.total == max(held.cache, held.activations) + held.conversations
@@ -53,13 +71,49 @@ def test_what_a_step_holds_follows_the_engine_and_the_learner():
 def test_recomputed_layers_keep_their_input_and_one_of_them_all_of_it():
     read = 2 * 100 + 16 * 300
     held = replace(SIZE, recomputes=True)(FACTS, GPU)
-    assert held.activations == read * (4 + 20) * 10 * 2 + 50 * (512 * 2 + 3 * 64 * 4)
+    assert held.activations == read * (4 * 10 * 2 + OF_A_LAYER) + 50 * (512 * 2 + 3 * 64 * 4) + 50 * 10 * 2
+
+
+@pytest.mark.parametrize(("compute", "width"), [(torch.bfloat16, 2), (torch.float32, 4)], ids=str)
+@pytest.mark.parametrize(("inner", "heads", "keys", "each"), [(384, 4, 4, 32), (700, 4, 1, 32), (160, 8, 2, 64)])
+def test_what_a_layer_keeps_is_what_autograd_is_seen_to_keep(kit, compute, width, inner, heads, keys, each):
+    """Counted are the storages that one more layer adds. Mutation: a fixed number of hidden sizes; no float32 norms."""
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=inner,
+        num_attention_heads=heads,
+        num_key_value_heads=keys,
+        head_dim=each,
+    )
+    row = kit.row(([3, 4], False), ([5 + place % 50 for place in range(30)], True))
+    batch = PackedBatch.of([Sample(row, 1.0, 1.0, 0, 0)], torch.device("cpu"))
+
+    def kept(layers):
+        config.num_hidden_layers = layers
+        model = LlamaForCausalLM(config).to(compute)
+        seen = {one.untyped_storage().data_ptr(): 0 for one in model.parameters()}
+        alive = []
+
+        def keep(tensor):
+            alive.append(tensor)
+            seen.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            PackedModel(model).hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
+        return sum(seen.values())
+
+    counted = (kept(3) - kept(2)) / batch.tokens
+    config.num_hidden_layers = 1
+    estimated = kept_by_layer(ModelFacts.of(config.to_dict(), 0, ""), width)
+    assert 0.94 * counted < estimated <= counted
 
 
 def test_no_conversation_is_longer_than_the_context():
     short = replace(FACTS, context=150)
     assert SIZE(short, GPU).conversations == 32 * 150 * 200
-    assert SIZE(short, GPU).cache == 32 * 256 * 6 * 2
+    assert SIZE(short, GPU).cache == 32 * 256 * 16 * 2
     assert SIZE(replace(FACTS, context=0), GPU).conversations == 32 * 400 * 200
 
 
@@ -84,8 +138,9 @@ def test_the_size_of_a_step_is_that_of_the_settings_and_the_scenarios():
         [{"user_responses": ["x" * 40, "y" * 80, "never said"]}, {"user_responses": ["z" * 40]}], max_turns=2
     )
     size = StepSize.of(config, agent(system_prompt="s" * 60), environment)
-    # Openings of 15 + 10 tokens; one and a half turns of 20 tokens each, and half a second line of 20.
-    assert (size.opening, size.rest) == (25, 40)
+    # Openings of two messages, of 15 and 10 tokens; one and a half turns of 20 tokens each, and half a second line of
+    # 20; around each of these two replies and lines 5.
+    assert (size.opening, size.rest) == (25 + 2 * 5, 40 + 2 * 5)
     assert (size.in_flight, size.per_pass, size.per_step, size.group) == (10, 8, 16, 8)
     assert (size.half, size.reference, size.adapters) == (True, True, False)
 
@@ -98,7 +153,22 @@ def test_a_conversation_without_a_script_takes_half_its_turns():
             return state, None, 0.0, True
 
     size = StepSize.of(TrainingConfig.from_profile("balanced"), agent(system_prompt="s" * 60), Own())
-    assert (size.opening, size.rest) == (15, 3 * 20)
+    assert (size.opening, size.rest) == (15 + 2 * 5, 3 * 20 + 5 * 5)
+
+
+def test_what_scenarios_tell_the_agent_is_counted():
+    """Mutation: the system prompt alone."""
+    scenarios = [{"user_responses": ["Hi!!"], "agent_context": "c" * 80}, {"user_responses": ["Hi!!"]}]
+    config, environment = TrainingConfig.from_profile("balanced"), ConversationEnvironment(scenarios, max_turns=1)
+    sizes = [StepSize.of(config, agent(system_prompt=told), environment).opening for told in (None, "s" * 60)]
+    # A line of 1 token in its frame; a system message in half of the conversations, or in all of them.
+    assert sizes == [int(6 + (20 + 5) / 2), 6 + (15 + 5) + 10]
+
+
+def test_a_frame_is_as_many_tokens_as_the_template_of_chat_ml_puts_around_a_message():
+    tokenizer = load_model("tiny", device="cpu").tokenizer
+    messages = [{"role": role, "content": ""} for role in ("system", "user", "assistant", "user")]
+    assert len(tokenizer.apply_chat_template(messages)["input_ids"]) == 4 * step_size._FRAME
 
 
 def test_records_are_read_and_not_played():
@@ -109,7 +179,7 @@ def test_records_are_read_and_not_played():
     asked = ({"role": "user", "content": "q" * 80},)
     records = [Record("line 1", asked, (said("a" * 40), said("b" * 120)))]
     size = StepSize.of(config, agent(), ConversationEnvironment([{"user_responses": ["Hi!"]}]), records)
-    assert (size.opening, size.rest, size.in_flight, size.group) == (20, 20, 0, 2)
+    assert (size.opening, size.rest, size.in_flight, size.group) == (20 + 5, 20 + 5, 0, 2)
     assert (size.per_pass, size.per_step) == (8, 32)
     assert size(FACTS, GPU).cache == 0
 
@@ -127,7 +197,7 @@ def test_what_a_prompt_tells_of_tools_and_recorded_calls_are_counted():
     answer = ({"role": "assistant", "content": "a" * 5, "tool_calls": calls},)
     records = [Record("line 1", ({"role": "user", "content": "q" * 80},), (answer,))]
     size = StepSize.of(config, agent(), ConversationEnvironment([{"user_responses": ["Hi!"]}]), records, [tool])
-    assert (size.opening, size.rest) == (20 + told // 4, (5 + 47) // 4)
+    assert (size.opening, size.rest) == (20 + 5 + told // 4, (5 + 47) // 4 + 5)
 
 
 def test_the_most_that_a_conversation_can_have_sampled_counts_the_turns_with_calls():

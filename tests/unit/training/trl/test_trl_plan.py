@@ -51,8 +51,9 @@ def test_the_size_of_a_step_is_that_of_the_plan_and_the_scenarios():
     )
     environment = ConversationEnvironment([{"user_responses": ["x" * 40, "y" * 80]}], max_turns=2)
     size = step_of(config, AgentConfig("tiny", system_prompt="s" * 60), environment, "cpu")
-    # An opening of 15 + 10 tokens; two turns of 20 tokens, half of what they may be, and a second line of 20.
-    assert (size.opening, size.rest) == (25, 60)
+    # An opening of 15 + 10 tokens; two turns of 20 tokens, half of what they may be, and a second line of 20; 5 more
+    # around each message.
+    assert (size.opening, size.rest) == (25 + 2 * 5, 60 + 3 * 5)
     # Three passes of two are no whole groups of four: four passes are.
     assert (size.per_pass, size.per_step, size.in_flight, size.group) == (2, 8, 8, 1)
     assert (size.half, size.adapters, size.reference, size.recomputes) == (False, True, True, True)
