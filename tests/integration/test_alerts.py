@@ -163,6 +163,8 @@ async def test_rules_alone_are_a_list_and_the_trainer_that_chooses_takes_them_to
         ([{"metric": "kl", "abov": 1}], 'alerts[0].abov is not a known key.\n  did you mean "above"?'),
         ([{"metric": "kl", "above": "high"}], 'alerts[0].above is "high"; want a number.'),
         ([{"metric": "kl"}], "alerts[0]: want one of above, below and missing_steps"),
+        ([{**RULES[0], "name": "a\nb"}], "alerts[0].name is "),
+        ([{"metric": "kl\x1b[2J", "above": 1}], "want one line without control characters"),
         ([RULES[0], RULES[0]], 'alerts[1] is called "always", as another alert is'),
         ({"rules": [{**RULES[0], "name": "run"}]}, 'alerts.rules[0] is called "run", as another alert is'),
         (RULES[0], "alerts.name is not a known key.\n  it belongs in a rule, and rules in a list"),

@@ -30,11 +30,20 @@ def _variable(name: str) -> str:
     return name
 
 
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("want one line without control characters, as it stands in lines of the log")
+    return text
+
+
+OneLine = Annotated[Name, AfterValidator(_one_line)]
+
+
 class AlertRule(Section):
     """A question about the metrics of a run: too high, too low, missing; or about its silence."""
 
-    name: Name | None = Field(default=None, description="how messages call it; null: what it asks")
-    metric: Name | None = Field(default=None, description="a key of metrics.jsonl")
+    name: OneLine | None = Field(default=None, description="how messages call it; null: what it asks")
+    metric: OneLine | None = Field(default=None, description="a key of metrics.jsonl")
     above: Real | None = Field(default=None, description="it fires where the metric is above this")
     below: Real | None = Field(default=None, description="it fires where the metric is below this")
     steps: Positive | None = Field(default=None, description="measured steps in a row that it takes to fire; null: 1")

@@ -124,6 +124,21 @@ def test_each_sign_alone_says_what_is_wrong_and_what_helps(name, changes, status
     assert health.status is status
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([1], r"rows\[0\] is a int; each must be a dict"),
+        ([{"step": 1}, None], r"rows\[1\] is a NoneType"),
+        ("metrics.jsonl", "rows is a str; it must be a list"),
+        ({"step": 1}, "rows is a dict"),
+        (None, "rows is a NoneType"),
+    ],
+)
+def test_what_are_no_rows_is_said(rows, words):
+    with pytest.raises(TypeError, match=words):
+        assess(rows)
+
+
 def test_every_sign_is_tried_above_or_below():
     assert {name for name, *_ in SICK} | {"Evaluation"} == {one.name for one in SIGNALS}
 

@@ -73,7 +73,17 @@ def assess(
             finite, 0 is a step whose groups taught nothing.
         attainable: the highest reward that an episode can get, if known.
         learning: whether the run learns, where that was judged from more rows than these; None judges these.
+
+    Raises:
+        TypeError: `rows` is no sequence of mappings.
     """
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
+        raise TypeError(f"rows is a {type(rows).__name__}; it must be a list of the rows of metrics.jsonl")
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise TypeError(
+                f"rows[{index}] is a {type(row).__name__}; each must be a dict, as a line of metrics.jsonl is"
+            )
     evidence = Evidence(rows, attainable, learning)
     signals = tuple(signal.read(evidence) for signal in SIGNALS)
     critical = [one for one in signals if one.status is HealthStatus.CRITICAL]
