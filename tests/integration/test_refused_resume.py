@@ -1,6 +1,7 @@
 """A resume that is refused says why, and leaves the run as it was."""
 
 import json
+import shutil
 
 import pytest
 
@@ -86,3 +87,17 @@ def test_a_folder_in_place_of_a_file_of_the_run_is_named(work, name):
         assert ended.code == 3, ended.err
         assert f"run folder error: {name} in outputs is a folder, where the run has a file." in ended.err
     assert work.snapshot() == files
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(work):
+    """Mutation: the name is not compared. Then the run goes back to step 2, and the good step 4 counts as damaged."""
+    assert work.train().code == 0
+    checkpoints = work.path / "outputs" / "checkpoints"
+    shutil.copytree(checkpoints / "step-2", checkpoints / "step-9")
+    ended = work.train("--resume", "--num-episodes", "24")
+    assert ended.code == 0, ended.err
+    told = "passed over: outputs/checkpoints/step-9 is named after step 9, but holds the state after step 2"
+    assert told in ended.err
+    assert "resumed outputs at step 4 of 6" in ended.err
+    assert (checkpoints / "damaged-step-9").is_dir()
+    assert (checkpoints / "step-4").is_dir()

@@ -23,6 +23,8 @@ CHECKPOINTS = "checkpoints"
 FINAL_MODEL = "final_model"
 PROGRESS = "progress"
 """Record of a final model: the step after which it was saved."""
+STATE = "trainer"
+"""Record of a run's checkpoint: all that the run needs to go on."""
 
 _LISTED = 8
 """Checkpoints that a message names at most."""
@@ -51,20 +53,31 @@ def list_checkpoints(checkpoints_dir: str | Path) -> list[tuple[int, Path]]:
 
 
 def latest_checkpoint(checkpoints_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and why newer ones were passed over.
+    """The newest checkpoint that verifies and is of the step in its name, and why newer ones were passed over.
 
     Args:
         checkpoints_dir: holds `step-N` folders; it may be missing.
     """
     skipped = []
-    for _, path in reversed(list_checkpoints(checkpoints_dir)):
+    for step, path in reversed(list_checkpoints(checkpoints_dir)):
         try:
-            read_checkpoint(path)
+            _require_step(read_checkpoint(path), step)
         except CheckpointError as error:
             skipped.append(str(error))
             continue
         return path, skipped
     return None, skipped
+
+
+def _require_step(checkpoint: Checkpoint, step: int) -> None:
+    """Refuse a state under the name of another step: what is older than its name would cost the steps in between."""
+    state = checkpoint.record(STATE) if STATE in checkpoint.manifest.records else None
+    held = state.get("step", step) if isinstance(state, dict) else step
+    if held != step:
+        raise CheckpointError(
+            f"{checkpoint.path} is named after step {step}, but holds the state after step {held}: it was copied or "
+            "renamed"
+        )
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
