@@ -578,3 +578,14 @@ def test_a_name_that_no_file_can_have_is_told(work, changes):
     assert ended.code == 3, ended.err
     assert "Traceback" not in ended.err
     assert "xxxx" in ended.err
+
+
+@pytest.mark.parametrize("limit", [8, 10])
+def test_too_few_open_files_are_told_with_the_limit_that_helps(work, limit):
+    """Another folder would not help: 8 are too few to begin a run, 10 to save a checkpoint."""
+    few = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
+    ended = work.train(before=few)
+    assert ended.code == 3, ended.err
+    assert "ulimit -n 1024" in ended.err
+    assert "--output-dir (in Python" not in ended.err
+    assert "internal error" not in ended.err

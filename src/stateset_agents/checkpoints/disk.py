@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import RunFolderError
+from ..core.errors import MORE_FILES, RunFolderError
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, lower the number of checkpoints kept, or choose another folder",
@@ -22,6 +22,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
     errno.EACCES: "permission denied: choose a folder that you may write to, or change its owner",
     errno.EPERM: "permission denied: choose a folder that you may write to, or change its owner",
+    errno.EMFILE: f"this process has as many files open as it may: {MORE_FILES}",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
 }
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")

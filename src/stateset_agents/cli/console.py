@@ -24,6 +24,7 @@ from ..core.errors import (
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
+    MORE_FILES,
     CheckpointError,
     ConfigError,
     DataError,
@@ -31,6 +32,8 @@ from ..core.errors import (
     RunFolderError,
     StatesetError,
     TrainingStopped,
+    first_line,
+    is_out_of_files,
     is_out_of_memory,
 )
 from ..tracking.logging_setup import speaks_json
@@ -93,7 +96,7 @@ def exit_code(error: BaseException) -> int:
     """The exit code that a command returns for this error."""
     if isinstance(error, StatesetError):
         return error.exit_code
-    if is_out_of_memory(error) or _is_disk(error) or _is_name(error):
+    if is_out_of_memory(error) or is_out_of_files(error) or _is_disk(error) or _is_name(error):
         return EXIT_DATA
     return EXIT_STOPPED if named_code_that_raised(error) else EXIT_INTERNAL
 
@@ -116,6 +119,8 @@ def _what_happened(error: BaseException) -> str:
             "  use less of it: --profile conservative, a smaller training.batch_size, or agent.max_new_tokens\n"
             "  or leave the GPU: --no-gpu"
         )
+    if is_out_of_files(error):
+        return f"too many open files: {first_line(error)}\n  {MORE_FILES}"
     if isinstance(error, OSError) and _is_disk(error):
         return f"cannot write {error.filename or 'to the disk'}: {error.strerror}\n  choose another --output-dir"
     if isinstance(error, OSError) and _is_name(error):

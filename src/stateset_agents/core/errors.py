@@ -6,6 +6,7 @@ plugs in raises whatever it likes; the boundary that called it (rollout, config 
 
 from __future__ import annotations
 
+import errno
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -127,6 +128,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     said = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, RuntimeError) and any(one in text for one in said)
+
+
+MORE_FILES = "allow more in this shell (ulimit -n 1024), and see that no tool or reward of yours leaves files open"
+"""What to do when a process has as many files open as it may."""
+
+
+def is_out_of_files(error: BaseException) -> bool:
+    """Whether the process has as many files open as it may; torch says so in words of its own."""
+    said = isinstance(error, RuntimeError) and "Too many open files" in str(error)
+    return said or (isinstance(error, OSError) and error.errno == errno.EMFILE)
 
 
 def first_line(error: BaseException) -> str:

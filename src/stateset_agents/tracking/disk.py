@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import RunFolderError
+from ..core.errors import MORE_FILES, RunFolderError
 
 
 def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
@@ -105,6 +105,8 @@ def _explanation(path: Path, error: OSError) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             fix = "free some space, then continue with --resume (in Python: resume=True)"
             return f"the disk is full: {place} cannot be written.\n  {fix}"
+        case errno.EMFILE:
+            return f"{place} cannot be opened: this process has as many files open as it may.\n  {MORE_FILES}"
         case errno.EROFS | errno.EACCES | errno.EPERM:
             fix = "choose a folder that you may write with --output-dir (in Python: output_dir)"
             return f"{place} cannot be written ({error.strerror}).\n  {fix}"
