@@ -170,7 +170,7 @@ class StepCheck:
 
     def _fail(self, means: str, look: str) -> NoReturn:
         which = "the first update" if self._whole else "an update"
-        raise TrainingStopped(f"the self-test of {which} failed, so it was not kept: {means}.\n  {look}")
+        raise TrainingStopped(f"the self-test of {which} failed: {means}. Nothing of this step was saved.\n  {look}")
 
 
 class SelfTest:
