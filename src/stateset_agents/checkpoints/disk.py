@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.errors import MORE_FILES, RunFolderError
+from ..models.memory import size
 
 _ADVICE = {
-    errno.ENOSPC: "the disk is full: free some space, lower the number of checkpoints kept, or choose another folder",
+    errno.ENOSPC: "the disk is full: free some space, lower training.keep_checkpoints, or choose another folder",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
     errno.EACCES: "permission denied: choose a folder that you may write to, or change its owner",
@@ -56,7 +57,7 @@ def require_space(folder: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+        raise OSError(errno.ENOSPC, f"{size(needed)} needed, {size(free)} free")
 
 
 def make_folder(path: Path) -> None:

@@ -33,6 +33,7 @@ def write_checkpoint(
     tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
     records: Mapping[str, Any] | None = None,
     parts: Mapping[str, Part] | None = None,
+    part_bytes: int = 0,
     replace: bool = False,
 ) -> Path:
     """Write one checkpoint.
@@ -43,6 +44,7 @@ def write_checkpoint(
         records: by stem; `<stem>.json` holds the value, which must be JSON without NaN.
         parts: by subfolder; each function writes files into the (existing) path it is given. "." is the root, for
             files that others look for beside the manifest.
+        part_bytes: what the parts will take on the disk, as far as it is known; asked for before anything is written.
         replace: let the new checkpoint take the place of an older one of that name; otherwise that is refused. There
             is no instant at which `read_checkpoint` finds neither.
 
@@ -63,7 +65,7 @@ def write_checkpoint(
     with explained(target):
         make_folder(target.parent)
         needed = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
-        require_space(target.parent, needed + sum(map(len, texts.values())))
+        require_space(target.parent, needed + part_bytes + sum(map(len, texts.values())))
         try:
             for left in temporaries_beside(target):
                 shutil.rmtree(left, ignore_errors=True)

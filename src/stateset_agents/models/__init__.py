@@ -10,7 +10,7 @@ from .loading import load_model, load_tokenizer
 from .lora import attach_lora, base_policy, detach_lora, fresh_lora, has_lora, trainable_parameters
 from .names import EMBEDDED, TINY, is_stub
 from .preflight import MemoryEstimate, StepMemory, cache_budget, preflight
-from .saving import merged_state_dict, save_model_folder
+from .saving import merged_state_dict, save_model_folder, weight_bytes
 
 __all__ = [
     "EMBEDDED",
@@ -31,4 +31,5 @@ __all__ = [
     "preflight",
     "save_model_folder",
     "trainable_parameters",
+    "weight_bytes",
 ]

@@ -35,11 +35,13 @@ class Memory:
 
 
 def size(count: float) -> str:
-    """Bytes for a reader: "22.9 GiB", "810 MiB"."""
+    """Bytes for a reader: "22.9 GiB", "810 MiB", "3.9 KiB"."""
     if count >= 1000 * GIB:
         return f"{count / 1024 / GIB:.1f} TiB"
     if count >= GIB:
         return f"{count / GIB:.1f} GiB"
+    if 0 < count < 1024**2:
+        return f"{count / 1024:.1f} KiB"
     return f"{count / 1024**2:.0f} MiB"
 
 

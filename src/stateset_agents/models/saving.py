@@ -57,6 +57,13 @@ def save_model_folder(
     return folder
 
 
+def weight_bytes(loaded: LoadedModel, state_dict: Mapping[str, Tensor] | None = None) -> int:
+    """Bytes of the weights that `save_model_folder` writes; tied ones count once, as they are written once."""
+    if state_dict is None:
+        state_dict = {name: one for name, one in loaded.model.named_parameters() if "lora_" not in name}
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in state_dict.values()}.values())
+
+
 def merged_state_dict(loaded: LoadedModel, *, adapter: str = ADAPTER) -> dict[str, Tensor]:
     """The weights with adapters merged, on the CPU, under the names that the model has without adapters.
 

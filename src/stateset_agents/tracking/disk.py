@@ -103,7 +103,10 @@ def _explanation(path: Path, error: OSError) -> str:
     place = error.filename or path
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            fix = "free some space, then continue with --resume (in Python: resume=True)"
+            fix = (
+                "free some space, or keep fewer checkpoints (training.keep_checkpoints), then continue with --resume "
+                "(in Python: resume=True)"
+            )
             return f"the disk is full: {place} cannot be written.\n  {fix}"
         case errno.EMFILE:
             return f"{place} cannot be opened: this process has as many files open as it may.\n  {MORE_FILES}"

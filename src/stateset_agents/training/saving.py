@@ -19,7 +19,7 @@ from ..checkpoints.locate import step_folder
 from ..core.environment import Environment, TaskEnvironment
 from ..core.errors import CheckpointError
 from ..core.reward import RewardFunction
-from ..models import has_lora, save_model_folder
+from ..models import has_lora, save_model_folder, weight_bytes
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -90,6 +90,7 @@ def save_run_state(
         tensors=tensors,
         records=records,
         parts={".": lambda path: save_model_folder(loaded, path, state_dict=full)},
+        part_bytes=weight_bytes(loaded, full),
         replace=replace,
     )
 
@@ -115,7 +116,7 @@ def save_final(folder: Path, subject: Subject, step: int, *, replace: bool = Fal
     if loaded is None:
         return write_checkpoint(folder, records=records, replace=replace)
     parts = {".": lambda path: save_model_folder(loaded, path)}
-    return write_checkpoint(folder, records=records, parts=parts, replace=replace)
+    return write_checkpoint(folder, records=records, parts=parts, part_bytes=weight_bytes(loaded), replace=replace)
 
 
 def load_run_state(checkpoint: Checkpoint, learner: Learner, *, adapters: bool) -> dict[str, Any]:

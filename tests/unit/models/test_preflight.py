@@ -132,6 +132,7 @@ def test_this_machine_has_memory():
 
 def test_sizes_are_written_for_a_reader():
     assert [size(5 * 1024**2), size(2.5 * GIB), size(2048 * GIB)] == ["5 MiB", "2.5 GiB", "2.0 TiB"]
+    assert [size(0), size(512), size(4000)] == ["0 MiB", "0.5 KiB", "3.9 KiB"]
 
 
 @pytest.mark.parametrize(

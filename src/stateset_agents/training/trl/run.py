@@ -31,7 +31,7 @@ from ...core.environment import Environment
 from ...core.errors import ConfigError, ModelError
 from ...core.reward import RewardFunction
 from ...engines.local import LocalEngine
-from ...models import LoadedModel, has_lora, is_stub, preflight, save_model_folder
+from ...models import LoadedModel, has_lora, is_stub, preflight, save_model_folder, weight_bytes
 from ...models.devices import choose_device
 from ...tracking.layout import REPORT
 from ...tracking.logging_setup import also_log_to
@@ -297,6 +297,7 @@ class TRLRun:
             folder,
             records=records | {PROGRESS: {"step": step}},
             parts={".": lambda path: save_model_folder(loaded, path, state_dict=weights)},
+            part_bytes=weight_bytes(loaded, weights),
         )
 
     def _report(self, reporter: Reporter, folder: RunFolder) -> str:
