@@ -62,9 +62,13 @@ class Clock:
             raise RuntimeError(f"{len(self.calls)} calls were made instead of {CONVERSATIONS * ROUNDS}")
         return max(end for _, end in self.calls) - min(begun for begun, _ in self.calls)
 
+    def most_at_once(self) -> int:
+        """Calls that were under way together."""
+        return max(sum(begun <= moment < end for begun, end in self.calls) for moment, _ in self.calls)
 
-async def ours(*, together: bool, awaited: bool) -> float:
-    """Tool time of our rollouts.
+
+async def ours(*, together: bool, awaited: bool) -> Clock:
+    """When the tools of our rollouts ran.
 
     Args:
         together: as training plays them; otherwise one conversation after another.
@@ -97,7 +101,7 @@ async def ours(*, together: bool, awaited: bool) -> float:
     else:
         for number in range(CONVERSATIONS):
             await play(number)
-    return clock.span()
+    return clock
 
 
 def trls() -> float:
@@ -168,9 +172,9 @@ def main() -> int:
     parser.add_argument("--no-trl", action="store_true", help="leave TRL out")
     options = parser.parse_args()
     seconds = {
-        "threads": asyncio.run(ours(together=True, awaited=False)),
-        "async": asyncio.run(ours(together=True, awaited=True)),
-        "one_after_another": asyncio.run(ours(together=False, awaited=False)),
+        "threads": asyncio.run(ours(together=True, awaited=False)).span(),
+        "async": asyncio.run(ours(together=True, awaited=True)).span(),
+        "one_after_another": asyncio.run(ours(together=False, awaited=False)).span(),
     }
     if not options.no_trl and importlib.util.find_spec("trl") is not None:
         seconds["trl"] = trls()

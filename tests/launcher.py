@@ -38,6 +38,7 @@ def start(request: dict) -> int:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
         for number, flags, target in (
             (0, os.O_RDONLY, os.devnull),
             (1, os.O_WRONLY | os.O_CREAT, request["out"]),
