@@ -158,3 +158,23 @@ def test_a_reward_that_nothing_asks_refuses_nothing(work):
     ended = work.train()
     assert ended.code == 0, ended.err
     assert "rewards has no effect: training reads data_file, and eval_every is 0" in ended.err
+
+
+def test_a_refused_resume_leaves_a_finished_run_as_it_was(work):
+    """Its records are prepared, and counted, before weights are asked for. Mutation: counting writes the status."""
+    prepare(work)
+    assert work.train().code == 0
+    files = work.snapshot()
+    another = """
+from stateset_agents.models import tiny
+made = tiny.tiny_config
+def wider():
+    config = made()
+    config.intermediate_size = 96
+    return config
+tiny.tiny_config = wider
+"""
+    ended = work.train("--resume", "--num-episodes", "48", before=another)
+    assert ended.code == 3, ended.err
+    assert "is a checkpoint of another model" in ended.err
+    assert work.snapshot() == files

@@ -49,3 +49,27 @@ def test_a_whole_log_is_not_complained_about(work):
     ended = work.train("--resume", "--num-episodes", "12")
     assert ended.code == 0, ended.err
     assert "has lost" not in ended.err
+
+
+KILLED_AFTER_3 = """
+import os, signal
+from stateset_agents.tracking.run_folder import RunFolder
+log = RunFolder.log_metrics
+def logged(self, row):
+    log(self, row)
+    if row["step"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.log_metrics = logged
+"""
+
+
+def test_rows_that_say_nothing_of_a_step_are_no_hindrance(work):
+    """Behind what the checkpoint of step 2 needs. Mutation: every row is asked for its step."""
+    assert work.train(before=KILLED_AFTER_3).code == -9
+    for name, row in (("metrics.jsonl", '{"note": "mine"}'), ("trajectories.jsonl", '{"step": [3], "phase": {}}')):
+        with (work.path / "outputs" / name).open("a") as file:
+            file.write(f"{row}\n")
+    ended = work.train("--resume")
+    assert ended.code == 0, ended.err
+    assert "has lost" not in ended.err
+    assert [row["step"] for row in work.metrics()] == [1, 2, 3, 4]

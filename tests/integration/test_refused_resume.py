@@ -22,6 +22,17 @@ def wider():
 tiny.tiny_config = wider
 """
 
+KILLED_AFTER_3 = """
+import os, signal
+from stateset_agents.tracking.run_folder import RunFolder
+log = RunFolder.log_metrics
+def logged(self, row):
+    log(self, row)
+    if row["step"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.log_metrics = logged
+"""
+
 HAS_NO_ROOM = """
 from stateset_agents.core.errors import DataError
 from stateset_agents.training import trainer
@@ -101,3 +112,67 @@ def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(work):
     assert "resumed outputs at step 4 of 6" in ended.err
     assert (checkpoints / "damaged-step-9").is_dir()
     assert (checkpoints / "step-4").is_dir()
+
+
+@pytest.mark.parametrize("damage", ["cut", "renamed"])
+def test_a_run_none_of_whose_checkpoints_can_be_used_is_not_begun_again_over_its_logs(work, damage):
+    """Mutation: begun again because something was passed over; its logs are cut to nothing."""
+    work.write(training__save_every=4, training__keep_checkpoints=1)
+    assert work.train().code == 0
+    place = work.path / "outputs" / "checkpoints" / "step-4"
+    weights = (place / "model.safetensors").read_bytes()
+    if damage == "cut":
+        (place / "model.safetensors").write_bytes(weights[:-1])
+    else:
+        place.rename(place.with_name("step-5"))
+    files = work.snapshot()
+    ended = work.train("--resume", "--num-episodes", "24")
+    assert ended.code == 3, ended.err
+    assert "none of the checkpoints in outputs/checkpoints can be gone on from, for the reasons above" in ended.err
+    assert "passed over: " in ended.err
+    assert work.snapshot() == files
+    if damage == "cut":
+        (place / "model.safetensors").write_bytes(weights)
+    else:
+        place.with_name("step-5").rename(place)
+    ended = work.train("--resume", "--num-episodes", "24")
+    assert ended.code == 0, ended.err
+    assert [row["step"] for row in work.metrics()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_state_that_cannot_be_taken_up_leaves_every_file_as_it_was(work):
+    """Killed after step 3, with a checkpoint after step 2. Mutation: the logs are cut before the state is read."""
+    assert work.train(before=KILLED_AFTER_3).code == -9
+    assert len(work.metrics()) == 3
+    files = work.snapshot()
+    broken = """
+from stateset_agents.training.trainer import Trainer
+def changed(self, *_):
+    raise KeyError("seen")
+Trainer.load_state_dict = changed
+"""
+    assert work.train("--resume", before=broken).code != 0
+    assert work.snapshot() == files
+    assert work.train("--resume").code == 0
+
+
+def test_a_first_checkpoint_that_is_damaged_is_written_anew(work):
+    """Of a run that begins with another's weights. Mutation: it is left in the place of the new one."""
+    assert work.train("--output-dir", "first").code == 0
+    killed = """
+import os, signal
+from stateset_agents.training import trainer
+trainer.Trainer.run = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert work.train("--output-dir", "next", "--resume-from", "first", before=killed).code == -9
+    checkpoint = work.path / "next" / "checkpoints" / "step-0"
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(weights[:-1])
+    ended = work.train("--output-dir", "next", "--resume", before=killed)
+    assert ended.code == -9, ended.err
+    assert "at step 0: the checkpoint that it began with is damaged, so it begins again" in ended.err
+    assert (checkpoint / "model.safetensors").read_bytes() == weights
+    assert (checkpoint.parent / "damaged-step-0").is_dir()
+    (work.path / "first").rename(work.path / "gone")
+    ended = work.train("--output-dir", "next", "--resume")
+    assert ended.code == 0, ended.err

@@ -31,7 +31,7 @@ class OutageWatch:
         if outage.waited_for:
             self._parts.phase("" if outage.over else text)
             folder = self._parts.folder
-            if folder is not None:
+            if folder is not None and folder.written:  # a resume may still be refused
                 with contextlib.suppress(RunFolderError):  # the step will meet the same disk, and say so
                     folder.set_status("running", "" if outage.over else text)
         if self._alerts is not None:

@@ -86,7 +86,7 @@ class RunParts:
             nonlocal done
             done += 1
             self.phase(name, done, total)
-            if self.folder is not None:
+            if self.folder is not None and self.folder.written:  # a resume may still be refused
                 self.folder.heartbeat()
 
         return count

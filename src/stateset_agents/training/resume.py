@@ -18,7 +18,7 @@ from ..checkpoints import Checkpoint, latest_checkpoint, read_checkpoint, resolv
 from ..checkpoints.locate import CHECKPOINTS, list_checkpoints
 from ..core.errors import CheckpointError, ConfigError, ModelError
 from ..core.records import Record
-from ..tracking.jsonl import step_of
+from ..tracking.jsonl import Row, step_of
 from ..tracking.layout import CONFIG, STARTED_FROM, TRAJECTORIES
 from ..tracking.run_folder import RunFolder, read_metrics, read_trajectories
 from .changes import changes
@@ -50,8 +50,7 @@ def last_state(folder: RunFolder, run: Run, say: Say, data: Sequence[Record] | N
     for reason in passed_over:
         say(f"passed over: {reason}")
     if path is None:
-        if not passed_over:
-            _require_none_saved(folder)
+        _require_none_saved(folder)
         return None
     checkpoint = read_checkpoint(path, verify=False)
     config = run.config
@@ -80,6 +79,13 @@ def _anew(folder: RunFolder) -> str:
 
 def _require_none_saved(folder: RunFolder) -> None:
     """Refuse to begin again a run whose checkpoints are gone: that would cost its logs as well."""
+    unusable = [place for step, place in list_checkpoints(folder.checkpoints_dir) if step > 0]
+    if unusable:
+        raise CheckpointError(
+            f"none of the checkpoints in {folder.checkpoints_dir} can be gone on from, for the reasons above.\n  mend "
+            "one of them (a copy from elsewhere, or the name of its step), or begin again in another folder with "
+            "--output-dir (in Python: output_dir)"
+        )
     if any(row.get("save_seconds") for row in read_metrics(folder.path)):
         raise CheckpointError(
             f"metrics.jsonl says that the run saved checkpoints, but {folder.checkpoints_dir} holds none: they were "
@@ -88,11 +94,16 @@ def _require_none_saved(folder: RunFolder) -> None:
         )
 
 
+def _rows_before(folder: RunFolder, record: Mapping[str, Any]) -> list[Row]:
+    """The metrics that a checkpoint's state goes on from; one whose evaluation was given up has its last row itself."""
+    last = int(record["step"]) - (record["pending"] is not None)
+    return list(takewhile(lambda row: step_of(row) <= last, read_metrics(folder.path)))
+
+
 def _require_metrics(folder: RunFolder, record: Mapping[str, Any]) -> None:
     """Every step before the checkpoint is logged: the logs reach the disk before it does."""
     expected = int(record["step"]) - (record["pending"] is not None)
-    kept = takewhile(lambda row: step_of(row) <= expected, read_metrics(folder.path))
-    logged = [row.get("step") for row in kept]
+    logged = [row.get("step") for row in _rows_before(folder, record)]
     if logged != list(range(1, expected + 1)):
         missing = [step for step in range(1, expected + 1) if step not in logged]
         what = f"does not hold step {missing[0]}" if missing else "holds more than its steps"
@@ -104,10 +115,10 @@ def _require_metrics(folder: RunFolder, record: Mapping[str, Any]) -> None:
 
 def _tell_lost_conversations(folder: RunFolder, record: Mapping[str, Any]) -> None:
     """Warn of conversations before the checkpoint that are gone. No step needs them, so that the run may go on."""
-    rows = [row for row in read_metrics(folder.path) if step_of(row) <= record["step"]]
+    rows = _rows_before(folder, record)
     if record["pending"] is not None:
-        rows = [*(row for row in rows if row["step"] != record["step"]), record["pending"]]
-    kept = Counter((row.get("step"), row.get("phase")) for row in read_trajectories(folder.path))
+        rows.append(record["pending"])
+    kept = Counter((step_of(row), str(row.get("phase"))) for row in read_trajectories(folder.path))
     counts = {(row["step"], "train"): int(row.get("step_episodes") or 0) for row in rows}
     counts |= {(row["step"], "eval"): int(row.get("eval_episodes") or 0) for row in rows}
     lost = {place: count - kept[place] for place, count in counts.items() if kept[place] < count}
@@ -158,19 +169,19 @@ def take_up(trainer: Trainer, folder: RunFolder, checkpoint: Checkpoint | None, 
     """
     if checkpoint is None or trainer.learner is None:
         folder.write_text(CONFIG, config_yaml)
-        damaged = _move_damaged(folder, after=0)
         folder.truncate(0)
-        reason = "none of its checkpoints is whole" if damaged else "it had no checkpoint yet"
+        damaged = _move_damaged(folder, after=-1)
+        reason = "the checkpoint that it began with is damaged" if damaged else "it had no checkpoint yet"
         if trainer.learner is None:
             reason = "a model without weights has no checkpoints"
         say(f"resumed {folder.path} at step 0: {reason}, so it begins again")
         return
     record = load_run_state(checkpoint, trainer.learner, adapters=trainer.config.lora is not None)
     step = int(record["step"])
+    trainer.load_state_dict(record, _rows_before(folder, record))
     folder.write_text(CONFIG, config_yaml)
     _move_damaged(folder, after=step)
     folder.truncate(step, evaluated=record["pending"] is None)
-    trainer.load_state_dict(record, read_metrics(folder.path))
     then = record["config"]["num_episodes"]
     if then != trainer.config.num_episodes:
         say(f"num_episodes is {trainer.config.num_episodes} instead of {then}")
