@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_moved_out_of_the_way(work):
     assert work.train(before=stop_at(4, signal.SIGKILL)).code == -signal.SIGKILL
     checkpoints = work.path / "outputs" / "checkpoints"
     assert not (checkpoints / "step-4").exists()
-    (checkpoints / "step-2").rename(checkpoints / "step-3")  # a later one, and then damaged
+    shutil.copytree(checkpoints / "step-2", checkpoints / "step-3")  # a later one, and then damaged
     with (checkpoints / "step-3" / "model.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
