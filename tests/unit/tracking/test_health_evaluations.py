@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from stateset_agents.tracking.health import HealthStatus, assess
+from stateset_agents.tracking.health.evidence import Evidence
+from stateset_agents.tracking.health.of_rewards import evaluation
 
-RUNS = 300
+RUNS = 200
 
 
-def told(level, scenarios, samples):
-    """After how many evaluations each of many runs is first said to have fallen; None where it never is.
+def runs(level, scenarios, samples):
+    """The rows of many runs that are evaluated after each step.
 
     Args:
         level: share of successes at each evaluation.
@@ -17,31 +18,42 @@ def told(level, scenarios, samples):
         samples: of each.
     """
     chance = np.random.default_rng(5)
-    found = []
     for _ in range(RUNS):
-        rows, first = [], None
-        for step, share in enumerate(level, 1):
-            scores = chance.binomial(samples, share, scenarios) / samples
-            mean, half = scores.mean(), 1.96 * scores.std() / scenarios**0.5
-            rows.append(
-                {
-                    "step": step,
-                    "eval_reward_mean": mean,
-                    "eval_reward_low": mean - half,
-                    "eval_reward_high": mean + half,
-                }
-            )
-            (sign,) = [one for one in assess(rows, 1.0).signals if one.name == "Evaluation"]
-            if sign.status is HealthStatus.WARNING:
-                first = step
-                break
-        found.append(first)
-    return found
+        scores = chance.binomial(samples, np.asarray(level)[:, None], (len(level), scenarios)) / samples
+        means, halves = scores.mean(1), 1.96 * scores.std(1) / scenarios**0.5
+        yield rows_of(means, halves)
 
 
-@pytest.mark.parametrize(("scenarios", "samples"), [(50, 1), (16, 4)])
-def test_a_run_that_stays_as_it_is_falls_in_one_of_a_hundred_runs_at_most(scenarios, samples):
-    false = [step for step in told([0.5] * 20, scenarios, samples) if step is not None]
+def rows_of(means, halves):
+    return [
+        {
+            "step": step,
+            "eval_reward_mean": float(mean),
+            "eval_reward_low": float(mean - half),
+            "eval_reward_high": float(mean + half),
+        }
+        for step, (mean, half) in enumerate(zip(means, halves, strict=True), 1)
+    ]
+
+
+def falls(rows):
+    return evaluation(Evidence(rows)).wrong is not None
+
+
+def told(level, scenarios, samples):
+    """After how many evaluations each of many runs is first said to have fallen; None where it never is."""
+    looks = range(2, len(level) + 1)
+    return [next((count for count in looks if falls(rows[:count])), None) for rows in runs(level, scenarios, samples)]
+
+
+def share_told(count, level, scenarios, samples):
+    """Share of many runs of which somebody who looks after `count` evaluations is told that they fell."""
+    return sum(falls(rows[:count]) for rows in runs(level, scenarios, samples)) / RUNS
+
+
+@pytest.mark.parametrize(("level", "scenarios", "samples"), [(0.5, 50, 1), (0.5, 16, 4), (0.95, 50, 1)])
+def test_a_run_that_stays_as_it_is_falls_in_one_of_a_hundred_runs_at_most(level, scenarios, samples):
+    false = [step for step in told([level] * 20, scenarios, samples) if step is not None]
     assert len(false) <= RUNS / 100
 
 
@@ -49,5 +61,30 @@ def test_a_real_fall_is_told_soon():
     told_at = told([0.8] * 8 + [0.5] * 6, 50, 1)
     by = {step: sum(at is not None and at <= step for at in told_at) / RUNS for step in (8, 10, 14)}
     assert by[8] <= 0.01
-    assert by[10] >= 0.8
+    assert by[10] >= 0.9
     assert by[14] >= 0.99
+
+
+def test_a_fall_after_the_first_evaluation_is_told_at_each_look_from_then_on():
+    rows = rows_of([0.9] + [0.2] * 19, [0.2] * 20)
+    assert all(falls(rows[:count]) for count in range(2, 21))
+
+
+@pytest.mark.parametrize(
+    ("level", "scenarios", "samples"),
+    [
+        pytest.param([0.8] + [0.3] * 19, 50, 1, id="falls after the first"),
+        pytest.param([0.9] + [0.5] * 19, 16, 4, id="falls after the first, 16 scenarios"),
+        pytest.param([0.3, 0.8] + [0.3] * 18, 50, 1, id="a single peak, then back"),
+    ],
+)
+def test_one_good_evaluation_is_not_forgotten(level, scenarios, samples):
+    assert all(share_told(count, level, scenarios, samples) >= 0.9 for count in (4, 15, 20))
+
+
+def test_a_slow_fall_is_told_at_its_end():
+    assert share_told(20, np.linspace(0.8, 0.5, 20), 50, 1) >= 0.9
+
+
+def test_a_run_that_came_back_is_fine():
+    assert share_told(20, [0.8] + [0.3] * 6 + [0.8] * 13, 50, 1) <= 0.05

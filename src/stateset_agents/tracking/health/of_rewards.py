@@ -17,14 +17,8 @@ GOOD_DIVERSITY = 0.05
 SAME_REWARD_SHARE = 0.5
 """Share of groups that may have equal rewards: with more, most of what is sampled is thrown away."""
 
-FEWEST_IN_PAIRS = 4
-"""Evaluations from which on two in a row are judged together, as the best of many single ones is partly luck."""
-APART = 1.3
-"""Of fewer evaluations: how many times the half intervals of two together one must be below the other."""
-PAIRS_APART = 1.7
-"""The same of pairs."""
-TREND_APART = 2.5
-"""Half intervals that the difference of the last third and the first of all evaluations must be from 0."""
+APART = 2.3
+"""Half intervals of a difference that two parts of the evaluations must be apart; 1 would be the usual 95 %."""
 
 
 def diversity(evidence: Evidence) -> Look | None:
@@ -74,7 +68,7 @@ def evaluation(evidence: Evidence) -> Look | None:
     last = evaluated[-1][1]
     shown = f"{evaluated[0][1]:.3f} to {last:.3f}"
     change = evidence.trend([mean for _, mean, _, _ in evaluated])
-    down = change is not None and change.change + TREND_APART * (change.high - change.change) < 0
+    down = change is not None and change.change + APART * (change.high - change.change) < 0
     if not (last < best and (down or _below_the_best(evaluated))):
         return Look(last, shown)
     words = f"evaluated reward fell from {best:.3f} after step {step} to {last:.3f}"
@@ -91,17 +85,31 @@ def evaluation(evidence: Evidence) -> Look | None:
 
 
 def _below_the_best(evaluated: Sequence[tuple[int, float, float, float]]) -> bool:
-    """Whether the last ones are further below the best of those before them than chance would put them."""
-    size, apart = (2, PAIRS_APART) if len(evaluated) >= FEWEST_IN_PAIRS else (1, APART)
+    """Whether the last ones, however many, are further below what was before them than chance would put them.
 
-    def together(first: int) -> tuple[float, float, float]:
-        _, means, lows, highs = zip(*evaluated[first : first + size], strict=True)
-        mean = sum(means) / size
-        return mean, *((mean - sum(ends) / size) / size**0.5 for ends in (lows, highs))
+    They are compared with the best single one before them and with the best as many in a row. A score near its limit
+    has an interval that is too narrow, so the half interval of all together stands for each, or that of the best one
+    where it is wider.
+    """
+    import numpy as np  # here, as a command that only shows its help needs none
 
-    best, to_low, _ = max(map(together, range(len(evaluated) - 2 * size + 1)))
-    last, _, to_high = together(len(evaluated) - size)
-    return best - last > apart * (to_low - to_high)
+    _, means, lows, highs = np.array(evaluated, np.float64).T
+    halves, count = (highs - lows) / 2, len(means)
+    typical = float(np.sqrt((halves**2).mean()))
+    if means[-1] + typical >= means.max():
+        return False
+    sums = np.concatenate(([0.0], means.cumsum()))
+    for last in range(1, count):
+        before, now = count - last, (sums[-1] - sums[-1 - last]) / last
+        best = int(means[:before].argmax())
+        half = max(typical, float(halves[best]))
+        if means[best] - now > APART * half * (1 + 1 / last) ** 0.5:
+            return True
+        if last <= before:
+            in_a_row = (sums[last : before + 1] - sums[: before + 1 - last]).max() / last
+            if in_a_row - now > APART * half * (2 / last) ** 0.5:
+                return True
+    return False
 
 
 SIGNALS = (
@@ -136,10 +144,10 @@ SIGNALS = (
     Signal(
         "Evaluation",
         ("eval_reward_mean", "eval_reward_low", "eval_reward_high"),
-        f"the last two evaluations are below the best two in a row by more than {PAIRS_APART} of their half intervals "
-        f"together (of fewer than {FEWEST_IN_PAIRS} the last one below the best, by {APART}), or the last third of at "
-        f"least 12 below the first by {TREND_APART} half intervals; CRITICAL where the reward that is trained for rose "
-        "meanwhile",
+        "the last evaluations, one or more, are below the best one before them, or the best as many in a row, by more "
+        f"than {APART} half intervals of the difference, and the very last is a half interval below the best; or the "
+        f"last third of at least 12 is below the first by {APART} half intervals; CRITICAL where the reward that is "
+        "trained for rose meanwhile",
         "What the agent earns where it is not trained; a reward that rises while this falls is being exploited.",
         "stop at the best evaluation (early_stopping), lower the learning rate, or give it more scenarios",
         HealthStatus.WARNING,
