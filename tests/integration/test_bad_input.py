@@ -586,6 +586,6 @@ def test_too_few_open_files_are_told_with_the_limit_that_helps(work, limit):
     few = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
     ended = work.train(before=few)
     assert ended.code == 3, ended.err
-    assert "ulimit -n 1024" in ended.err
+    assert "at least twice what `ulimit -n` shows" in ended.err
     assert "--output-dir (in Python" not in ended.err
     assert "internal error" not in ended.err

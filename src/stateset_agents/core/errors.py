@@ -130,7 +130,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(one in text for one in said)
 
 
-MORE_FILES = "allow more in this shell (ulimit -n 1024), and see that no tool or reward of yours leaves files open"
+MORE_FILES = (
+    "allow at least twice what `ulimit -n` shows in this shell (where it shows 1024: ulimit -n 2048), and see that no "
+    "tool or reward of yours leaves files open"
+)
 """What to do when a process has as many files open as it may."""
 
 
