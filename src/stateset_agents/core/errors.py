@@ -7,6 +7,7 @@ plugs in raises whatever it likes; the boundary that called it (rollout, config 
 from __future__ import annotations
 
 import errno
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -137,9 +138,18 @@ MORE_FILES = (
 """What to do when a process has as many files open as it may."""
 
 
+# What opens, what maps or shares, what saves, and what shares by name. "... in system" is ENFILE, and no limit of this
+# process; and anybody may quote the bare words of another machine.
+_TORCH_OUT_OF_FILES = re.compile(
+    rf"because of errno {errno.EMFILE} on | mode: Too many open files \({errno.EMFILE}\)"
+    r"|with strerror: Too many open files$|\AToo many open files$",
+    re.MULTILINE,
+)
+
+
 def is_out_of_files(error: BaseException) -> bool:
     """Whether the process has as many files open as it may; torch says so in words of its own."""
-    said = isinstance(error, RuntimeError) and "Too many open files" in str(error)
+    said = type(error) is RuntimeError and _TORCH_OUT_OF_FILES.search(str(error)) is not None
     return said or (isinstance(error, OSError) and error.errno == errno.EMFILE)
 
 
