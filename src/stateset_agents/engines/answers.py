@@ -15,6 +15,10 @@ class Refused(Exception):
     """The server will say the same if it is asked again."""
 
 
+class Unsent(Refused):
+    """The server was not asked: what it must be sent is not there."""
+
+
 class Transient(Exception):
     """A failure that may pass.
 

@@ -2,9 +2,9 @@
 
 Invariant: it opens only on a rate of failures among enough finished calls, and closes only when a single probe was
 answered. A call ends as a success, as a failure, as answered with something else than what was asked for (that it is
-wrong, or comes too soon), or as none of these (it was cancelled). Answered moves nothing but the probe, none moves
-nothing. A call that was admitted before the state last changed moves nothing either: how it ends says nothing about the
-service as it is.
+wrong, or comes too soon), or as none of these (it was cancelled, or never sent). Answered moves nothing but the probe,
+none moves nothing. A call that was admitted before the state last changed moves nothing either: how it ends says
+nothing about the service as it is.
 
 For one event loop: there is no lock.
 """

@@ -26,8 +26,8 @@ import httpx2
 
 from ..core.errors import ConfigError, ServiceDown
 from ..core.standstill import here
-from .answers import BadAnswer, Refused, Transient, read_answer, refusal
-from .breaker import Admission, Breaker, BreakerOpen
+from .answers import BadAnswer, Refused, Transient, Unsent, read_answer, refusal
+from .breaker import Admission, Breaker, BreakerOpen, BreakerState
 from .chat_model import ChatFailed
 from .connections import Lines
 from .endpoint_address import api_key, checked_address, checked_variable, is_loopback
@@ -207,6 +207,8 @@ class Endpoint:
             with admission:
                 try:
                     answer = await self._persistently(client, body)
+                except Unsent:
+                    raise
                 except Refused:
                     admission.answered()
                     raise
@@ -221,7 +223,8 @@ class Endpoint:
                 self._works()
                 return answer
         except Refused as error:
-            self._works()
+            if not isinstance(error, Unsent):
+                self._works()
             raise ChatFailed(f"{self._service}: {error}") from None
         except Transient as error:
             if self.breaker.openings > self._told:
@@ -229,7 +232,9 @@ class Endpoint:
                 logger.warning("%s keeps failing and is left alone for a while", self._service)
                 here().down(self._service, str(error))
             passing = error.fault or error.busy
-            if not passing:
+            # A busy service that is waited for stays down: its patience would begin anew with each 429.
+            back = error.busy and self.when_down == "skip" and self.breaker.state is BreakerState.CLOSED
+            if back or not passing:
                 self._works()
             raise ChatFailed(f"{self._service}: {error}", passing=passing, retry_after=error.retry_after) from None
 

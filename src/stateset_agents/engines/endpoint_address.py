@@ -15,7 +15,7 @@ import httpx2
 
 from ..core.errors import ConfigError
 from ..core.secrets import is_variable
-from .answers import Refused
+from .answers import Unsent
 
 
 def checked_address(base_url: object, *, with_key: bool) -> str:
@@ -60,15 +60,15 @@ def api_key(variable: str | None) -> str | None:
     """The key in a variable; None where no variable is named.
 
     Raises:
-        Refused: the variable is empty, or holds what no header can.
+        Unsent: the variable is empty, or holds what no header can.
     """
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise Refused(f"the environment variable {variable} (api_key_env) is not set")
+        raise Unsent(f"the environment variable {variable} (api_key_env) is not set")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise Refused(f"the environment variable {variable} (api_key_env) holds characters that no API key has")
+        raise Unsent(f"the environment variable {variable} (api_key_env) holds characters that no API key has")
     return key
 
 

@@ -58,6 +58,16 @@ async def test_a_service_that_is_down_for_longer_than_it_may_stops_the_run_and_t
         assert 0.5 <= time.monotonic() - begun < 5
 
 
+async def test_a_service_that_is_merely_busy_once_it_is_back_is_waited_for_until_it_answers(endpoint_server):
+    """Its patience is not begun anew by each 429, nor is it told to be back."""
+    server = endpoint_server(lambda number, body: BROKEN if number < 2 else Reply(429) if number < 4 else "Hi")
+    told = []
+    with here().heard_by(lambda outage: told.append((outage.over, server.count))):
+        assert await ask(endpoint(server)) == "Hi"
+    assert (told[0], told[-1]) == ((False, 1), (True, 5))
+    assert [over for over, _ in told].count(True) == 1
+
+
 async def test_a_time_that_a_busy_service_names_is_waited_for(endpoint_server):
     server = endpoint_server(lambda number, body: "Hi" if number else Reply(429, {}, {"retry-after": "1"}))
     begun = time.monotonic()
