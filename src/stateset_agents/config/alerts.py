@@ -7,6 +7,7 @@ there: a config names the variable that holds it, and never the address.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Self
 
@@ -30,8 +31,12 @@ def _variable(name: str) -> str:
     return name
 
 
+_BREAKS_A_LINE = ("Cc", "Zl", "Zp")
+"""Unicode's categories of control characters and of separators of lines and paragraphs."""
+
+
 def _one_line(text: str) -> str:
-    if not text.isprintable():
+    if any(unicodedata.category(char) in _BREAKS_A_LINE for char in text):
         raise ValueError("want one line without control characters, as it stands in lines of the log")
     return text
 
