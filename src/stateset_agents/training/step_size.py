@@ -37,6 +37,12 @@ _TAKEN = 0.5
 _BYTES_PER_TOKEN = 4
 _FRAME = 5
 """Tokens that a chat template puts around a message: two marks, the role and two line ends in ChatML and its kin."""
+_LLAMA_BLOCKS = frozenset(
+    "ernie4_5 exaone4 gemma gemma3 gemma3_text glm glm4 granite helium hunyuan_v1_dense llama mistral "
+    "mixtral olmo2 olmo3 phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3".split()
+)
+"""Types of models seen to keep what a Llama block keeps, or more: norms in float32, and a gate in the MLP. Any other is
+taken to keep what the plainest block does: norms as they are computed, and a ReLU."""
 _TRAJECTORY_BYTES = 200
 """A token of a conversation: id, mask and log-prob as Python has them, in its turn and its row, and its columns in the
 packed batch."""
@@ -59,6 +65,7 @@ class StepSize:
         adapters: whether only adapters are trained.
         reference: whether there is a KL to a reference.
         recasts: whether frozen weights that were loaded in float32 are kept in bfloat16 too.
+        everywhere: whether every linear layer of a block is trained or has an adapter.
     """
 
     opening: int
@@ -73,6 +80,7 @@ class StepSize:
     adapters: bool
     reference: bool
     recasts: bool = True
+    everywhere: bool = True
 
     @classmethod
     def of(
@@ -110,6 +118,7 @@ class StepSize:
             dtype=agent.dtype,
             adapters=config.lora is not None,
             reference=config.beta > 0 and config.recipe.kind in ("policy", "preference"),
+            everywhere=config.lora is None or config.lora.target_modules is None,
         )
 
     def __call__(self, facts: ModelFacts, memory: Memory) -> StepMemory:
@@ -121,7 +130,7 @@ class StepSize:
             rest = min(rest, facts.context - opening)
         slots = Pool.slots_for(self.in_flight) * KeyValueCache.capacity_for(opening + rest)
         read = opening * math.ceil(self.per_pass / self.group) + rest * self.per_pass
-        kept = kept_by_layer(facts, width)
+        kept = kept_by_layer(facts, width, adapters=self.adapters, everywhere=self.everywhere)
         kept = facts.layers * facts.hidden * width + kept if self.recomputes else facts.layers * kept
         logits = facts.vocabulary * (min(BLOCK, read) * width + 3 * min(ROWS, read) * 4)
         head = 0 if self.adapters else facts.vocabulary * facts.hidden * width  # its gradient comes first
@@ -144,19 +153,26 @@ class StepSize:
         return count
 
 
-def kept_by_layer(facts: ModelFacts, width: int) -> int:
-    """Bytes that a decoder layer (a Llama block) keeps of a token for the gradient.
+def kept_by_layer(facts: ModelFacts, width: int, *, adapters: bool = False, everywhere: bool = True) -> int:
+    """Bytes that a decoder layer keeps of a token for the gradient, at least.
 
     Args:
         facts: of the model.
         width: bytes of a number as it is computed.
+        adapters: whether only adapters are trained: frozen norms do not keep what they make of their input.
+        everywhere: whether every linear layer is trained or has an adapter: others do not keep their input.
     """
+    llama = facts.model_type in _LLAMA_BLOCKS
     keys_and_values = facts.kv_elements_per_token // max(1, facts.layers)
-    norms = 2 * facts.hidden * (4 + width)  # each its input in float32, and what it makes of it
-    read_by_matrices = 2 * facts.hidden + facts.queries
     attention = 2 * facts.queries + 2 * keys_and_values  # queries and output; keys and values alone and behind a prefix
-    mlp = 4 * facts.inner  # gate, activated gate, up and their product
-    return norms + (read_by_matrices + attention + mlp) * width
+    mlp = 3 * facts.inner if llama else facts.inner  # gate, activated gate and up; or what a ReLU makes
+    norms = 2 * facts.hidden * (4 if llama else width)  # the input of each
+    if llama and not adapters:
+        norms += 2 * facts.hidden * width
+    read_by_matrices = 2 * facts.hidden + facts.queries if everywhere else 0
+    if llama and everywhere:
+        read_by_matrices += facts.inner  # a ReLU keeps it in any case
+    return norms + (attention + mlp + read_by_matrices) * width
 
 
 def longest(environment: Environment) -> int:

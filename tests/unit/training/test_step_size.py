@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stateset_agents import ConversationEnvironment, MultiTurnAgent, ToolAgent, train
@@ -16,11 +17,12 @@ from stateset_agents.core.errors import ModelError
 from stateset_agents.core.records import Record
 from stateset_agents.core.tools import as_tools
 from stateset_agents.engines.packed import PackedModel
-from stateset_agents.models import load_model
+from stateset_agents.models import LoadedModel, attach_lora, load_model
 from stateset_agents.models.facts import ModelFacts
 from stateset_agents.models.memory import GIB, Memory
 from stateset_agents.training import step_size
 from stateset_agents.training.packing import PackedBatch, Sample, SharedPrefixPlan
+from stateset_agents.training.precision import MasterWeights
 from stateset_agents.training.step_size import StepSize, kept_by_layer
 
 GPU = Memory("a GPU", 80 * GIB, 80 * GIB)
@@ -48,8 +50,11 @@ FACTS = ModelFacts(
     context=4096,
     inner=30,
     queries=8,
+    model_type="llama",
 )
 OF_A_LAYER = 2 * (10 * 4 + 10 * 2) + (10 + 8 + 10) * 2 + (8 + 8 + 4 + 4) * 2 + 4 * 30 * 2
+UNDER_ADAPTERS = 2 * 10 * 4 + (8 + 8 + 4 + 4) * 2 + 3 * 30 * 2
+OF_A_PLAIN_LAYER = 2 * 10 * 2 + (10 + 8 + 10) * 2 + (8 + 8 + 4 + 4) * 2 + 30 * 2
 
 
 def agent(**more) -> AgentConfig:
@@ -62,7 +67,13 @@ def test_what_a_step_holds_follows_the_engine_and_the_learner():
     read = 2 * 100 + 16 * 300  # two openings, and what follows them sixteen times
     logits, head = 50 * (512 * 2 + 3 * 64 * 4), 50 * 10 * 2
     assert held.activations == read * 4 * OF_A_LAYER + logits + head
-    assert replace(SIZE, adapters=True)(FACTS, GPU).activations == held.activations - head  # the head is not trained
+    plain = replace(FACTS, model_type="opt")
+    assert SIZE(plain, GPU).activations == read * 4 * OF_A_PLAIN_LAYER + logits + head
+    adapted = replace(SIZE, adapters=True)  # neither head nor norms are trained
+    assert adapted(FACTS, GPU).activations == read * 4 * (OF_A_LAYER - 2 * 10 * 2) + logits
+    some = replace(adapted, everywhere=False)
+    assert some(FACTS, GPU).activations == read * 4 * UNDER_ADAPTERS + logits
+    assert some(plain, GPU).activations == read * 4 * (OF_A_PLAIN_LAYER - (10 + 8 + 10) * 2) + logits
     assert held.conversations == 32 * 400 * 200
     assert held.copies == 0
     assert held.total == max(held.cache, held.activations) + held.conversations
@@ -74,24 +85,17 @@ def test_recomputed_layers_keep_their_input_and_one_of_them_all_of_it():
     assert held.activations == read * (4 * 10 * 2 + OF_A_LAYER) + 50 * (512 * 2 + 3 * 64 * 4) + 50 * 10 * 2
 
 
-@pytest.mark.parametrize(("compute", "width"), [(torch.bfloat16, 2), (torch.float32, 4)], ids=str)
-@pytest.mark.parametrize(("inner", "heads", "keys", "each"), [(384, 4, 4, 32), (700, 4, 1, 32), (160, 8, 2, 64)])
-def test_what_a_layer_keeps_is_what_autograd_is_seen_to_keep(kit, compute, width, inner, heads, keys, each):
-    """Counted are the storages that one more layer adds. Mutation: a fixed number of hidden sizes; no float32 norms."""
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=128,
-        intermediate_size=inner,
-        num_attention_heads=heads,
-        num_key_value_heads=keys,
-        head_dim=each,
-    )
+def kept_by_a_layer(kit, model_class, config, compute, targets=None):
+    """Bytes for each token: of the storages that autograd is seen to keep, those that one more layer adds."""
     row = kit.row(([3, 4], False), ([5 + place % 50 for place in range(30)], True))
     batch = PackedBatch.of([Sample(row, 1.0, 1.0, 0, 0)], torch.device("cpu"))
 
     def kept(layers):
         config.num_hidden_layers = layers
-        model = LlamaForCausalLM(config).to(compute)
+        model = model_class(config).eval()
+        if targets is not None:
+            attach_lora(LoadedModel("small", model, None), r=2, target_modules=targets)
+        MasterWeights(model, compute)
         seen = {one.untyped_storage().data_ptr(): 0 for one in model.parameters()}
         alive = []
 
@@ -104,10 +108,76 @@ def test_what_a_layer_keeps_is_what_autograd_is_seen_to_keep(kit, compute, width
             PackedModel(model).hidden(batch.ids, batch.positions, SharedPrefixPlan(batch))
         return sum(seen.values())
 
-    counted = (kept(3) - kept(2)) / batch.tokens
+    return (kept(3) - kept(2)) / batch.tokens
+
+
+COMPUTED_IN = pytest.mark.parametrize(("compute", "width"), [(torch.bfloat16, 2), (torch.float32, 4)], ids=str)
+
+
+@COMPUTED_IN
+@pytest.mark.parametrize(("inner", "heads", "keys", "each"), [(384, 4, 4, 32), (700, 4, 1, 32), (160, 8, 2, 64)])
+def test_what_a_layer_keeps_is_what_autograd_is_seen_to_keep(kit, compute, width, inner, heads, keys, each):
+    """Mutation: a fixed number of hidden sizes; no float32 norms."""
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=inner,
+        num_attention_heads=heads,
+        num_key_value_heads=keys,
+        head_dim=each,
+    )
+    counted = kept_by_a_layer(kit, LlamaForCausalLM, config, compute)
     config.num_hidden_layers = 1
     estimated = kept_by_layer(ModelFacts.of(config.to_dict(), 0, ""), width)
     assert 0.94 * counted < estimated <= counted
+
+
+FAMILIES = {
+    "Llama": ("q_proj", "v_proj"),
+    "Mistral": ("q_proj", "v_proj"),
+    "Qwen2": ("q_proj", "v_proj"),
+    "Qwen3": ("q_proj", "v_proj"),
+    "SmolLM3": ("q_proj", "v_proj"),
+    "Gemma": ("q_proj", "v_proj"),
+    "Granite": ("q_proj", "v_proj"),
+    "Phi3": ("qkv_proj",),
+    "Mixtral": ("q_proj", "v_proj"),
+    "Cohere": ("q_proj", "v_proj"),
+    "Phi": ("q_proj", "v_proj"),
+    "StableLm": ("q_proj", "v_proj"),
+    "GPT2": ("c_attn",),
+    "GPTNeoX": ("query_key_value",),
+    "OPT": ("q_proj", "v_proj"),
+    "Starcoder2": ("q_proj", "v_proj"),
+}
+"""What a model learns with where only some of its matrices have adapters."""
+NEAR = ("Llama", "Mistral", "Qwen2", "SmolLM3", "Granite")
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@COMPUTED_IN
+@pytest.mark.parametrize("trained", ["all weights", "adapters", "some adapters"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_keeps_less_than_is_estimated(kit, family, trained, compute, width):
+    """Mutation: every block is a Llama's; adapters keep what weights do; what a ReLU makes is counted twice."""
+    sizes = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512}
+    if family in ("GPT2", "GPTNeoX", "OPT"):
+        del sizes["num_key_value_heads"]
+    if family == "GPT2":
+        sizes = {"n_embd": 128, "n_head": 4, "n_inner": 512}
+    own = {"OPT": {"ffn_dim": 512, "word_embed_proj_dim": 128}, "Gemma": {"head_dim": 32}, "Qwen3": {"head_dim": 32}}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    made = getattr(transformers, f"{family}Config")(vocab_size=64, **ids, **sizes, **own.get(family, {}))
+    model_class = getattr(transformers, "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM")
+    if family == "Mixtral" and trained == "adapters":
+        pytest.skip("the experts' own weights, of which autograd keeps sums, outweigh what is kept of a token")
+    targets = {"all weights": None, "adapters": "all-linear", "some adapters": list(FAMILIES[family])}[trained]
+    counted = kept_by_a_layer(kit, model_class, made, compute, targets)
+    facts = ModelFacts.of(made.to_dict(), 0, "")
+    estimated = kept_by_layer(facts, width, adapters=targets is not None, everywhere=trained != "some adapters")
+    assert estimated <= counted
+    if family in NEAR:
+        assert estimated > {"all weights": 0.9, "adapters": 0.6, "some adapters": 0.75}[trained] * counted
 
 
 def test_no_conversation_is_longer_than_the_context():
@@ -143,6 +213,10 @@ def test_the_size_of_a_step_is_that_of_the_settings_and_the_scenarios():
     assert (size.opening, size.rest) == (25 + 2 * 5, 40 + 2 * 5)
     assert (size.in_flight, size.per_pass, size.per_step, size.group) == (10, 8, 16, 8)
     assert (size.half, size.reference, size.adapters) == (True, True, False)
+    for targets, everywhere in ((None, True), (["q_proj", "v_proj"], False)):
+        some = TrainingConfig.from_profile("balanced", lora={"target_modules": targets})
+        adapted = StepSize.of(some, agent(), environment)
+        assert (adapted.adapters, adapted.everywhere) == (True, everywhere)
 
 
 def test_a_conversation_without_a_script_takes_half_its_turns():
