@@ -7,11 +7,14 @@ none outlives its loop, also where the calls are cancelled: a program may run on
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx2
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,5 +73,7 @@ async def _closed(client: httpx2.AsyncClient) -> None:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
+        if not closing.cancelled() and (failure := closing.exception()) is not None:
+            logger.debug("connections were not closed properly: %r", failure)
         raise cancelled
     closing.result()

@@ -1,12 +1,15 @@
 """Connections to a real server, seen from outside: as the sockets that this process holds to it."""
 
 import asyncio
+import gc
+import logging
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from endpoint_server import HANG, says
+from stateset_agents.engines.connections import Lines
 from stateset_agents.engines.endpoint import Endpoint
 from stateset_agents.training.stop_request import StopRequest, StopRequested
 
@@ -63,3 +66,27 @@ def test_a_run_that_is_stopped_leaves_no_socket_open(endpoint_server, left):
 
     asyncio.run(stopped())
     assert sockets_to(server) == 0
+
+
+async def test_a_connection_that_fails_to_close_while_its_call_is_cancelled_is_told_in_the_log_alone(caplog):
+    caplog.set_level(logging.DEBUG, logger="stateset_agents")
+    printed, closing = [], asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: printed.append(context["message"]))
+
+    async def fails():
+        closing.set()
+        await asyncio.sleep(0.05)
+        raise OSError("the socket is gone")
+
+    async def call():
+        async with Lines(1, proxied=False).line() as line:
+            line.client.aclose = fails
+
+    called = asyncio.create_task(call())
+    await closing.wait()
+    called.cancel()
+    assert (await asyncio.wait({called}))[0].pop().cancelled()
+    del called  # asyncio tells of an error that nobody has asked for when the last one who could is gone
+    gc.collect()
+    assert printed == []
+    assert [record.levelname for record in caplog.records if "the socket is gone" in record.getMessage()] == ["DEBUG"]
