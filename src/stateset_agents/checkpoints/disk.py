@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import MORE_FILES, RunFolderError
+from ..core.errors import FEWER_CHECKPOINTS, MORE_FILES, RunFolderError
 from ..models.memory import size
 
 _ADVICE = {
-    errno.ENOSPC: "the disk is full: free some space, lower training.keep_checkpoints, or choose another folder",
+    errno.ENOSPC: f"the disk is full: free some space, {FEWER_CHECKPOINTS}, or choose another folder",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
     errno.EACCES: "permission denied: choose a folder that you may write to, or change its owner",

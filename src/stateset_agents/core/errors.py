@@ -131,6 +131,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(one in text for one in said)
 
 
+FEWER_CHECKPOINTS = "keep fewer checkpoints (training.keep_checkpoints, or a larger save_steps under TRL)"
+"""What to do, beside freeing space, when checkpoints fill a disk."""
+
 MORE_FILES = (
     "allow at least twice what `ulimit -n` shows in this shell (where it shows 1024: ulimit -n 2048), and see that no "
     "tool or reward of yours leaves files open"

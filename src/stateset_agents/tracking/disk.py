@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import MORE_FILES, RunFolderError
+from ..core.errors import FEWER_CHECKPOINTS, MORE_FILES, RunFolderError
 
 
 def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
@@ -104,8 +104,8 @@ def _explanation(path: Path, error: OSError) -> str:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             fix = (
-                "free some space, or keep fewer checkpoints (training.keep_checkpoints), then continue with --resume "
-                "(in Python: resume=True)"
+                f"free some space, or {FEWER_CHECKPOINTS}, then continue with --resume (in Python: resume=True); a run "
+                "under TRL begins anew, in another output_dir"
             )
             return f"the disk is full: {place} cannot be written.\n  {fix}"
         case errno.EMFILE:

@@ -404,9 +404,11 @@ def test_a_disk_that_fills_up_during_the_run_says_so_and_keeps_whole_lines(tmp_p
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "write", full)
-        with pytest.raises(RunFolderError, match=r"the disk is full.*\n.*--resume"):
+        with pytest.raises(RunFolderError, match=r"the disk is full.*\n.*--resume") as caught:
             run.log_metrics({"step": 2})
         monkeypatch.undo()
+        assert "training.keep_checkpoints, or a larger save_steps under TRL" in str(caught.value)
+        assert "a run under TRL begins anew" in str(caught.value)
     assert read_metrics(tmp_path) == [{"step": 1}]
 
 
