@@ -18,6 +18,27 @@ CLOCKS = {*CLOCKED, "timestamp", "created"}
 """What a clock decides, in every file of a run."""
 OF_THE_FOLDER = {"status.json", "manifest.json", "config_origins.json"}
 """Files that tell where and when a run was, and not what it came to."""
+KILLED_AFTER_3 = """
+import os, signal
+from stateset_agents.tracking.run_folder import RunFolder
+log = RunFolder.log_metrics
+def logged(self, row):
+    log(self, row)
+    if row["step"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.log_metrics = logged
+"""
+"""What a command runs first to be killed when its third step is logged."""
+ANOTHER_MODEL = """
+from stateset_agents.models import tiny
+made = tiny.tiny_config
+def wider():
+    config = made()
+    config.intermediate_size = 96
+    return config
+tiny.tiny_config = wider
+"""
+"""What a command runs first so that the tiny model has other weights than checkpoints of it."""
 
 
 @dataclass

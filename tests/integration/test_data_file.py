@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from workplace import ANOTHER_MODEL
+
 TALKS = [
     ["What does it cost?", "It is $49 a month.", "Thanks.", "You are welcome."],
     ["Where is my order?", "It is on the way."],
@@ -165,16 +167,7 @@ def test_a_refused_resume_leaves_a_finished_run_as_it_was(work):
     prepare(work)
     assert work.train().code == 0
     files = work.snapshot()
-    another = """
-from stateset_agents.models import tiny
-made = tiny.tiny_config
-def wider():
-    config = made()
-    config.intermediate_size = 96
-    return config
-tiny.tiny_config = wider
-"""
-    ended = work.train("--resume", "--num-episodes", "48", before=another)
+    ended = work.train("--resume", "--num-episodes", "48", before=ANOTHER_MODEL)
     assert ended.code == 3, ended.err
     assert "is a checkpoint of another model" in ended.err
     assert work.snapshot() == files

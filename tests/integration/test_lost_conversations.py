@@ -2,6 +2,8 @@
 
 import pytest
 
+from workplace import KILLED_AFTER_3
+
 
 def gone(lines):
     return None
@@ -49,18 +51,6 @@ def test_a_whole_log_is_not_complained_about(work):
     ended = work.train("--resume", "--num-episodes", "12")
     assert ended.code == 0, ended.err
     assert "has lost" not in ended.err
-
-
-KILLED_AFTER_3 = """
-import os, signal
-from stateset_agents.tracking.run_folder import RunFolder
-log = RunFolder.log_metrics
-def logged(self, row):
-    log(self, row)
-    if row["step"] == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-RunFolder.log_metrics = logged
-"""
 
 
 def test_rows_that_say_nothing_of_a_step_are_no_hindrance(work):

@@ -5,32 +5,13 @@ import shutil
 
 import pytest
 
+from workplace import ANOTHER_MODEL, KILLED_AFTER_3
+
 FAILS_WHILE_LOADING = """
 from stateset_agents.training import trainer
 async def broken(self, *_, **__):
     raise MemoryError("no memory left")
 trainer.Trainer.prepare = broken
-"""
-
-IS_ANOTHER_MODEL = """
-from stateset_agents.models import tiny
-made = tiny.tiny_config
-def wider():
-    config = made()
-    config.intermediate_size = 96
-    return config
-tiny.tiny_config = wider
-"""
-
-KILLED_AFTER_3 = """
-import os, signal
-from stateset_agents.tracking.run_folder import RunFolder
-log = RunFolder.log_metrics
-def logged(self, row):
-    log(self, row)
-    if row["step"] == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-RunFolder.log_metrics = logged
 """
 
 HAS_NO_ROOM = """
@@ -46,7 +27,7 @@ trainer.require_room = refused
     ("before", "told"),
     [
         (FAILS_WHILE_LOADING, "out of memory"),
-        (IS_ANOTHER_MODEL, "is a checkpoint of another model"),
+        (ANOTHER_MODEL, "is a checkpoint of another model"),
         (HAS_NO_ROOM, "a scenario leaves no room"),
     ],
     ids=["memory", "another model", "no room"],
@@ -78,7 +59,7 @@ trainer.Trainer.save = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 """
     assert work.train("--output-dir", "next", "--resume-from", "first", before=killed).code == -9
     files = work.snapshot("next")
-    ended = work.train("--output-dir", "next", "--resume", before=IS_ANOTHER_MODEL)
+    ended = work.train("--output-dir", "next", "--resume", before=ANOTHER_MODEL)
     assert ended.code == 3, ended.err
     assert "is a checkpoint of another model" in ended.err
     assert work.snapshot("next") == files
