@@ -61,6 +61,11 @@ BROKEN = Reply(500, {"error": {"message": "out of order"}})
 Behaviour = Callable[[int, dict[str, Any]], Reply | str | Awaitable[Reply | str]]
 
 
+def script(*replies: Reply | str) -> Behaviour:
+    """The replies in order of arrival, and the last one for ever after."""
+    return lambda number, body: replies[min(number, len(replies) - 1)]
+
+
 def tiny_model(max_new_tokens: int = 12) -> Behaviour:
     """The `tiny` model as the one that answers: its weights are random, and so are its words."""
     from stateset_agents.agents import AgentConfig, MultiTurnAgent

@@ -12,33 +12,17 @@ from email.utils import format_datetime
 
 import pytest
 
-from endpoint_server import BROKEN, BUSY, CUT, HANG, MALFORMED, Reply, says
+from chat_calls import HI, ask, failure
+from endpoint_server import BROKEN, BUSY, CUT, HANG, MALFORMED, Reply, says, script
 from stateset_agents.core.errors import ConfigError
 from stateset_agents.engines.answers import BadAnswer, read_answer, retry_after
 from stateset_agents.engines.breaker import Breaker, BreakerState
 from stateset_agents.engines.chat_model import ChatFailed, ChatModel
 from stateset_agents.engines.endpoint import Endpoint
 
-HI = [{"role": "user", "content": "Hi"}]
-
 
 def endpoint(server, **more):
     return Endpoint(server.base_url, "judge", **{"first_wait": 0.001, **more})
-
-
-async def ask(model, messages=HI, **more):
-    return await model.complete(messages, **{"key": "k", "temperature": 0.5, "max_tokens": 7, **more})
-
-
-async def failure(model):
-    with pytest.raises(ChatFailed) as caught:
-        await ask(model)
-    return str(caught.value)
-
-
-def script(*replies):
-    """The replies in order of arrival, and the last one for ever after."""
-    return lambda number, body: replies[min(number, len(replies) - 1)]
 
 
 async def test_an_answer_is_the_servers_text_and_the_request_says_what_was_asked(endpoint_server):

@@ -5,7 +5,8 @@ import contextlib
 
 import pytest
 
-from endpoint_server import BROKEN, BUSY, Reply, says
+from chat_calls import ask, failure
+from endpoint_server import BROKEN, BUSY, Reply, says, script
 from stateset_agents.core.standstill import here
 from stateset_agents.engines.breaker import Breaker, BreakerState
 from stateset_agents.engines.chat_model import ChatFailed
@@ -15,21 +16,6 @@ from stateset_agents.engines.endpoint import Endpoint
 def endpoint(server, clock=lambda: 0.0, **more):
     breaker = Breaker(window=4, min_calls=2, cool_down=60.0, clock=clock)
     return Endpoint(server.base_url, "judge", retries=0, breaker=breaker, **more)
-
-
-async def ask(model):
-    return await model.complete([{"role": "user", "content": "Hi"}], key="k", temperature=0.5, max_tokens=7)
-
-
-async def failure(model):
-    with pytest.raises(ChatFailed) as caught:
-        await ask(model)
-    return str(caught.value)
-
-
-def script(*replies):
-    """The replies in order of arrival, and the last one for ever after."""
-    return lambda number, body: replies[min(number, len(replies) - 1)]
 
 
 async def broken_and_cooled_down(server, told, **more):
