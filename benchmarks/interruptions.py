@@ -5,14 +5,20 @@ that was taught to call them, six steps of two updates each, an evaluation after
 itself the signal in the middle of the phase; tools and rewards then hang for 30 s, as slow ones do. Afterwards the run
 is resumed and compared with one that nothing disturbed.
 
+With `--model` the run is that of the quickstart, three steps of 8 conversations, with a model of which an update takes
+longer than anybody waits. It is interrupted in its third step.
+
     python benchmarks/interruptions.py                       the table; exit code 1 if a promise was not kept
     python benchmarks/interruptions.py --only "tool call"    phases whose name begins so
+    python benchmarks/interruptions.py --model smollm2-135m-instruct
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -128,6 +136,39 @@ Trainer._evaluation_row = evaluation
 }
 """The code that makes a run send itself the signal in this phase, and the step that is saved then."""
 
+AT_LOOK = """
+from stateset_agents.training.giving_up import Lookout
+look, looks = Lookout.look, []
+def looking(self, *arguments):
+    if at["steps"] == 2 and self._open:
+        looks.append(1)
+        if len(looks) == {look}:
+            stop()
+    look(self, *arguments)
+Lookout.look = looking
+"""
+OF_A_MODEL: dict[str, tuple[str, int]] = {
+    "loading": ('wrap(Trainer, "prepare", stop)', 1),
+    "rollout": (
+        """
+from stateset_agents.agents import MultiTurnAgent
+turns = []
+def in_the_midst():
+    if at["steps"] == 2:
+        turns.append(1)
+        if len(turns) == 12:
+            stop()
+wrap(MultiTurnAgent, "process_turn", in_the_midst)
+""",
+        2,
+    ),
+    "learning, at its beginning": (AT_LOOK.format(look=1), 2),
+    "learning, forwards": (AT_LOOK.format(look=16), 2),
+    "learning, backwards": (AT_LOOK.format(look=46), 2),
+    "saving": ('wrap(saving, "save_model_folder", stop, steps_are(2))', 3),
+}
+"""The same for a model of 30 layers in one micro-batch. The run was stopped after its first step, and goes on."""
+
 
 class Commands:
     """Starts commands as they are installed, each in a fresh process."""
@@ -179,6 +220,62 @@ def interrupt(work: Workplace, phase: str, number: signal.Signals) -> dict[str, 
     }
 
 
+def interrupt_model(work: Workplace, phase: str, number: signal.Signals) -> dict[str, Any]:
+    """Interrupt the run of a real model in a phase, and resume it."""
+    code, saved = OF_A_MODEL[phase]
+    (work.path / "told").unlink(missing_ok=True)
+    shutil.copytree(work.path / "begun", work.path / "run")
+    before = STOP.format(number=int(number)) + code
+    ended = work.start("run.json", "--output-dir", "run", "--resume", before=before).wait()
+    seconds = time.monotonic() - float((work.path / "told").read_text())
+    steps = [int(one.name.removeprefix("step-")) for one in (work.path / "run" / "checkpoints").glob("step-*")]
+    resumed = work.train("--output-dir", "run", "--resume")
+    one, other = (digests(work, folder) for folder in ("run", "whole"))
+    shutil.rmtree(work.path / "run")
+    different = sorted(name for name in other if one.get(name) != other[name])
+    return {
+        "phase": phase,
+        "signal": number.name,
+        "seconds": seconds,
+        "code": ended.code,
+        "saved": max(steps, default=0),
+        "expected": saved,
+        "equal": resumed.code == 0 and not different,
+        "different": different,
+        "told": ended.err.strip().splitlines()[-1:],
+    }
+
+
+def digests(work: Workplace, run: str) -> dict[str, Any]:
+    """What a run came to: the bytes of its tensors, and its metrics."""
+    files = [*(work.path / run).glob("final_model/*.safetensors")]
+    files += (work.path / run).glob("checkpoints/step-3/*.safetensors")
+    found: dict[str, Any] = {"metrics.jsonl": work.metrics(run)}
+    for file in files:
+        with file.open("rb") as opened:
+            found[str(file.relative_to(work.path / run))] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
+
+
+def run_of_a_model(place: Path, commands: Any, model: str) -> Workplace:
+    """A place with the run as it is after its first step (`begun`), and at its end (`whole`)."""
+    config = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    config["agent"]["model_name"] = model
+    config["environment"]["scenarios_file"] = str(ROOT / config["environment"]["scenarios_file"])
+    config["training"] |= {"num_episodes": 24, "save_every": 0, "eval_scenarios_file": None, "keep_checkpoints": 1}
+    config["training"]["overrides"] |= {"batch_size": 8, "gradient_accumulation_steps": 1}
+    work = Workplace(place, commands, config)
+    work.write()
+    after_the_first = PHASES["between steps"][0].replace("self.steps == 3", "self.steps == 1")
+    number = int(signal.SIGTERM)
+    begun = work.start("run.json", "--output-dir", "begun", before=STOP.format(number=number) + after_the_first).wait()
+    assert begun.code == 75, begun.err
+    shutil.copytree(place / "begun", place / "whole")
+    whole = work.train("--output-dir", "whole", "--resume")
+    assert whole.code == 0, whole.err
+    return work
+
+
 def broken(row: dict[str, Any]) -> list[str]:
     """The promises that were not kept."""
     where = f"{row['signal']} in the phase {row['phase']}: "
@@ -199,16 +296,21 @@ def main(argv: list[str] | None = None, commands: Any = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="phases whose name begins so")
+    parser.add_argument("--model", help="in the place of the shop: the quickstart's run with this model")
     arguments = parser.parse_args(argv)
     problems = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "logs").mkdir()
-        work = taught_shop(Path(folder), commands or Commands(Path(folder) / "logs"))
+        starts = commands or Commands(Path(folder) / "logs")
+        if arguments.model:
+            work, phases, one = run_of_a_model(Path(folder), starts, arguments.model), [*OF_A_MODEL], interrupt_model
+        else:
+            work, phases, one = taught_shop(Path(folder), starts), [*PHASES], interrupt
         print("| phase | signal | seconds until it is gone | exit code | saved at step | resumed, equal to the byte |")
         print("|---|---|---|---|---|---|")
-        for phase in PHASES:
+        for phase in phases:
             for number in (signal.SIGINT, signal.SIGTERM) if phase.startswith(arguments.only) else ():
-                row = interrupt(work, phase, number)
+                row = one(work, phase, number)
                 cells = [phase, row["signal"], f"{row['seconds']:.2f}", row["code"], row["saved"] or "-"]
                 print("|", " | ".join(map(str, [*cells, "yes" if row["equal"] else "NO"])), "|", flush=True)
                 problems += broken(row)

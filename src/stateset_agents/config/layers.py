@@ -19,7 +19,7 @@ from .schema import ConfigFile
 
 _WHOLE_VALUES = {("training", "lora"), ("training", "overrides", "lora")}
 """Mappings that a higher layer replaces instead of filling up."""
-NULL_IS_A_VALUE = frozenset({"environment_timeout", "reward_timeout", "ratio_cap", "value_clip"})
+NULL_IS_A_VALUE = frozenset({"environment_timeout", "reward_timeout", "grace_period", "ratio_cap", "value_clip"})
 """Hyperparameters of which null says something: no limit. A null of any other is one that was not given."""
 
 

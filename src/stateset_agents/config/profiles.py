@@ -168,6 +168,8 @@ COMMON: MappingProxyType[str, Any] = MappingProxyType(
         "seed": 0,
         "threads": None,
         "max_concurrent": 64,
+        # Kubernetes kills after 30 s, Slurm too; who waits at a terminal has less patience.
+        "grace_period": 10.0,
         # Far longer than any answer takes, so that a call that hangs ends its conversation and not the night's run.
         "environment_timeout": 600.0,
         "reward_timeout": 600.0,

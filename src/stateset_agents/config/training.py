@@ -91,6 +91,10 @@ class TrainingConfig(AlgorithmSettings):
         description="CPU threads of torch; null: as many as torch takes"
     )
     max_concurrent: Positive = Field(description="conversations in flight at once")
+    grace_period: Annotated[Real, Field(ge=0)] | None = Field(
+        description="seconds from Ctrl-C or SIGTERM until the run is saved: an update that takes longer is given up, "
+        "and made again by --resume; null: it is finished, however long it takes"
+    )
     environment_timeout: Seconds | None = Field(description="seconds for one answer of the environment; null: no limit")
     reward_timeout: Seconds | None = Field(
         description="seconds for one call of the reward; null: no limit. One that blocks is told of, and ends the run "
@@ -152,7 +156,7 @@ class TrainingConfig(AlgorithmSettings):
         The profile is left out because its values are in; so is what only concerns disk space, time limits and speed.
         """
         skipped = {"profile", "save_every", "keep_checkpoints", "threads", "max_concurrent"}
-        skipped |= {"environment_timeout", "reward_timeout"}
+        skipped |= {"environment_timeout", "reward_timeout", "grace_period"}
         skipped |= {"data_file", "eval_scenarios_file"}  # compared by what they hold, not by how they are named
         values = self.model_dump(mode="json", exclude=skipped)
         return values | {"conversations_per_step": self.plan.conversations_per_step}

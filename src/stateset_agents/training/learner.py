@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,16 +26,19 @@ from .compute import compute_dtype
 from .conversations import Conversation, conversations_of
 from .credit import Credit
 from .divergence import PolicyBefore
+from .giving_up import GivenUp, Lookout, Undo
+from .measured import measured_before
 from .measures import Pass, StepMetrics
 from .micro_batches import MicroBatchSize, Pieces
 from .natural_update import NaturalUpdate, flat
 from .objective import contribution, counted_tokens
+from .optimizer import make_optimizer
 from .packing import PackedBatch, Sample
 from .policy_model import PolicyModel
 from .precision import MasterWeights
 from .ranks import Alone
 from .recompute import recomputed_layers
-from .samples import Measured, likelihood_samples, policy_samples, preference_samples
+from .samples import likelihood_samples, policy_samples, preference_samples
 from .schedule import learning_rate
 from .shares import unique_tokens
 from .step_bound import LEAST_LEFT, StepBound
@@ -98,12 +101,14 @@ class Learner:
             self.compute, self.note = torch.float32, "bfloat16 is slower for some of the ranks, so all use float32"
         adapters = has_lora(loaded)
         recipe = config.recipe
+        self._lookout = Lookout()
         self.policy = PolicyModel(
             loaded,
             compute=self.compute,
             temperature=temperature,
             reference=config.beta > 0 and recipe.kind in ("policy", "preference"),
             values=recipe.baseline == "value",
+            look=self._lookout.look,
         )
         self._began_there = not adapters or fresh_lora(loaded)
         if not adapters:
@@ -111,29 +116,11 @@ class Learner:
         self.weights = MasterWeights(loaded.model, self.compute)
         if not self.weights.masters:
             raise TrainingStopped("the model has no trainable parameter")
-        self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(),
-            lr=config.learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.weights.masters, self.policy.value_head, config)
         self._bounded = config.auto_adjust and config.recipe.kind == "policy"
-        self.micro_batch = MicroBatchSize(config.batch_size, self._ranks)
+        self.micro_batch = MicroBatchSize(config.batch_size, self._ranks, self._lookout)
         self.steps = 0
         self.credit: Credit | None = None
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Weight decay on matrices only: norms and biases are not pulled to zero."""
-        matrices = [m for m in self.weights.masters if m.dim() >= 2]
-        others = [m for m in self.weights.masters if m.dim() < 2]
-        groups = [{"params": matrices, "weight_decay": self.config.weight_decay, "rate": 1.0}]
-        if others:
-            groups.append({"params": others, "weight_decay": 0.0, "rate": 1.0})
-        if self.policy.value_head is not None:
-            rate = self.config.value_learning_rate / self.config.learning_rate
-            groups.append({"params": list(self.policy.value_head.parameters()), "weight_decay": 0.0, "rate": rate})
-        return groups
 
     def take(self, config: TrainingConfig, temperature: float) -> None:
         """Go on with other settings: those that a step reads, and the sampler's temperature."""
@@ -160,6 +147,7 @@ class Learner:
         max_tokens: int,
         max_new_tokens: int = 0,
         check: StepCheck | None = None,
+        is_over: Callable[[], bool] | None = None,
     ) -> StepMetrics:
         """Train on one step's groups.
 
@@ -169,6 +157,8 @@ class Learner:
                 normalization.
             max_new_tokens: the length limit of a reply; see `conversations_of`.
             check: is told what the first update measures, and may stop the run before it is kept.
+            is_over: asked before each layer, forwards and backwards, whether the step must be given up; no longer once
+                that cannot be taken back.
 
         Returns:
             Measurements; `updated` is False when no group had a difference in reward to learn from. No weight was
@@ -177,6 +167,7 @@ class Learner:
         Raises:
             TrainingStopped: the loss or the gradient is not finite; the weights are those before that update. Or what
                 `check` raises.
+            GivenUp: as `is_over` said; weights, optimizer and counters are those before the step.
         """
         metrics = StepMetrics(learning_rate=self.learning_rate(self.steps), temperature=self.policy.temperature)
         self._loaded.model.eval()
@@ -184,10 +175,20 @@ class Learner:
             talks = conversations_of(groups, self.config, max_new_tokens)
             self._ranks.require_same(itertools.chain(self._loaded.model.parameters(), self._trained().values()), talks)
             begin = functools.partial(self._begin, talks, max_tokens, metrics, check)
-            samples, pieces, first = self.micro_batch.until_it_fits(len(talks), begin)
+            several = self.config.num_iterations > 1
+            undo = Undo.if_it_fits(self.weights, self._trained(), self.optimizer) if several else None
+            can_undo = all(kept for (kept,) in self._ranks.gather(undo is not None))
+            try:
+                with self._lookout.during(is_over):
+                    samples, pieces, first = self.micro_batch.until_it_fits(len(talks), begin)
+                    if first is not None:
+                        self._train(samples, pieces, first, metrics, check, can_undo=can_undo)
+            except GivenUp:
+                self.optimizer.zero_grad(set_to_none=True)
+                if undo is not None:
+                    undo()
+                raise
             self.credit = Credit(talks, samples)
-            if first is not None:
-                self._train(samples, pieces, first, metrics, check)
         self.steps += 1
         return metrics
 
@@ -197,33 +198,12 @@ class Learner:
             return preference_samples(talks)
         if kind == "likelihood":
             return likelihood_samples(talks, self.config, max_tokens)
-        needed = self.policy.value_head is not None or (self.policy.has_reference and self.config.kl_in == "reward")
-        measured = self._measured(talks) if needed else None
+        kl = self.policy.has_reference and self.config.kl_in == "reward"
+        needed = self.policy.value_head is not None or kl
+        measured = measured_before(talks, self.policy, self.micro_batch, self._ranks, kl=kl) if needed else None
         if check is not None and measured is not None and self.config.kl_in == "reward":
             check.reference([difference for one in measured.values() for difference in one.kl])
         return policy_samples(talks, self.config, max_tokens, measured)
-
-    @torch.no_grad()
-    def _measured(self, talks: Sequence[Conversation]) -> dict[int, Measured]:
-        """Values and KL of every trained token, before the update."""
-        plain = [Sample(row, 0.0, 0.0, place, t.group) for place, t in enumerate(talks) for row in t.rows]
-        ends = list(itertools.accumulate(sample.row.trained_tokens for sample in plain))
-        places = {id(s.row): slice(end - s.row.trained_tokens, end) for s, end in zip(plain, ends, strict=True)}
-        # values and KL; zeros where another rank measures
-        table = torch.zeros(2, ends[-1] if ends else 0, device=self.policy.device)
-        reference = self.policy.has_reference and self.config.kl_in == "reward"
-        with self.micro_batch.fitting():
-            for part in self.micro_batch.cut(self._ranks.share(plain)):
-                batch = PackedBatch.of(part, self.policy.device)
-                forward = self.policy.forward(batch, None, reference=reference)
-                for owner, sample in enumerate(part):
-                    own, at = batch.owners == owner, places[id(sample.row)]
-                    if forward.values is not None:
-                        table[0, at] = forward.values[own]
-                    if forward.reference is not None:
-                        table[1, at] = (forward.logprobs - forward.reference)[own]
-        self._ranks.sum([table])
-        return {row: Measured(*table[:, at].tolist()) for row, at in places.items()}
 
     def _begin(
         self, talks: Sequence[Conversation], max_tokens: int, metrics: StepMetrics, check: StepCheck | None
@@ -253,11 +233,15 @@ class Learner:
         first: Pass,
         metrics: StepMetrics,
         check: StepCheck | None,
+        *,
+        can_undo: bool,
     ) -> None:
         passes = [first]
         again = functools.partial(self._one_pass, samples, pieces, metrics)
         conversations = len({sample.conversation for sample in samples})
         for number in range(self.config.num_iterations):
+            if number and not can_undo:
+                self._lookout.end()
             if number:
                 passes.append(self.micro_batch.until_it_fits(conversations, again))
             if self.config.recipe.kind != "natural":
@@ -275,7 +259,8 @@ class Learner:
             metrics.grad_norm = self._update(metrics.learning_rate)
             return
         part = pieces.batches[:1]  # none where the other ranks have them all
-        before = PolicyBefore(self.policy.packed, part, temperature=1.0)
+        with self.micro_batch.giving_up():
+            before = PolicyBefore(self.policy.packed, part, temperature=1.0)
         tokens = sum(len(batch.targets) for batch in part)
         bound = StepBound(self.weights, lambda: (sum(one.kl for one in before.compared()), tokens), self._ranks)
         metrics.grad_norm = self._update(metrics.learning_rate)

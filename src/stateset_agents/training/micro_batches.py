@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..core.errors import first_line, is_out_of_memory
 from .exclusive import out_of_memory
+from .giving_up import GivenUp, Lookout
 from .packing import PackedBatch, Sample
 from .ranks import Alone
 from .shares import bundles
@@ -37,12 +38,14 @@ class MicroBatchSize:
     Args:
         asked: `batch_size`.
         ranks: the processes that share the work of a step.
+        lookout: for a request to stop, while a rank works by itself.
     """
 
-    def __init__(self, asked: int, ranks: Alone) -> None:
+    def __init__(self, asked: int, ranks: Alone, lookout: Lookout) -> None:
         self.size = asked
         self._asked = asked
         self._ranks = ranks
+        self._lookout = lookout
 
     def cut(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         """At most `size` conversations each; the rows of a conversation or bundle stay together."""
@@ -67,6 +70,7 @@ class MicroBatchSize:
 
         Raises:
             ModelError: memory runs out for one conversation (or bundle) alone.
+            GivenUp: the run was asked to stop.
         """
         while True:
             try:
@@ -79,16 +83,29 @@ class MicroBatchSize:
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Around work that each rank does by itself."""
+        """Around work that each rank does by itself: memory that runs out and a request to stop end it on all ranks."""
         reason = ""
-        try:
-            yield
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = first_line(error)
+        with self.giving_up():
+            try:
+                yield
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = first_line(error)
         if any(short for (short,) in self._ranks.gather(bool(reason))):
             raise _TooLarge(reason or "on another rank")
+
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """Around work that each rank does by itself: a request to stop ends it on all ranks."""
+        given_up = False
+        try:
+            with self._lookout.opened():
+                yield
+        except GivenUp:
+            given_up = True
+        if any(gave_up for (gave_up,) in self._ranks.gather(given_up)):
+            raise GivenUp
 
     def _halve(self, held: int, reason: str) -> None:
         if held <= 1:

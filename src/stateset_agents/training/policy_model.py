@@ -6,14 +6,15 @@ Invariant: nothing here changes a weight. Log-probs are those of the sampler's t
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..engines.packed import PackedModel
 from ..models import LoadedModel, base_policy, has_lora
 from .forward import Forward
+from .giving_up import WatchedModel
 from .logprobs import chosen_logprobs
 from .packing import PackedBatch, SharedPrefixPlan
 from .value_head import ValueHead
@@ -28,6 +29,7 @@ class PolicyModel:
         temperature: the sampler's.
         reference: whether there is one.
         values: whether there is a value head.
+        look: see `WatchedModel`.
 
     Attributes:
         packed: the model that is trained.
@@ -37,13 +39,21 @@ class PolicyModel:
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, compute: torch.dtype, temperature: float, reference: bool, values: bool
+        self,
+        loaded: LoadedModel,
+        *,
+        compute: torch.dtype,
+        temperature: float,
+        reference: bool,
+        values: bool,
+        look: Callable[..., None],
     ) -> None:
         self._loaded = loaded
         self.temperature = temperature
         self.has_reference = reference
-        self.reference = _frozen_copy(loaded, compute) if reference and not has_lora(loaded) else None
-        self.packed = PackedModel(loaded.model)
+        copied = reference and not has_lora(loaded)
+        self.reference = WatchedModel(_frozen_copy(loaded, compute), look) if copied else None
+        self.packed = WatchedModel(loaded.model, look)
         self.value_head = ValueHead(self.packed.config.hidden_size, self.packed.device) if values else None
 
     @property
@@ -94,8 +104,8 @@ class PolicyModel:
         return hidden[batch.predictors]
 
 
-def _frozen_copy(loaded: LoadedModel, compute: torch.dtype) -> PackedModel:
-    frozen = copy.deepcopy(loaded.model).requires_grad_(False).eval()
+def _frozen_copy(loaded: LoadedModel, compute: torch.dtype) -> nn.Module:
+    frozen: nn.Module = copy.deepcopy(loaded.model).requires_grad_(False).eval()
     for parameter in frozen.parameters():  # buffers stay: rotary frequencies need float32
         parameter.data = parameter.data.to(compute)
-    return PackedModel(frozen)
+    return frozen

@@ -22,12 +22,12 @@ ANSWER = "stopping: what is done will be saved. Once more leaves at once, withou
 
 
 class StopSignals:
-    """While it is entered, the first Ctrl-C, SIGTERM or SIGHUP calls `request_stop` in the running event loop.
+    """While it is entered, the first Ctrl-C, SIGTERM or SIGHUP calls `request_stop`, and wakes the running event loop.
 
     Outside the main thread, where Python handles no signals, it does nothing.
 
     Args:
-        request_stop: called in the event loop.
+        request_stop: called at once, in the main thread, whatever it is doing.
         answer: called at once, with what to tell the user.
     """
 
@@ -69,7 +69,8 @@ class StopSignals:
         pass_over_repeats(self._before)
         for number in self._before.keys() & HANG_UP:
             signal.signal(number, signal.SIG_IGN)
-        self._loop.call_soon_threadsafe(self._request_stop)
+        self._request_stop()
+        self._loop.call_soon_threadsafe(lambda: None)
         try:
             self._answer(ANSWER)
         except RuntimeError:  # the signal came in the middle of a write to the same stream

@@ -1,11 +1,13 @@
 """Asking a run to stop, from a signal or from a callback.
 
 Invariant: what is awaited under a request is either done or given up to its end; nothing of it goes on behind the run.
+What computes without awaiting anything sees `asked_at`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -17,14 +19,24 @@ class StopRequested(Exception):
 
 
 class StopRequest:
-    """Whether a run was asked to stop."""
+    """Whether a run was asked to stop.
+
+    Attributes:
+        asked_at: when, by `time.monotonic`; None: it was not.
+    """
 
     def __init__(self) -> None:
+        self.asked_at: float | None = None
         self._asked = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def ask(self) -> None:
-        """Ask. Work that is awaited in `unless_asked` is given up."""
-        self._asked.set()
+        """Ask, from anywhere: a signal's handler or another thread too. What `unless_asked` awaits is given up."""
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._asked.set)
 
     async def unless_asked(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, or give it up when the run is asked to stop.
@@ -34,15 +46,19 @@ class StopRequest:
             Exception: what `work` raises.
         """
         task = asyncio.ensure_future(work)
+        self._loop = asyncio.get_running_loop()
+        if self.asked_at is not None:
+            self._asked.set()
         stop = asyncio.ensure_future(self._asked.wait())
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._loop = None
             stop.cancel()
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if self._asked.is_set():
+        if self.asked_at is not None:
             await asyncio.gather(task, return_exceptions=True)
             raise StopRequested
         return task.result()

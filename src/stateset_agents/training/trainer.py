@@ -8,6 +8,7 @@ whose evaluation was given up is saved with its row pending: the next part of th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -26,6 +27,7 @@ from ..tracking.health import NEAR_MAXIMUM
 from .adjusting import ADJUSTMENTS, Adjuster, Settings
 from .credit import is_spelled, note_credit
 from .from_config import build_records
+from .giving_up import GivenUp, Patience
 from .identity import identity
 from .learner import Learner
 from .measures import StepMetrics
@@ -35,7 +37,7 @@ from .playing import Player
 from .preparing import make_learner, require_engine
 from .room import require_room
 from .saving import Stateful, Subject, keep_best, save_step
-from .self_test import SelfTest, StepCheck
+from .self_test import SelfTest
 from .sources import Draw, RecordedConversations, Rollouts, Source
 from .stop_request import StopRequest, StopRequested
 from .stopping import Judge, require_a_mean_to_watch, require_something_to_learn
@@ -115,7 +117,7 @@ class Trainer:
         return self._source.data
 
     def request_stop(self) -> None:
-        """Stop as soon as nothing is lost by it: a rollout is given up, an update is finished."""
+        """Stop, from any thread: a rollout is given up, and an update that would not end within `grace_period`."""
         self._stop.ask()
 
     async def prepare(self, compute: str | None = None, *, resumes: bool = False) -> None:
@@ -270,20 +272,10 @@ class Trainer:
         begin = time.perf_counter()
         with measured_work() as busy:
             draw = await self._unless_stopped(self._source.groups(step))
-        self._source.drawn = draw.drawn
         groups = [*draw.kept, *draw.flat]
         rolled = time.perf_counter()
-        measured = StepMetrics()
-        if self.learner is not None:
-            check = self._before_update(self.learner, draw)
-            self.parts.phase("learning")
-            measured = self.learner.step(
-                draw.kept,
-                max_tokens=self.agent.most_tokens(self.environment.max_turns),
-                max_new_tokens=self.agent.config.max_new_tokens,
-                check=check,
-            )
-            self._self_test.end(check, updated=measured.updated)
+        measured = StepMetrics() if self.learner is None else await self._learn(self.learner, draw)
+        self._source.drawn = draw.drawn
         self.steps = step + 1
         self.publish()
         learned = time.perf_counter()
@@ -303,11 +295,26 @@ class Trainer:
         row["seconds"] = time.perf_counter() - begin
         await self._complete(row)
 
-    def _before_update(self, learner: Learner, draw: Draw) -> StepCheck | None:
-        """Look at what a step is about to learn from."""
+    async def _learn(self, learner: Learner, draw: Draw) -> StepMetrics:
         loaded = self.agent.runtime.model
         tokenizer = None if loaded is None else loaded.tokenizer
-        return self._self_test.begin(learner, draw.kept, self.steps, self.rows, tokenizer)
+        check = self._self_test.begin(learner, draw.kept, self.steps, self.rows, tokenizer)
+        self.parts.phase("learning")
+        patience = Patience.of(self._stop, self.config.grace_period, self.rows, self._save_seconds)
+        try:
+            measured = learner.step(
+                draw.kept,
+                max_tokens=self.agent.most_tokens(self.environment.max_turns),
+                max_new_tokens=self.agent.config.max_new_tokens,
+                check=check,
+                is_over=patience.is_over,
+            )
+        except GivenUp:
+            self.parts.tell(f"the update of step {self.steps + 1} is given up: {patience}")
+            await self._unless_stopped(asyncio.sleep(0))  # saves, and ends the run
+            raise
+        self._self_test.end(check, updated=measured.updated)
+        return measured
 
     def _note_credit(self, groups: Sequence[TrajectoryGroup]) -> None:
         """Write into the conversations what the update made of them."""

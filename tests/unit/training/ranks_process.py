@@ -2,15 +2,16 @@
 
 Usage: ranks_process.py RANK FOLDER SIZE
 
-Two make steps in which memory runs out on one of them. Three make some steps together, the first two of them more in a
-group of their own. Rank 0 also makes each step alone, from the same weights and optimizer state, and compares; that all
-ranks end alike is seen from digests.
+Two make steps in which memory runs out on one of them, and steps that one of them must give up. Three make some steps
+together, the first two of them more in a group of their own. Rank 0 also makes each step alone, from the same weights
+and optimizer state, and compares; that all ranks end alike is seen from digests.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from test_giving_up import Over
 from test_out_of_memory import Shortage
 from torch import Tensor
 
@@ -30,6 +32,7 @@ from stateset_agents.core.errors import TrainingStopped
 from stateset_agents.core.trajectory import TrajectoryGroup
 from stateset_agents.models import LoadedModel, attach_lora
 from stateset_agents.training.comparison import Comparison
+from stateset_agents.training.giving_up import GivenUp
 from stateset_agents.training.learner import Learner
 from stateset_agents.training.measures import Pass
 from stateset_agents.training.packing import PackedBatch
@@ -197,6 +200,25 @@ def short(ranks: Ranks, skip: int, **settings: Any) -> dict[str, Any]:
     }
 
 
+def given_up(ranks: Ranks, **settings: Any) -> dict[str, Any]:
+    """A step that one rank must give up, at each place where it looks; then one that nobody gives up."""
+    disturbed, free = (learner(ranks, **settings) for _ in range(2))
+    found: dict[str, Any] = {"given up": [0, 0]}
+    for one in range(2):
+        for number in itertools.count(1):
+            over = Over(number if ranks.rank == one else 0)
+            before = digest(disturbed.trained()) + digest(disturbed.state()[1])
+            try:
+                disturbed.step(Kit.two_groups(), max_tokens=20, is_over=over)
+            except GivenUp:
+                found["given up"][one] += digest(disturbed.trained()) + digest(disturbed.state()[1]) == before
+            else:
+                break
+        Kit.step(free)
+        found[f"digests {one}"] = [digest(each.trained()) + digest(each.state()[1]) for each in (disturbed, free)]
+    return found
+
+
 def of_three(ranks: Ranks) -> dict[str, Any]:
     """A group of two conversations, which leaves at least one rank without work."""
     groups = [Kit.group(Kit.ids(12, 1), [1.0, 0.0], [2, 9], 1)]
@@ -230,7 +252,10 @@ def main() -> None:
     wait = timedelta(seconds=60)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=wait)
     if size == 2:
-        result = shortages(Ranks())
+        ranks = Ranks()
+        names = {name: cases()[name] for name in ("grpo", "ppo", "trpo", "entropy")}
+        found = {name: given_up(ranks, **settings) for name, settings in names.items()}
+        result = {"short": shortages(ranks), "given up": found}
     else:
         pair = dist.new_group([0, 1], timeout=wait)
         result = {"three": of_three(Ranks()), "two": of_two(Ranks(pair)) if rank < 2 else {}}

@@ -131,12 +131,32 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_refused_by_all(two):
     assert all("the loss is not finite" in one["message"] and one["unmoved"] for one in found)
 
 
-def test_a_step_in_which_one_rank_runs_out_of_memory_is_halved_by_both_and_ends_as_one_that_began_so(tmp_path):
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    """Two ranks, of which one runs out of memory or must give up."""
+    return results(tmp_path_factory.mktemp("disturbed"), 2)
+
+
+def test_a_step_that_one_rank_gives_up_is_given_up_by_both_and_made_the_same_afterwards(disturbed):
+    """At each look of rank 0 in the first step, and of rank 1 in the second one.
+
+    Mutations: a rank gives up by itself (and the other one waits for it); only one of them goes back.
+    """
+    one, other = (rank["given up"] for rank in disturbed)
+    assert one.keys() == {"grpo", "ppo", "trpo", "entropy"}
+    for name, found in one.items():
+        assert found["given up"] == other[name]["given up"], name
+        assert min(found["given up"]) >= 5, name  # a look, and two layers forwards and backwards
+        for step in (0, 1):
+            assert len({*found[f"digests {step}"], *other[name][f"digests {step}"]}) == 1, (name, step)
+
+
+def test_a_step_in_which_one_rank_runs_out_of_memory_is_halved_by_both_and_ends_as_one_that_began_so(disturbed):
     """The passes of TRPO: the gradient's, four of Fisher products, one before its step, those of the line search.
 
     Mutation: any of these, or what measures values or observes for comparisons, outside of `fitting`.
     """
-    one, other = results(tmp_path, 2)
+    one, other = (rank["short"] for rank in disturbed)
     assert len(one) == 10
     for name, found in one.items():
         assert (found["met"], other[name]["met"]) == (0, 1), name
