@@ -136,7 +136,7 @@ class Service:
         """Refuse what is new, wait for what runs, cut the rest, and let go of everything."""
         self.condition.phase = "draining"
         running = self._running + self._waiting
-        logger.info("stopping: %d requests run; no new ones are taken", running)
+        logger.info("stopping: requests that run: %d; no new ones are taken", running)
         if self._sweeping is not None:
             self._sweeping.cancel()
         cut = await self.conversations.drain(seconds)

@@ -51,11 +51,16 @@ _TITLES: dict[type[StatesetError], str] = {
     TrainingStopped: "training stopped",
 }
 
-EXIT_CODES_HELP = (
-    "Exit codes: 0 done; 2 config or usage error; 3 data, model or disk error; 4 training stopped: a reward, "
-    "environment or agent of yours fails, or there is nothing to learn; 70 internal error; 75 interrupted, and saved "
-    "where training had begun."
+_EXIT_CODES = (
+    "Exit codes: 0 done; 2 config or usage error; 3 data, model or disk error; 4 {stopped}; 70 internal error; "
+    "75 {interrupted}."
 )
+EXIT_CODES_OF_TRAINING = _EXIT_CODES.format(
+    stopped="training stopped: a reward, environment or agent of yours fails, or there is nothing to learn",
+    interrupted="interrupted, and saved where training had begun",
+)
+EXIT_CODES_HELP = _EXIT_CODES.format(stopped="a reward, environment or agent of yours fails", interrupted="interrupted")
+"""Of commands that train nothing."""
 
 
 class DocumentedCommand(typer.core.TyperCommand):

@@ -22,7 +22,7 @@ from ..core.shipped import shipped_root
 from ..core.signals import asking_to_stop, interrupt
 from ..tracking.logging_setup import setup_logging
 from .again import as_typed, own_config, typed_before
-from .console import EXIT_CODES_HELP, DocumentedCommand, reporting_errors
+from .console import EXIT_CODES_OF_TRAINING, DocumentedCommand, reporting_errors
 from .readers import outlive_readers
 
 logger = logging.getLogger("stateset_agents.train")
@@ -40,10 +40,11 @@ rounded up to whole training steps. --dry-run shows the result.
 Which value wins: command line, then GRPO_* environment variables, then training.overrides, then the rest of the config
 file, then the profile.
 
-Ctrl-C saves and prints the command that continues; a second one leaves at once and loses the step in progress. A
-reward or environment of yours that blocks (time.sleep, a request without await) holds the first one up.
+Ctrl-C saves and prints the command that continues; an update that would not end within training.grace_period (10 s) is
+given up, and made again by it. A second one leaves at once and loses what was not saved. A reward or environment of
+yours that blocks (time.sleep, a request without await) holds the first one up.
 
-{EXIT_CODES_HELP}
+{EXIT_CODES_OF_TRAINING}
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -169,7 +170,9 @@ def train(
         ("agent.device", "cpu" if no_gpu else None, "--no-gpu"),
     ]
     if config_file is None and not resume:
-        context.fail("Missing argument 'CONFIG_FILE'.")
+        context.fail(
+            "Missing argument 'CONFIG_FILE'. Only --resume, which goes on with the run in --output-dir, needs none."
+        )
     overrides = [Override(key, value, name) for key, value, name in flags if value is not None]
     with reporting_errors(debug=debug):
         if resume and resume_from is not None:
