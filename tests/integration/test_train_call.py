@@ -31,6 +31,7 @@ from stateset_agents.rewards import MultiObjectiveReward
 from stateset_agents.tracking.performance import CLOCKED
 from stateset_agents.training.callbacks import Callback
 from stateset_agents.training.diagnostics import DiagnosticsMonitor
+from stateset_agents.training.giving_up import Lookout
 from stateset_agents.training.train import train as train_of_its_module
 
 SMALL = {
@@ -647,6 +648,32 @@ async def test_a_cancelled_call_saves_and_resumes_to_the_same_bytes(tmp_path, ca
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert written["agent"]["model_name"] == "tiny"
     assert written["training"]["learning_rate"] == 1e-3
+
+
+async def test_a_call_cancelled_in_the_midst_of_an_update_gives_it_up_and_the_same_task_may_resume_it(
+    tmp_path, monkeypatch, capsys
+):
+    """Mutations: a cancellation is not seen without an await; one that was caught counts for the next call too."""
+    settings = {"num_episodes": 16, "reward_fn": VowelReward, "config_overrides": SMALL | {"grace_period": 0}}
+    await train(tiny(), environment(), output_dir=tmp_path / "whole", quiet=True, **settings)
+    look, looks = Lookout.look, []
+
+    def cancelling(self, *arguments):
+        looks.append(1)
+        if len(looks) == 12:
+            asyncio.current_task().cancel()
+        look(self, *arguments)
+
+    monkeypatch.setattr(Lookout, "look", cancelling)
+    with pytest.raises(asyncio.CancelledError):
+        await train(tiny(), environment(), output_dir=tmp_path / "run", **settings)
+    err = capsys.readouterr().err
+    assert len(looks) == 12
+    assert re.search(r"the update of step \d is given up: it would not end within 0 s \(grace_period\)\. The res", err)
+    await train(tiny(), environment(), output_dir=tmp_path / "run", resume=True, quiet=True, **settings)
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
+    models = [(tmp_path / name / "final_model" / "model.safetensors").read_bytes() for name in ("run", "whole")]
+    assert models[0] == models[1]
 
 
 @pytest.fixture

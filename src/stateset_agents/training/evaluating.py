@@ -7,6 +7,7 @@ agents are all that differs. What can be wrong is found before a model is loaded
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -93,7 +94,9 @@ async def evaluate_trained(asked: Asked, on_episode: OnEpisode | None = None) ->
         for note in notes:
             counting.say(note)
         player = _Player(trained, reward, plan, asked.key, counting)
-        with StopSignals(player.stop, lambda _: counting.say(STOPPING)):
+        # Not at once: cancelled in the midst of its last lines, the task would take the report along.
+        stop = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, player.stop)
+        with StopSignals(stop, lambda _: counting.say(STOPPING)):
             result = await player.play(asked.checkpoint, trained.agent, on_episode)
             report = Report(asked.checkpoint, trained.step, result, plan.episodes, asked.metrics, notes=notes)
             try:

@@ -38,41 +38,51 @@ class Patience:
 
     Args:
         stop: of the run.
-        seconds: `grace_period`; None: as long as it takes.
+        seconds: `grace_period`.
         update: seconds that updates of this run take; None: not known yet.
         save: seconds that a checkpoint takes, which comes after it; None: not known yet.
+        cancels: how often the task had been cancelled before the run began, to which that was no request.
     """
 
-    def __init__(self, stop: StopRequest, seconds: float | None, *, update: float | None, save: float | None) -> None:
-        self._stop, self._seconds = stop, seconds
-        self._left = None if seconds is None else seconds - (seconds / 2 if save is None else save)
+    def __init__(
+        self, stop: StopRequest, seconds: float, *, update: float | None, save: float | None, cancels: int = 0
+    ) -> None:
+        self._stop, self._cancels = stop, cancels
+        self._left = seconds - (seconds / 2 if save is None else save)
         self._end = None if update is None else time.monotonic() + update
         self._task = asyncio.current_task()
         self._cancelled_at: float | None = None
 
     @classmethod
-    def of(cls, stop: StopRequest, seconds: float | None, rows: Sequence[Mapping[str, Any]], save: float) -> Patience:
+    def of(
+        cls,
+        stop: StopRequest,
+        seconds: float,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        save: float | None,
+        cancels: int = 0,
+    ) -> Patience:
         """For the next step of a run.
 
         Args:
-            stop, seconds: as for the class.
+            stop, seconds, cancels: as for the class.
             rows: of the steps before it.
-            save: seconds that were spent on checkpoints since the last of them.
+            save: seconds that were spent on checkpoints since the last of them; None: the run saves nothing.
         """
         saves = (save, *(row.get("save_seconds") for row in reversed(rows)))
-        update = max((row["train_seconds"] for row in rows[-RECENT:]), default=None)
-        return cls(stop, seconds, update=update, save=next(filter(None, saves), None))
-
-    def __str__(self) -> str:
-        return (
-            f"it would not end and be saved within {self._seconds:g} s (grace_period). "
-            "Resumed, the run makes this step again, with the same result"
+        return cls(
+            stop,
+            seconds,
+            update=max((row["train_seconds"] for row in rows[-RECENT:]), default=None),
+            save=0.0 if save is None else next(filter(None, saves), None),
+            cancels=cancels,
         )
 
     def is_over(self) -> bool:
         """Whether the update must be given up. May be asked in any thread."""
         asked = self._asked_at()
-        if asked is None or self._left is None:
+        if asked is None:
             return False
         last = asked + self._left
         return time.monotonic() >= last or (self._end is not None and self._end > last)
@@ -80,7 +90,7 @@ class Patience:
     def _asked_at(self) -> float | None:
         if self._stop.asked_at is not None:
             return self._stop.asked_at
-        if self._cancelled_at is None and self._task is not None and self._task.cancelling():
+        if self._cancelled_at is None and self._task is not None and self._task.cancelling() > self._cancels:
             self._cancelled_at = time.monotonic()
         return self._cancelled_at
 

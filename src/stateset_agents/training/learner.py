@@ -102,6 +102,7 @@ class Learner:
         adapters = has_lora(loaded)
         recipe = config.recipe
         self._lookout = Lookout()
+        self._undo: Undo | None = None
         self.policy = PolicyModel(
             loaded,
             compute=self.compute,
@@ -167,7 +168,7 @@ class Learner:
         Raises:
             TrainingStopped: the loss or the gradient is not finite; the weights are those before that update. Or what
                 `check` raises.
-            GivenUp: as `is_over` said; weights, optimizer and counters are those before the step.
+            GivenUp: as `is_over` said; the learner's state is that before the step.
         """
         metrics = StepMetrics(learning_rate=self.learning_rate(self.steps), temperature=self.policy.temperature)
         self._loaded.model.eval()
@@ -175,19 +176,24 @@ class Learner:
             talks = conversations_of(groups, self.config, max_new_tokens)
             self._ranks.require_same(itertools.chain(self._loaded.model.parameters(), self._trained().values()), talks)
             begin = functools.partial(self._begin, talks, max_tokens, metrics, check)
-            several = self.config.num_iterations > 1
-            undo = Undo.if_it_fits(self.weights, self._trained(), self.optimizer) if several else None
-            can_undo = all(kept for (kept,) in self._ranks.gather(undo is not None))
+            size = self.micro_batch.state_dict()
+            if self.config.num_iterations > 1 and is_over is not None:
+                self._undo = Undo.if_it_fits(self.weights, self._trained(), self.optimizer)
+            if not all(kept for (kept,) in self._ranks.gather(self._undo is not None)):
+                self._forgo_undo()
             try:
                 with self._lookout.during(is_over):
-                    samples, pieces, first = self.micro_batch.until_it_fits(len(talks), begin)
+                    samples, pieces, first = self.micro_batch.until_it_fits(len(talks), begin, self._forgo_undo)
                     if first is not None:
-                        self._train(samples, pieces, first, metrics, check, can_undo=can_undo)
+                        self._train(samples, pieces, first, metrics, check)
             except GivenUp:
                 self.optimizer.zero_grad(set_to_none=True)
-                if undo is not None:
-                    undo()
+                if self._undo is not None:
+                    self._undo()
+                self.micro_batch.load_state_dict(size)
                 raise
+            finally:
+                self._forgo_undo()
             self.credit = Credit(talks, samples)
         self.steps += 1
         return metrics
@@ -233,17 +239,13 @@ class Learner:
         first: Pass,
         metrics: StepMetrics,
         check: StepCheck | None,
-        *,
-        can_undo: bool,
     ) -> None:
         passes = [first]
-        again = functools.partial(self._one_pass, samples, pieces, metrics)
+        again = functools.partial(self._another_pass, samples, pieces, metrics)
         conversations = len({sample.conversation for sample in samples})
         for number in range(self.config.num_iterations):
-            if number and not can_undo:
-                self._lookout.end()
             if number:
-                passes.append(self.micro_batch.until_it_fits(conversations, again))
+                passes.append(self.micro_batch.until_it_fits(conversations, again, self._forgo_undo))
             if self.config.recipe.kind != "natural":
                 self._move(pieces, metrics)
             if check is not None and not number:
@@ -252,6 +254,15 @@ class Learner:
         metrics.forwarded_tokens = int(sum(number for (number,) in forwarded))
         metrics.unique_tokens = unique_tokens(samples)
         metrics.take(passes, _trained_tokens(samples), self.config)
+
+    def _another_pass(self, samples: Sequence[Sample], pieces: Pieces, metrics: StepMetrics) -> Pass:
+        """One after an update was made."""
+        if self._undo is None:
+            self._lookout.end()
+        return self._one_pass(samples, pieces, metrics)
+
+    def _forgo_undo(self) -> None:
+        self._undo = None
 
     def _move(self, pieces: Pieces, metrics: StepMetrics) -> None:
         """The optimizer's update; with `auto_adjust` shortened where it changes the policy too much."""

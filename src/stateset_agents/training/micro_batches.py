@@ -61,12 +61,13 @@ class MicroBatchSize:
         if part:
             yield part
 
-    def until_it_fits(self, conversations: int, work: Callable[[], T]) -> T:
+    def until_it_fits(self, conversations: int, work: Callable[[], T], make_room: Callable[[], None]) -> T:
         """Do `work`, and again in smaller pieces whenever memory runs out inside of `fitting`.
 
         Args:
             conversations: of the step, the most that could be in the model at once.
             work: leaves nothing behind when it fails.
+            make_room: lets go of what can be done without; called when memory has run out.
 
         Raises:
             ModelError: memory runs out for one conversation (or bundle) alone.
@@ -77,6 +78,7 @@ class MicroBatchSize:
                 return work()
             except _TooLarge as error:
                 reason = str(error)
+            make_room()
             self._halve(
                 min(self.size, conversations), reason
             )  # outside: the error holds the frames of the work, and they hold tensors
@@ -84,16 +86,17 @@ class MicroBatchSize:
     @contextmanager
     def fitting(self) -> Iterator[None]:
         """Around work that each rank does by itself: memory that runs out and a request to stop end it on all ranks."""
-        reason = ""
-        with self.giving_up():
-            try:
+        given_up, reason = False, ""
+        try:
+            with self._lookout.opened():
                 yield
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = first_line(error)
-        if any(short for (short,) in self._ranks.gather(bool(reason))):
-            raise _TooLarge(reason or "on another rank")
+        except GivenUp:
+            given_up = True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        self._settle(given_up, reason)
 
     @contextmanager
     def giving_up(self) -> Iterator[None]:
@@ -104,8 +107,15 @@ class MicroBatchSize:
                 yield
         except GivenUp:
             given_up = True
-        if any(gave_up for (gave_up,) in self._ranks.gather(given_up)):
+        self._settle(given_up)
+
+    def _settle(self, given_up: bool, reason: str = "") -> None:
+        """What happened on any rank happens on all."""
+        found = self._ranks.gather(given_up, bool(reason))
+        if any(gave_up for gave_up, _ in found):
             raise GivenUp
+        if any(short for _, short in found):
+            raise _TooLarge(reason or "on another rank")
 
     def _halve(self, held: int, reason: str) -> None:
         if held <= 1:

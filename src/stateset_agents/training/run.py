@@ -43,8 +43,8 @@ class Run:
         resume: continue the run in `folder` from its last checkpoint.
         resume_from: start from this checkpoint.
         again: how to continue the run, as the user would type it.
-        catch_signals: Ctrl-C and SIGTERM stop the run between two steps. A library call leaves them to its caller: a
-            cancelled task saves as well.
+        catch_signals: Ctrl-C and SIGTERM stop the run, saved. A library call leaves them to its caller: a cancelled
+            task saves as well.
         before: called with the loaded, still untrained agent.
         after: called with the trained agent; what it returns is added to the report.
     """

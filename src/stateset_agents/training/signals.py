@@ -27,11 +27,11 @@ class StopSignals:
     Outside the main thread, where Python handles no signals, it does nothing.
 
     Args:
-        request_stop: called at once, in the main thread, whatever it is doing.
+        request_stop: called at once, in the main thread, whatever that is doing.
         answer: called at once, with what to tell the user.
     """
 
-    def __init__(self, request_stop: Callable[[], None], answer: Callable[[str], None]) -> None:
+    def __init__(self, request_stop: Callable[[], object], answer: Callable[[str], None]) -> None:
         self._request_stop = request_stop
         self._answer = answer
         self._loop = asyncio.get_running_loop()

@@ -7,8 +7,9 @@ What computes without awaiting anything sees `asked_at`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,16 +28,14 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked_at: float | None = None
-        self._asked = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wakers: list[Callable[[], object]] = []
 
     def ask(self) -> None:
         """Ask, from anywhere: a signal's handler or another thread too. What `unless_asked` awaits is given up."""
         if self.asked_at is None:
             self.asked_at = time.monotonic()
-        loop = self._loop
-        if loop is not None:
-            loop.call_soon_threadsafe(self._asked.set)
+        for wake in tuple(self._wakers):
+            wake()
 
     async def unless_asked(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, or give it up when the run is asked to stop.
@@ -46,14 +45,16 @@ class StopRequest:
             Exception: what `work` raises.
         """
         task = asyncio.ensure_future(work)
-        self._loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        wake = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, asked.set)
+        self._wakers.append(wake)
         if self.asked_at is not None:
-            self._asked.set()
-        stop = asyncio.ensure_future(self._asked.wait())
+            asked.set()
+        stop = asyncio.ensure_future(asked.wait())
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._loop = None
+            self._wakers.remove(wake)
             stop.cancel()
             if not task.done():
                 task.cancel()

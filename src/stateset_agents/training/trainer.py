@@ -104,6 +104,8 @@ class Trainer:
         """Whether the state of `saved_step` has such a row."""
         self._engine: LocalEngine | None = None
         self._stop = StopRequest()
+        self._cancels = 0
+        """How often the task that the run is in had been cancelled before."""
         self._self_test = SelfTest(self.parts)
 
     @property
@@ -162,6 +164,8 @@ class Trainer:
         """
         plan, parts = self.config.plan, self.parts
         start = self.steps
+        task = asyncio.current_task()
+        self._cancels = 0 if task is None else task.cancelling()
         for callback in parts.callbacks:
             callback.on_run_start(plan.total_steps, start)
         if parts.progress is not None:
@@ -300,19 +304,28 @@ class Trainer:
         tokenizer = None if loaded is None else loaded.tokenizer
         check = self._self_test.begin(learner, draw.kept, self.steps, self.rows, tokenizer)
         self.parts.phase("learning")
-        patience = Patience.of(self._stop, self.config.grace_period, self.rows, self._save_seconds)
-        try:
+        grace, folder = self.config.grace_period, self.parts.folder
+        patience: Patience | None = None
+        if grace is not None:
+            save = None if folder is None else self._save_seconds
+            patience = Patience.of(self._stop, grace, self.rows, save=save, cancels=self._cancels)
+        measured: StepMetrics | None = None
+        with contextlib.suppress(GivenUp):  # it holds the frames of the update, and they hold tensors
             measured = learner.step(
                 draw.kept,
                 max_tokens=self.agent.most_tokens(self.environment.max_turns),
                 max_new_tokens=self.agent.config.max_new_tokens,
                 check=check,
-                is_over=patience.is_over,
+                is_over=None if patience is None else patience.is_over,
             )
-        except GivenUp:
-            self.parts.tell(f"the update of step {self.steps + 1} is given up: {patience}")
+        if measured is None:
+            again = "" if folder is None else ". The resumed run makes it again, with the same result"
+            self.parts.tell(
+                f"the update of step {self.steps + 1} is given up: it would not end within {grace:g} s "
+                f"(grace_period){again}"
+            )
             await self._unless_stopped(asyncio.sleep(0))  # saves, and ends the run
-            raise
+            raise asyncio.CancelledError  # somebody caught that of the request
         self._self_test.end(check, updated=measured.updated)
         return measured
 

@@ -31,8 +31,44 @@ class WatchedLearner(Learner):
         return super()._update(learning_rate)
 
 
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+
+class Shortage:
+    """Fails as torch does when more than `room` tokens are put through the model; not yet in the first `skip` calls."""
+
+    def __init__(self, learner, room, *, error=OUT_OF_MEMORY, skip=0, backward=False):
+        self.room, self.error, self.skip, self.backward, self.met = room, error, skip, backward, 0
+        learner.policy.packed._backbone.register_forward_hook(self, with_kwargs=True)
+
+    def __call__(self, module, arguments, named, output):
+        if self.skip:
+            self.skip -= 1
+        elif named["input_ids"].shape[1] > self.room:
+            self.met += 1
+            if not self.backward:
+                raise self.error
+            output.last_hidden_state.register_hook(self.fail)
+
+    def fail(self, gradient):
+        raise self.error
+
+
+class Over:
+    """Says that a step must be given up, at one of the looks."""
+
+    def __init__(self, number=0):
+        self.number, self.looks = number, 0
+
+    def __call__(self):
+        self.looks += 1
+        return self.looks == self.number
+
+
 class Kit:
     """What the tests of the learner share."""
+
+    Shortage, Over = Shortage, Over
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch

@@ -21,8 +21,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from test_giving_up import Over
-from test_out_of_memory import Shortage
 from torch import Tensor
 
 from conftest import Kit
@@ -190,7 +188,9 @@ def short(ranks: Ranks, skip: int, **settings: Any) -> dict[str, Any]:
     pairs = settings["algorithm"] == "dpo"
     groups = [group for _ in range(2 if pairs else 1) for group in Kit.two_groups()]
     whole, half = (learner(ranks, **settings, batch_size=size) for size in (4, 2))
-    shortage = Shortage(whole, 50, skip=skip) if ranks.rank == 1 else None  # four conversations there have 63 tokens
+    shortage = (
+        Kit.Shortage(whole, 50, skip=skip) if ranks.rank == 1 else None
+    )  # four conversations there have 63 tokens
     rows = [Kit.step(one, groups).to_dict() for one in (whole, half)]
     return {
         "met": 0 if shortage is None else shortage.met,
@@ -206,7 +206,7 @@ def given_up(ranks: Ranks, **settings: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"given up": [0, 0]}
     for one in range(2):
         for number in itertools.count(1):
-            over = Over(number if ranks.rank == one else 0)
+            over = Kit.Over(number if ranks.rank == one else 0)
             before = digest(disturbed.trained()) + digest(disturbed.state()[1])
             try:
                 disturbed.step(Kit.two_groups(), max_tokens=20, is_over=over)

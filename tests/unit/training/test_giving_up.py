@@ -12,17 +12,6 @@ from stateset_agents.training.giving_up import GivenUp, Patience
 from stateset_agents.training.stop_request import StopRequest
 
 
-class Over:
-    """Says that a step must be given up, at one of the looks."""
-
-    def __init__(self, number=0):
-        self.number, self.looks = number, 0
-
-    def __call__(self):
-        self.looks += 1
-        return self.looks == self.number
-
-
 def step(kit, learner, is_over):
     return learner.step(kit.two_groups(), max_tokens=20, is_over=is_over)
 
@@ -54,6 +43,7 @@ SETTINGS = [
     {"compute": torch.bfloat16, "num_iterations": 2},
     {"auto_adjust": True, "num_iterations": 2},
     {"lora": True, "beta": 0.04, "num_iterations": 2},
+    {"algorithm": "sft"},
 ]
 
 
@@ -63,15 +53,15 @@ def test_given_up_at_any_look_a_step_leaves_nothing_and_is_made_the_same_afterwa
     made = [attach_lora(kit.tiny(), r=4) if settings.get("lora") else None for _ in range(2)]
     given_up, whole = (kit.learner(loaded, **settings) for loaded in made)
     for _ in range(2):
-        count = Over()
+        count = kit.Over()
         expected = step(kit, whole, count).to_dict()
         assert expected["updated"]
         before = copy_of(given_up)
         for number in range(1, count.looks + 1):
             with pytest.raises(GivenUp):
-                step(kit, given_up, Over(number))
+                step(kit, given_up, kit.Over(number))
             assert_is(given_up, before)
-        assert step(kit, given_up, Over(count.looks + 1)).to_dict() == expected
+        assert step(kit, given_up, kit.Over(count.looks + 1)).to_dict() == expected
         assert_is(given_up, copy_of(whole))
 
 
@@ -91,7 +81,7 @@ def test_given_up_at_any_look_a_step_leaves_nothing_and_is_made_the_same_afterwa
 )
 def test_a_request_is_seen_before_each_layer_forwards_and_backwards(kit, looks, settings):
     """Mutations: no hook on the way back; a reference that is not watched; a look in what cannot be taken back."""
-    count = Over()
+    count = kit.Over()
     step(kit, kit.learner(**settings), count)
     assert count.looks == looks
 
@@ -103,14 +93,14 @@ def test_what_cannot_be_taken_back_is_finished(kit, monkeypatch):
     """
     monkeypatch.setattr(giving_up, "memory_of", lambda device: Memory("RAM", 0, 2**30))
     one, other = (kit.learner(num_iterations=2) for _ in range(2))
-    count = Over()
+    count = kit.Over()
     expected = step(kit, one, count).to_dict()
     assert count.looks == 1 + 4
     before = copy_of(other)
     with pytest.raises(GivenUp):
-        step(kit, other, Over(5))
+        step(kit, other, kit.Over(5))
     assert_is(other, before)
-    assert step(kit, other, Over(6)).to_dict() == expected
+    assert step(kit, other, kit.Over(6)).to_dict() == expected
     assert_is(other, copy_of(one))
 
 
@@ -122,9 +112,9 @@ def test_a_copy_takes_a_quarter_of_the_free_memory_at_most(kit, monkeypatch):
     for needed in (weights, 3 * weights + 4 * len(masters)):
         for free, looks in ((4 * needed - 1, 5), (4 * needed, 10)):
             monkeypatch.setattr(giving_up, "memory_of", lambda device, free=free: Memory("RAM", free, 2**40))
-            count = Over()
+            count = kit.Over()
             with pytest.raises(GivenUp):
-                step(kit, learner, Over(1))
+                step(kit, learner, kit.Over(1))
             before = copy_of(learner)
             step(kit, learner, count)
             assert count.looks == looks
@@ -132,6 +122,32 @@ def test_a_copy_takes_a_quarter_of_the_free_memory_at_most(kit, monkeypatch):
             if needed == weights:
                 learner.optimizer.state.clear()
         step(kit, learner, None)
+
+
+def test_where_memory_runs_out_the_copy_is_let_go_and_what_follows_is_finished(kit):
+    """Mutation: the copy is kept while micro-batches are halved; a request is seen without it."""
+    expected = step(kit, kit.learner(num_iterations=2), None).to_dict()
+    # Memory runs out behind the two layers: in the first pass, which is then made in two pieces; in the second one.
+    for skip, looks in ((0, 1 + 2 + 1 + 2 * 4), (1, 1 + 4 + 1 + 2)):
+        one, count = kit.learner(num_iterations=2), kit.Over()
+        shortage = kit.Shortage(one, 90, skip=skip)
+        found = step(kit, one, count).to_dict()
+        assert (shortage.met, one.micro_batch.size) == (1, 4)
+        assert found["ratio_mean"] == pytest.approx(expected["ratio_mean"], rel=1e-5)
+        assert count.looks == looks
+
+
+def test_what_did_not_fit_in_a_step_that_was_given_up_is_found_out_again(kit):
+    """The resumed run halves where the undisturbed one does. Mutation: the smaller size stays."""
+    one, other = (kit.learner(num_iterations=2) for _ in range(2))
+    shortages = [kit.Shortage(learner, 90) for learner in (one, other)]
+    before = copy_of(one)
+    with pytest.raises(GivenUp):
+        step(kit, one, kit.Over(5))
+    assert (shortages[0].met, one.micro_batch.size) == (1, 8)
+    assert_is(one, before)
+    assert step(kit, one, None).to_dict() == step(kit, other, None).to_dict()
+    assert_is(one, copy_of(other))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +164,6 @@ def test_a_copy_takes_a_quarter_of_the_free_memory_at_most(kit, monkeypatch):
         (101.0, 106.0, True, 10.0, None, None),
         (101.0, 101.0, True, 0.0, 0.1, 0.1),
         (101.0, 101.0, True, 0.0, None, None),
-        (101.0, 9999.0, False, None, 5.0, 3.0),
         (101.0, 101.0, True, 2.0, 0.1, 3.0),  # the checkpoint alone takes longer
     ],
 )
@@ -163,7 +178,7 @@ async def test_an_update_that_would_end_in_time_is_finished_and_any_other_given_
     assert patience.is_over() is over
     rows = [{"train_seconds": update, "save_seconds": save}] if update else []
     clock[0] = 100.0
-    known = Patience.of(stop, seconds, rows, 0.0)
+    known = Patience.of(stop, seconds, rows, save=0.0)
     clock[0] = now
     assert known.is_over() is over
 
@@ -171,9 +186,9 @@ async def test_an_update_that_would_end_in_time_is_finished_and_any_other_given_
 def test_how_long_an_update_and_a_save_take_is_told_by_the_steps_before():
     """The longest of five updates, the last save that there was. Mutation: the last update, which had nothing to do."""
 
-    async def over(stop, rows, since=0.0):
+    async def over(stop, rows, since):
         stop.asked_at = giving_up.time.monotonic()
-        return Patience.of(stop, 10.0, rows, since).is_over()
+        return Patience.of(stop, 10.0, rows, save=since).is_over()
 
     def row(train, save=0.0):
         return {"train_seconds": train, "save_seconds": save}
@@ -184,16 +199,23 @@ def test_how_long_an_update_and_a_save_take_is_told_by_the_steps_before():
         ([row(7.0, 4.0), row(7.0), row(7.0)], 0.0, True),
         ([row(7.0, 4.0), row(7.0), row(7.0)], 1.0, False),
         ([row(7.0, 1.0), row(7.0)], 0.0, False),
+        ([row(9.5)], None, False),  # a run that saves nothing
     ]:
         assert asyncio.run(over(StopRequest(), rows, since)) is expected
 
 
 async def test_a_task_that_is_cancelled_is_a_request_too():
-    """A library call has no signals of its own. Mutation: only the trainer's request counts."""
+    """A library call has no signals of its own. One that came before the run was not meant for it.
+
+    Mutations: only the trainer's request counts; one that was caught before the run counts.
+    """
     seen = []
 
     async def work():
-        patience = Patience(StopRequest(), 0.0, update=None, save=None)
+        asyncio.current_task().cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        patience = Patience(StopRequest(), 0.0, update=None, save=None, cancels=1)
         seen.append(patience.is_over())
         asyncio.current_task().cancel()  # as a handler of signals does, in the midst of what does not await
         seen.append(patience.is_over())

@@ -18,26 +18,6 @@ def shortage_of_this_machine():
         return error
 
 
-class Shortage:
-    """Fails as torch does when more than `room` tokens are put through the model; not yet in the first `skip` calls."""
-
-    def __init__(self, learner, room, *, error=CUDA, skip=0, backward=False):
-        self.room, self.error, self.skip, self.backward, self.met = room, error, skip, backward, 0
-        learner.policy.packed._backbone.register_forward_hook(self, with_kwargs=True)
-
-    def __call__(self, module, arguments, named, output):
-        if self.skip:
-            self.skip -= 1
-        elif named["input_ids"].shape[1] > self.room:
-            self.met += 1
-            if not self.backward:
-                raise self.error
-            output.last_hidden_state.register_hook(self.fail)
-
-    def fail(self, gradient):
-        raise self.error
-
-
 def assert_same_state(one, other):
     for mine, its in zip(one.state()[:2], other.state()[:2], strict=True):
         assert mine.keys() == its.keys()
@@ -47,7 +27,7 @@ def assert_same_state(one, other):
 def compared(kit, sizes, room, **settings):
     """Two steps of a learner that must halve in its first one, and of one that began with the half."""
     whole, half = (kit.learner(**{"batch_size": size, "num_generations": 4, **settings}) for size in sizes)
-    shortage = Shortage(whole, room, backward=settings.get("gradient_checkpointing", False))
+    shortage = kit.Shortage(whole, room, backward=settings.get("gradient_checkpointing", False))
     rows = [[kit.step(learner).to_dict() for _ in range(2)] for learner in (whole, half)]
     assert shortage.met == 1
     assert whole.micro_batch.size == sizes[1]
@@ -85,7 +65,7 @@ def test_a_pair_that_is_compared_with_all_others_is_compared_with_them_again(kit
 def test_what_was_added_to_the_gradient_before_memory_ran_out_is_not_added_again(kit, backward):
     """The second of two micro-batches fails. Mutation: no zero_grad before a pass."""
     whole, half = kit.learner(batch_size=4), kit.learner(batch_size=2)
-    shortage = Shortage(whole, 50, skip=1, backward=backward)
+    shortage = kit.Shortage(whole, 50, skip=1, backward=backward)
     for learner in (whole, half):
         kit.step(learner)
     assert (shortage.met, whole.micro_batch.size) == (1, 2)
@@ -97,7 +77,7 @@ def test_what_was_added_to_the_gradient_before_memory_ran_out_is_not_added_again
 )
 def test_every_kind_of_shortage_is_known_and_told_once_with_what_is_done_about_it(kit, caplog, error):
     learner = kit.learner(batch_size=8)
-    Shortage(learner, 90, error=error)
+    kit.Shortage(learner, 90, error=error)
     with caplog.at_level(logging.WARNING):
         kit.step(learner)
         kit.step(learner)
@@ -110,7 +90,7 @@ def test_every_kind_of_shortage_is_known_and_told_once_with_what_is_done_about_i
 def test_in_a_second_pass_old_log_probs_are_those_of_the_first_one(kit, record_losses):
     """Mutation: old log-probs forgotten with the cut, so that the second pass has ratio 1."""
     learner, free = (kit.learner(batch_size=8, num_iterations=2) for _ in range(2))
-    shortage = Shortage(learner, 90, skip=1)
+    shortage = kit.Shortage(learner, 90, skip=1)
     measured = kit.step(learner)
     assert (shortage.met, learner.micro_batch.size) == (1, 4)
     (first, *second), record_losses[:] = list(record_losses), []
@@ -124,7 +104,7 @@ def test_in_a_second_pass_old_log_probs_are_those_of_the_first_one(kit, record_l
 
 def test_it_is_halved_as_often_as_it_takes_from_the_conversations_that_there_are(kit):
     learner = kit.learner(batch_size=64)
-    Shortage(learner, 50)
+    kit.Shortage(learner, 50)
     kit.step(learner)
     assert learner.micro_batch.size == 2
 
@@ -132,7 +112,7 @@ def test_it_is_halved_as_often_as_it_takes_from_the_conversations_that_there_are
 def test_when_one_conversation_alone_does_not_fit_the_error_says_what_helps(kit):
     learner = kit.learner(batch_size=8)
     before = kit.masters(learner)
-    Shortage(learner, 5)
+    kit.Shortage(learner, 5)
     with pytest.raises(ModelError) as caught:
         kit.step(learner)
     assert str(caught.value).startswith(
@@ -144,7 +124,7 @@ def test_when_one_conversation_alone_does_not_fit_the_error_says_what_helps(kit)
 
 def test_another_error_is_not_taken_for_a_shortage(kit):
     learner = kit.learner(batch_size=8)
-    Shortage(learner, 90, error=RuntimeError("the shapes do not fit"))
+    kit.Shortage(learner, 90, error=RuntimeError("the shapes do not fit"))
     with pytest.raises(RuntimeError, match="the shapes do not fit"):
         kit.step(learner)
     assert learner.micro_batch.size == 8
@@ -153,7 +133,7 @@ def test_another_error_is_not_taken_for_a_shortage(kit):
 def test_a_resumed_run_begins_with_what_was_found_to_fit_unless_it_asks_for_something_else(kit):
     """Mutation: the size not saved, or not loaded."""
     learner = kit.learner(batch_size=8)
-    Shortage(learner, 90)
+    kit.Shortage(learner, 90)
     kit.step(learner)
     sizes = []
     for asked in (8, 6, 16):
