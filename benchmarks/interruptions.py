@@ -165,7 +165,7 @@ wrap(MultiTurnAgent, "process_turn", in_the_midst)
     "learning, at its beginning": (AT_LOOK.format(look=1), 2),
     "learning, forwards": (AT_LOOK.format(look=16), 2),
     "learning, backwards": (AT_LOOK.format(look=46), 2),
-    "saving": ('wrap(saving, "save_model_folder", stop, steps_are(2))', 3),
+    "final save": ('wrap(closing, "save_final", stop)', 3),
 }
 """The same for a model of 30 layers in one micro-batch. The run was stopped after its first step, and goes on."""
 
@@ -193,12 +193,9 @@ class Commands:
 
 def interrupt(work: Workplace, phase: str, number: signal.Signals) -> dict[str, Any]:
     """Interrupt a run in a phase, and resume it."""
-    folder = f"{phase} {number.name}".replace(",", "").replace(" ", "-")
     code, saved = PHASES[phase]
-    (work.path / "told").unlink(missing_ok=True)
-    ended = work.start("run.json", "--output-dir", folder, before=STOP.format(number=int(number)) + code).wait()
-    seconds = time.monotonic() - float((work.path / "told").read_text())
-    steps = [int(one.name.removeprefix("step-")) for one in (work.path / folder / "checkpoints").glob("step-*")]
+    folder = f"{phase} {number.name}".replace(",", "").replace(" ", "-")
+    row = interrupted(work, folder, STOP.format(number=int(number)) + code)
     begun = (work.path / folder / "status.json").exists()
     resumed = work.train("--output-dir", folder, *(["--resume"] if begun else []))
     # A stop saves between the regular checkpoints too, which lets other ones go, and notes an evaluation that is yet to
@@ -207,43 +204,34 @@ def interrupt(work: Workplace, phase: str, number: signal.Signals) -> dict[str, 
     compared = {name for name in other if not name.startswith("checkpoints/") or name.startswith("checkpoints/step-6/")}
     compared |= {name for name in one.keys() & other.keys() if name.endswith(".safetensors")}
     different = sorted(name for name in compared if one.get(name) != other[name])
-    return {
-        "phase": phase,
-        "signal": number.name,
-        "seconds": seconds,
-        "code": ended.code,
-        "saved": max(steps, default=0),
-        "expected": saved,
-        "equal": resumed.code == 0 and not different,
-        "different": different,
-        "told": ended.err.strip().splitlines()[-1:],
-    }
+    return {"phase": phase, "signal": number.name, "expected": saved, **row, **came_to(resumed, different)}
 
 
 def interrupt_model(work: Workplace, phase: str, number: signal.Signals) -> dict[str, Any]:
     """Interrupt the run of a real model in a phase, and resume it."""
     code, saved = OF_A_MODEL[phase]
-    (work.path / "told").unlink(missing_ok=True)
     shutil.copytree(work.path / "begun", work.path / "run")
-    before = STOP.format(number=int(number)) + code
-    ended = work.start("run.json", "--output-dir", "run", "--resume", before=before).wait()
-    seconds = time.monotonic() - float((work.path / "told").read_text())
-    steps = [int(one.name.removeprefix("step-")) for one in (work.path / "run" / "checkpoints").glob("step-*")]
+    row = interrupted(work, "run", STOP.format(number=int(number)) + code, "--resume")
     resumed = work.train("--output-dir", "run", "--resume")
     one, other = (digests(work, folder) for folder in ("run", "whole"))
     shutil.rmtree(work.path / "run")
     different = sorted(name for name in other if one.get(name) != other[name])
-    return {
-        "phase": phase,
-        "signal": number.name,
-        "seconds": seconds,
-        "code": ended.code,
-        "saved": max(steps, default=0),
-        "expected": saved,
-        "equal": resumed.code == 0 and not different,
-        "different": different,
-        "told": ended.err.strip().splitlines()[-1:],
-    }
+    return {"phase": phase, "signal": number.name, "expected": saved, **row, **came_to(resumed, different)}
+
+
+def interrupted(work: Workplace, folder: str, before: str, *flags: str) -> dict[str, Any]:
+    """How a run ended that sent itself a signal."""
+    (work.path / "told").unlink(missing_ok=True)
+    ended = work.start("run.json", "--output-dir", folder, *flags, before=before).wait()
+    seconds = time.monotonic() - float((work.path / "told").read_text())
+    steps = [int(one.name.removeprefix("step-")) for one in (work.path / folder / "checkpoints").glob("step-*")]
+    told = ended.err.strip().splitlines()[-1:]
+    return {"seconds": seconds, "code": ended.code, "saved": max(steps, default=0), "told": told}
+
+
+def came_to(resumed: Ended, different: list[str]) -> dict[str, Any]:
+    """Whether a resumed run ended as the undisturbed one."""
+    return {"equal": resumed.code == 0 and not different, "different": different}
 
 
 def digests(work: Workplace, run: str) -> dict[str, Any]:

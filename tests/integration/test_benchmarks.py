@@ -140,6 +140,18 @@ def test_a_run_told_to_stop_while_a_tool_hangs_is_gone_at_once_and_resumes_to_th
     assert row["seconds"] < 5
 
 
+def test_the_run_of_a_model_begins_after_its_first_step_and_is_compared_with_an_undisturbed_one(
+    interruptions, launcher, tmp_path
+):
+    work = interruptions.run_of_a_model(tmp_path, launcher, "tiny")
+    row = interruptions.interrupt_model(work, "loading", signal.SIGTERM)
+    assert interruptions.broken(row) == []
+    assert row["told"] == ["  grpo-train run.json --output-dir run --resume"]
+    whole = interruptions.digests(work, "whole")
+    assert (len(whole), len(whole["metrics.jsonl"])) == (4, 3)  # two models, the optimizer, three rows
+    assert not (work.path / "run").exists()
+
+
 def test_every_promise_to_an_interrupted_run_is_looked_at(interruptions):
     """Mutation: one of them is not."""
     kept = {"phase": "saving", "signal": "SIGINT", "seconds": 1.0, "code": 75, "saved": 3, "expected": 3, "equal": True}
