@@ -669,7 +669,8 @@ async def test_a_call_cancelled_in_the_midst_of_an_update_gives_it_up_and_the_sa
         await train(tiny(), environment(), output_dir=tmp_path / "run", **settings)
     err = capsys.readouterr().err
     assert len(looks) == 12
-    assert re.search(r"the update of step \d is given up: it would not end within 0 s \(grace_period\)\. The res", err)
+    said = r"the update of step \d is given up: it could not be made and saved within 0 s \(grace_period\)\. The resu"
+    assert re.search(said, err)
     await train(tiny(), environment(), output_dir=tmp_path / "run", resume=True, quiet=True, **settings)
     assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
     models = [(tmp_path / name / "final_model" / "model.safetensors").read_bytes() for name in ("run", "whole")]

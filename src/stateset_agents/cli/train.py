@@ -40,9 +40,9 @@ rounded up to whole training steps. --dry-run shows the result.
 Which value wins: command line, then GRPO_* environment variables, then training.overrides, then the rest of the config
 file, then the profile.
 
-Ctrl-C saves and prints the command that continues; an update that would not end within training.grace_period (10 s) is
-given up, and made again by it. A second one leaves at once and loses what was not saved. A reward or environment of
-yours that blocks (time.sleep, a request without await) holds the first one up.
+Ctrl-C saves and prints the command that continues; an update that could not be made and saved within
+training.grace_period (10 s) is given up, and made again by it. A second one leaves at once and loses what was not
+saved. A reward or environment of yours that blocks (time.sleep, a request without await) holds the first one up.
 
 {EXIT_CODES_OF_TRAINING}
 """

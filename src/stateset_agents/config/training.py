@@ -92,8 +92,8 @@ class TrainingConfig(AlgorithmSettings):
     )
     max_concurrent: Positive = Field(description="conversations in flight at once")
     grace_period: Annotated[Real, Field(ge=0)] | None = Field(
-        description="seconds from Ctrl-C or SIGTERM until the run is saved: an update that takes longer is given up, "
-        "and made again by --resume; null: it is finished, however long it takes"
+        description="seconds after Ctrl-C or SIGTERM by which a run is to be saved: an update that could not be made "
+        "and saved by then is given up, and made again by --resume; null: it is finished, however long it takes"
     )
     environment_timeout: Seconds | None = Field(description="seconds for one answer of the environment; null: no limit")
     reward_timeout: Seconds | None = Field(

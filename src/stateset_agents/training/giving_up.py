@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -184,8 +184,9 @@ class Undo:
         cls, weights: MasterWeights, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> Undo | None:
         """None where the copy would take too much of the memory that is left."""
-        slots = [value for slots in optimizer.state.values() for value in slots.values()]
-        needed = sum(tensor.numel() * tensor.element_size() for tensor in (*trained.values(), *slots))
+        own = _bytes(trained.values())
+        moments = _bytes(value for slots in optimizer.state.values() for value in slots.values())
+        needed = own + max(moments, 2 * own)  # before its first update an optimizer has none yet
         device = str(next(iter(trained.values())).device)
         if needed > MOST_OF_FREE_MEMORY * memory_of(device).free:
             return None
@@ -199,3 +200,7 @@ class Undo:
         self._optimizer.state.clear()
         self._optimizer.state.update(self._slots)
         self._weights.publish()
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

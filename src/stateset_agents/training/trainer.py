@@ -319,9 +319,10 @@ class Trainer:
                 is_over=None if patience is None else patience.is_over,
             )
         if measured is None:
-            again = "" if folder is None else ". The resumed run makes it again, with the same result"
+            made = "made" if folder is None else "made and saved"
+            again = ". The resumed run makes it again, with the same result" if folder and self.steps else ""
             self.parts.tell(
-                f"the update of step {self.steps + 1} is given up: it would not end within {grace:g} s "
+                f"the update of step {self.steps + 1} is given up: it could not be {made} within {grace:g} s "
                 f"(grace_period){again}"
             )
             await self._unless_stopped(asyncio.sleep(0))  # saves, and ends the run
